@@ -1,0 +1,97 @@
+"""Next tokens from logits: greedy, temperature, top-k, top-p."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+from jaxtyping import Float, Int
+
+from ioa_jax.errors import InputError
+
+
+@dataclasses.dataclass(frozen=True)
+class SamplingParams:
+    """How text is generated.
+
+    Attributes:
+        max_tokens: New tokens at most.
+        temperature: 0 is greedy.
+        top_k: Sample among the k most likely tokens; 0 is no limit. Ties with the k-th stay in.
+        top_p: Sample among the smallest set of tokens whose probability reaches this, in (0, 1].
+        stop: Texts that end a completion; they are not part of it.
+        seed: Seed of the sampling; a request's samples depend on it, on the request's number and
+            on nothing else in the batch.
+    """
+
+    max_tokens: int = 256
+    temperature: float = 0.0
+    top_k: int = 0
+    top_p: float = 1.0
+    stop: tuple[str, ...] = ()
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.max_tokens < 1:
+            raise InputError(f"max_tokens={self.max_tokens}: at least 1")
+        if self.temperature < 0:
+            raise InputError(f"temperature={self.temperature}: at least 0")
+        if self.top_k < 0:
+            raise InputError(f"top_k={self.top_k}: at least 0 (0 is no limit)")
+        if not 0 < self.top_p <= 1:
+            raise InputError(f"top_p={self.top_p}: in (0, 1]")
+        if any(not text for text in self.stop):
+            raise InputError("stop: an empty stop string would end every completion at once")
+
+
+def sample(
+    logits: Float[Array, "B V"],
+    keys: Array,
+    temperature: Float[Array, ""],
+    params: SamplingParams,
+) -> Int[Array, " B"]:
+    """One token a row.
+
+    Args:
+        logits: float32.
+        keys: [B] PRNG keys, one a row.
+        temperature: Traced, so that its value needs no new program; only used when
+            `params.temperature` is not 0.
+        params: Static; decides which filters the program has.
+    """
+    if params.temperature == 0:
+        return jnp.argmax(logits, axis=-1).astype(jnp.int32)
+    scaled = logits / temperature
+    if params.top_k:
+        scaled = _keep_above(scaled, jnp.ones_like(scaled), float(params.top_k))
+    if params.top_p < 1:
+        scaled = _keep_above(scaled, jax.nn.softmax(scaled, axis=-1), params.top_p)
+    noise = jax.vmap(lambda key: jax.random.gumbel(key, logits.shape[-1:]))(keys)
+    return jnp.argmax(scaled + noise, axis=-1).astype(jnp.int32)
+
+
+def _keep_above(logits: Array, mass: Array, wanted: float) -> Array:
+    """-inf for all but the smallest set of top tokens whose `mass` reaches `wanted`.
+
+    Bisection for the largest threshold that still keeps enough: a sort of the whole vocabulary a
+    step is the slowest thing a decoder could do. Float32 bit patterns, made monotone, are bisected
+    as integers, so that 32 steps find the exact threshold.
+    """
+    bits = jax.lax.bitcast_convert_type(logits, jnp.int32)
+    ordered = jnp.where(bits < 0, jnp.int32(-(2**31)) - bits, bits)
+
+    def halve(_: int, bounds: tuple[Array, Array]) -> tuple[Array, Array]:
+        low, high = bounds
+        # Without overflow: floor of the mean of two int32.
+        middle = (low & high) + ((low ^ high) >> 1)
+        kept = jnp.sum(jnp.where(ordered >= middle[:, None], mass, 0.0), axis=-1)
+        enough = kept >= wanted
+        return jnp.where(enough, middle, low), jnp.where(enough, high, middle)
+
+    rows = logits.shape[0]
+    low = jnp.full((rows,), -(2**31), jnp.int32)
+    high = ordered.max(axis=-1) + 1
+    low, _ = jax.lax.fori_loop(0, 32, halve, (low, high))
+    return jnp.where(ordered >= low[:, None], logits, -jnp.inf)

@@ -1,0 +1,209 @@
+"""Log-probabilities of given completions, packed and jit-compiled."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import logging
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+
+from ioa_jax.engine import batching, losses
+from ioa_jax.engine.batching import TokenPair
+from ioa_jax.errors import InputError
+from ioa_jax.models.decoder import Decoder
+from ioa_jax.models.load import LanguageModel
+from ioa_jax.models.text import encode_prompt_completion
+
+log = logging.getLogger(__name__)
+
+Progress = Callable[[int, int], None]
+
+
+@dataclasses.dataclass(frozen=True)
+class Score:
+    """What a model thinks of one completion given its prompt.
+
+    Attributes:
+        logprob: Sum of the completion's token log-probabilities, in nats.
+        token_logprobs: One a completion token, in nats.
+        tokens: The completion's token ids.
+        is_greedy: Every token is the model's most likely one.
+    """
+
+    logprob: float
+    token_logprobs: tuple[float, ...]
+    tokens: tuple[int, ...]
+    is_greedy: bool
+
+
+class Scorer:
+    """Scores (prompt, completion) pairs with one model.
+
+    Pairs with a common prompt prefix share its computation; groups are packed into rows whose
+    lengths and numbers come from a few buckets, so that the number of compiled programs is bounded
+    (each is logged).
+
+    Attributes:
+        model: The scored model.
+        tokens_per_batch: Tokens of one compiled call.
+    """
+
+    def __init__(self, model: LanguageModel, tokens_per_batch: int | None = None) -> None:
+        """Prepare.
+
+        Args:
+            model: Weights are used in the dtype they have; load with `dtype=bfloat16` to halve
+                their memory traffic.
+            tokens_per_batch: Default 2,048 on CPU, 16,384 elsewhere.
+        """
+        self.model = model
+        on_cpu = model.decoder.precision.on_cpu
+        self.tokens_per_batch = tokens_per_batch or (2048 if on_cpu else 16384)
+        self._chunk = losses.CPU_SCORING_CHUNK if on_cpu else losses.CHUNK
+        self._shapes: set[tuple[int, ...]] = set()
+
+    def score(
+        self, pairs: Sequence[tuple[str, str]], progress: Progress | None = None
+    ) -> list[Score]:
+        """Score texts, tokenised as one text and cut where the prompt's own tokens end.
+
+        Args:
+            pairs: (prompt, completion).
+            progress: Called with (pairs done, pairs in all).
+
+        Raises:
+            InputError: A completion is empty, or a pair is longer than the model's context.
+        """
+        tokenizer = self.model.tokenizer
+        encoded = [encode_prompt_completion(tokenizer, *pair) for pair in pairs]
+        return self.score_tokens(
+            [TokenPair(tuple(prompt), tuple(completion)) for prompt, completion in encoded],
+            progress,
+        )
+
+    def score_tokens(
+        self, pairs: Sequence[TokenPair], progress: Progress | None = None
+    ) -> list[Score]:
+        """As `score`, for token ids. Results are in input order."""
+        for i, pair in enumerate(pairs):
+            if not pair.prompt or not pair.completion:
+                raise InputError(f"pair {i}: prompt and completion need at least one token each")
+        context = self.model.decoder.config.max_position
+        # A group is kept as short as a batch allows: attention grows with the row's square.
+        groups = batching.group_by_prefix(pairs, context)
+        logprobs: list[list[float]] = [[] for _ in pairs]
+        greedy = [True] * len(pairs)
+        done = 0
+        for row_length, rows in self._rows(groups):
+            per_call = max(1, self.tokens_per_batch // row_length)
+            for start in range(0, len(rows), per_call):
+                chosen = rows[start : start + per_call]
+                packed = self._build(pairs, chosen, row_length)
+                result = jax.device_get(
+                    _score_rows(self.model.decoder, packed.device_arrays(), self._chunk)
+                )
+                real = packed.owners >= 0
+                for owner, logprob, match in zip(
+                    packed.owners[real], result[0][real], result[1][real], strict=True
+                ):
+                    logprobs[owner].append(float(logprob))
+                    greedy[owner] &= bool(match)
+                done += sum(len(group.members) for row in chosen for group in row)
+                if progress is not None:
+                    progress(done, len(pairs))
+        return [
+            Score(sum(values), tuple(values), pair.completion, match)
+            for pair, values, match in zip(pairs, logprobs, greedy, strict=True)
+        ]
+
+    def _rows(
+        self, groups: Sequence[batching.PrefixGroup]
+    ) -> list[tuple[int, list[list[batching.PrefixGroup]]]]:
+        """Rows of groups by row length; short groups share rows of one small length."""
+        smallest = batching.row_bucket(min(256, max((g.size for g in groups), default=1)))
+        by_length: dict[int, list[batching.PrefixGroup]] = {}
+        for group in groups:
+            by_length.setdefault(batching.row_bucket(group.size, smallest), []).append(group)
+        return [
+            (length, [[members[i] for i in row] for row in batching.pack_groups(members, length)])
+            for length, members in sorted(by_length.items(), reverse=True)
+        ]
+
+    def _build(
+        self,
+        pairs: Sequence[TokenPair],
+        rows: Sequence[Sequence[batching.PrefixGroup]],
+        row_length: int,
+    ) -> batching.PackedRows:
+        scored = max(
+            sum(len(pairs[i].completion) for group in row for i in group.members) for row in rows
+        )
+        shape = (
+            batching.power_of_two(len(rows)),
+            row_length,
+            batching.row_bucket(scored, smallest=32),
+        )
+        if shape not in self._shapes:
+            self._shapes.add(shape)
+            log.info("scoring: compiled shape %d of [rows, tokens, scored] = %s",
+                     len(self._shapes), list(shape))
+        return batching.build_rows(pairs, rows, row_length, shape[0], shape[2])
+
+
+@functools.partial(jax.jit, static_argnums=2)
+def _score_rows(
+    decoder: Decoder, rows: dict[str, Array], chunk: int
+) -> tuple[Array, Array]:
+    """Log-probabilities and greedy matches, each [R, N]."""
+    statistics = row_statistics(decoder, rows, chunk=chunk)
+    return statistics.logprob, statistics.is_greedy
+
+
+def row_statistics(
+    decoder: Decoder,
+    rows: dict[str, Any],
+    *,
+    chunk: int,
+    lora: Any = None,
+    remat: str = "none",
+) -> losses.TokenStatistics:
+    """Statistics of the scored tokens of packed rows, each [R, N]; traced inside jit.
+
+    Args:
+        decoder: The model.
+        rows: `PackedRows.device_arrays()`.
+        chunk: Rows of logits held at a time.
+        lora: Adapters.
+        remat: See `Decoder.hidden`.
+    """
+    hidden = decoder.hidden(
+        rows["tokens"],
+        rows["positions"],
+        batching.packed_mask(rows["segments"], rows["branches"]),
+        lora=lora,
+        remat=remat,
+    )
+    # Only positions that predict a scored token meet the head: prompts are often most of a row.
+    chosen = jnp.take_along_axis(hidden, rows["sources"][..., None], axis=1)
+    shape = rows["labels"].shape
+    statistics = losses.token_statistics(
+        losses.Head(
+            chosen.reshape(-1, hidden.shape[-1]), decoder.head_weight(), decoder.config.num_tokens
+        ),
+        rows["labels"].reshape(-1),
+        decoder.precision,
+        chunk=chunk,
+    )
+    return jax.tree.map(lambda x: x.reshape(shape), statistics)
+
+
+def mean_logprob(scores: Sequence[Score]) -> float:
+    """Mean log-probability a token over all scored tokens, in nats."""
+    values = [value for score in scores for value in score.token_logprobs]
+    return float(np.mean(values)) if values else float("nan")

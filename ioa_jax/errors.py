@@ -1,0 +1,25 @@
+"""Errors that a user can act on."""
+
+
+class IOAError(Exception):
+    """Bad input or an unusable environment, told with what to do about it.
+
+    The command line prints the message alone and exits with `exit_code`; everything else is a defect
+    of ours and keeps its traceback.
+    """
+
+    exit_code = 2
+
+
+class InputError(IOAError):
+    """A file, field or argument that the user gave is wrong; the message names it."""
+
+
+class ModelFormatError(IOAError):
+    """A checkpoint, configuration or tokenizer that this engine can't read faithfully."""
+
+
+class MissingDependencyError(IOAError):
+    """An optional package is absent; the message holds the one command that gets it."""
+
+    exit_code = 3

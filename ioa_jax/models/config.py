@@ -1,0 +1,260 @@
+"""Architecture of a decoder, read from and written to Hugging Face's `config.json`."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any, Literal
+
+from ioa_jax.errors import ModelFormatError
+
+ModelType = Literal["llama", "qwen2", "qwen3"]
+
+_ARCHITECTURES: dict[str, str] = {
+    "llama": "LlamaForCausalLM",
+    "qwen2": "Qwen2ForCausalLM",
+    "qwen3": "Qwen3ForCausalLM",
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class RopeScaling:
+    """Frequency scaling of rotary position embeddings.
+
+    Attributes:
+        kind: `linear` divides every frequency by `factor`; `llama3` divides low frequencies and
+            interpolates between the two bounds (Llama 3.1, "The Llama 3 Herd of Models").
+        factor: Divisor, at least 1.
+        low_freq_factor: `llama3` only; wavelengths above `original_max_position / low_freq_factor`
+            are divided fully.
+        high_freq_factor: `llama3` only; wavelengths under `original_max_position / high_freq_factor`
+            stay as they are.
+        original_max_position: `llama3` only; context length before scaling, in tokens.
+    """
+
+    kind: Literal["linear", "llama3"]
+    factor: float
+    low_freq_factor: float = 1.0
+    high_freq_factor: float = 4.0
+    original_max_position: int = 8192
+
+
+@dataclasses.dataclass(frozen=True)
+class DecoderConfig:
+    """Everything that fixes the shapes and the arithmetic of one decoder.
+
+    Attributes:
+        model_type: Family: `llama` (Llama 2, 3.x, SmolLM2), `qwen2` (Qwen2, Qwen2.5) or `qwen3`.
+        vocab_size: Rows of the embedding as stored. May exceed the tokenizer's size (padded
+            vocabularies); `real_vocab_size` says how many rows are tokens.
+        hidden_size: Width `D` of the residual stream.
+        intermediate_size: Width `F` of the gated MLP.
+        num_layers: Number of blocks `L`.
+        num_heads: Query heads.
+        num_kv_heads: Key/value heads; divides `num_heads`.
+        head_dim: Width of one head.
+        rms_norm_eps: Epsilon of every RMSNorm.
+        rope_theta: Base of the rotary frequencies.
+        rope_scaling: Frequency scaling, or None.
+        qkv_bias: Biases on the query, key and value projections (Qwen2).
+        qk_norm: RMSNorm over each query and key head (Qwen3).
+        tie_embeddings: The head is the embedding.
+        max_position: Longest context the model was trained for, in tokens.
+        real_vocab_size: Number of leading rows that stand for tokens; the rest is masked out of
+            losses and sampling. None: all rows.
+        bos_token_id: Beginning-of-text token, if the model has one.
+        eos_token_ids: Tokens that end a text.
+        pad_token_id: Padding token, if the model names one.
+    """
+
+    model_type: ModelType
+    vocab_size: int
+    hidden_size: int
+    intermediate_size: int
+    num_layers: int
+    num_heads: int
+    num_kv_heads: int
+    head_dim: int
+    rms_norm_eps: float
+    rope_theta: float
+    rope_scaling: RopeScaling | None = None
+    qkv_bias: bool = False
+    qk_norm: bool = False
+    tie_embeddings: bool = False
+    max_position: int = 2048
+    real_vocab_size: int | None = None
+    bos_token_id: int | None = None
+    eos_token_ids: tuple[int, ...] = ()
+    pad_token_id: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.num_heads % self.num_kv_heads:
+            raise ModelFormatError(
+                f"num_attention_heads={self.num_heads} is not a multiple of "
+                f"num_key_value_heads={self.num_kv_heads}"
+            )
+        if self.head_dim % 2:
+            raise ModelFormatError(
+                f"head_dim={self.head_dim} is odd; rotary embeddings need an even one"
+            )
+
+    @property
+    def queries_per_kv(self) -> int:
+        """Query heads that share one key/value head."""
+        return self.num_heads // self.num_kv_heads
+
+    @property
+    def num_tokens(self) -> int:
+        """Vocabulary rows that are real tokens."""
+        return self.vocab_size if self.real_vocab_size is None else self.real_vocab_size
+
+    def parameter_count(self) -> int:
+        """Number of stored parameters; a tied head counts once."""
+        attention = self.hidden_size * self.head_dim * (2 * self.num_heads + 2 * self.num_kv_heads)
+        if self.qkv_bias:
+            attention += self.head_dim * (self.num_heads + 2 * self.num_kv_heads)
+        if self.qk_norm:
+            attention += 2 * self.head_dim
+        mlp = 3 * self.hidden_size * self.intermediate_size
+        embeddings = self.vocab_size * self.hidden_size * (1 if self.tie_embeddings else 2)
+        return (
+            self.num_layers * (attention + mlp + 2 * self.hidden_size)
+            + embeddings
+            + self.hidden_size
+        )
+
+    @classmethod
+    def from_hf(cls, raw: dict[str, Any], source: str = "config.json") -> DecoderConfig:
+        """Read a Hugging Face configuration.
+
+        Args:
+            raw: The parsed `config.json`, in the form of transformers 4 (`rope_theta`,
+                `rope_scaling`) or 5 (`rope_parameters`).
+            source: Name of the file, for error messages.
+
+        Raises:
+            ModelFormatError: An architecture or option that this decoder doesn't implement, or a
+                missing field. Computing something else in silence would be worse.
+        """
+        model_type = raw.get("model_type")
+        if model_type not in _ARCHITECTURES:
+            raise ModelFormatError(
+                f"{source}: model_type={model_type!r} is not supported; "
+                f"supported: {', '.join(_ARCHITECTURES)}"
+            )
+
+        def need(field: str) -> Any:
+            if raw.get(field) is None:
+                raise ModelFormatError(f"{source}: field {field!r} is missing")
+            return raw[field]
+
+        def refuse(field: str, allowed: Any, default: Any) -> None:
+            value = raw.get(field, default)
+            if value is not None and value != allowed:
+                raise ModelFormatError(
+                    f"{source}: {field}={value!r} is not supported (only {allowed!r})"
+                )
+
+        refuse("hidden_act", "silu", "silu")
+        refuse("attention_bias", False, False)
+        refuse("mlp_bias", False, False)
+        refuse("use_sliding_window", False, False)
+        if any(kind != "full_attention" for kind in raw.get("layer_types") or ()):
+            raise ModelFormatError(f"{source}: layer_types other than full_attention")
+
+        num_heads = int(need("num_attention_heads"))
+        hidden_size = int(need("hidden_size"))
+        theta, scaling = _read_rope(raw, source)
+        eos = raw.get("eos_token_id")
+        return cls(
+            model_type=model_type,
+            vocab_size=int(need("vocab_size")),
+            hidden_size=hidden_size,
+            intermediate_size=int(need("intermediate_size")),
+            num_layers=int(need("num_hidden_layers")),
+            num_heads=num_heads,
+            num_kv_heads=int(raw.get("num_key_value_heads") or num_heads),
+            head_dim=int(raw.get("head_dim") or hidden_size // num_heads),
+            rms_norm_eps=float(need("rms_norm_eps")),
+            rope_theta=theta,
+            rope_scaling=scaling,
+            qkv_bias=model_type == "qwen2",
+            qk_norm=model_type == "qwen3",
+            tie_embeddings=bool(raw.get("tie_word_embeddings", False)),
+            max_position=int(raw.get("max_position_embeddings") or 2048),
+            bos_token_id=raw.get("bos_token_id"),
+            eos_token_ids=tuple(eos) if isinstance(eos, list) else () if eos is None else (eos,),
+            pad_token_id=raw.get("pad_token_id"),
+        )
+
+    def to_hf(self) -> dict[str, Any]:
+        """The `config.json` that transformers (4 and 5) loads as this architecture."""
+        raw: dict[str, Any] = {
+            "architectures": [_ARCHITECTURES[self.model_type]],
+            "model_type": self.model_type,
+            "vocab_size": self.vocab_size,
+            "hidden_size": self.hidden_size,
+            "intermediate_size": self.intermediate_size,
+            "num_hidden_layers": self.num_layers,
+            "num_attention_heads": self.num_heads,
+            "num_key_value_heads": self.num_kv_heads,
+            "head_dim": self.head_dim,
+            "hidden_act": "silu",
+            "rms_norm_eps": self.rms_norm_eps,
+            "rope_theta": self.rope_theta,
+            "max_position_embeddings": self.max_position,
+            "tie_word_embeddings": self.tie_embeddings,
+            "bos_token_id": self.bos_token_id,
+            "eos_token_id": list(self.eos_token_ids)
+            if len(self.eos_token_ids) > 1
+            else next(iter(self.eos_token_ids), None),
+            "pad_token_id": self.pad_token_id,
+            "attention_dropout": 0.0,
+            "use_cache": True,
+        }
+        if self.model_type != "qwen2":
+            raw["attention_bias"] = False
+        if self.model_type == "llama":
+            raw["mlp_bias"] = False
+        scaling = self.rope_scaling
+        if scaling is None:
+            raw["rope_scaling"] = None
+        elif scaling.kind == "linear":
+            raw["rope_scaling"] = {"rope_type": "linear", "factor": scaling.factor}
+        else:
+            raw["rope_scaling"] = {
+                "rope_type": "llama3",
+                "factor": scaling.factor,
+                "low_freq_factor": scaling.low_freq_factor,
+                "high_freq_factor": scaling.high_freq_factor,
+                "original_max_position_embeddings": scaling.original_max_position,
+            }
+        return raw
+
+
+def _read_rope(raw: dict[str, Any], source: str) -> tuple[float, RopeScaling | None]:
+    """Rotary base and scaling, from either generation of the file format."""
+    rope = raw.get("rope_parameters") or {}
+    theta = rope.get("rope_theta", raw.get("rope_theta", 10000.0))
+    # transformers 5 folds `rope_scaling` into `rope_parameters`; older files keep it apart.
+    scaling = rope or raw.get("rope_scaling") or {}
+    kind = scaling.get("rope_type", scaling.get("type", "default"))
+    if kind == "default":
+        return float(theta), None
+    try:
+        if kind == "linear":
+            return float(theta), RopeScaling("linear", float(scaling["factor"]))
+        if kind == "llama3":
+            return float(theta), RopeScaling(
+                "llama3",
+                float(scaling["factor"]),
+                float(scaling["low_freq_factor"]),
+                float(scaling["high_freq_factor"]),
+                int(scaling["original_max_position_embeddings"]),
+            )
+    except KeyError as error:
+        raise ModelFormatError(
+            f"{source}: rope scaling {kind!r} lacks field {error.args[0]!r}"
+        ) from None
+    raise ModelFormatError(
+        f"{source}: rope_type={kind!r} is not supported (default, linear, llama3 are)"
+    )

@@ -1,0 +1,162 @@
+"""Numeric precision, and the one matrix product that everything goes through."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from typing import Any, Literal
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+from jax.experimental.layout import Layout, with_layout_constraint
+
+from ioa_jax.errors import InputError
+
+PrecisionName = Literal["float32", "bfloat16"]
+
+
+@dataclasses.dataclass(frozen=True)
+class Precision:
+    """Which dtype products and activations use. Accumulation, norms, softmax and losses: float32.
+
+    Attributes:
+        operand: Dtype of both operands of every matrix product, forward and backward.
+        activation: Dtype of the residual stream and of the key/value cache.
+        on_cpu: Arrange the arithmetic for XLA's CPU backend, which gains from casts apart from the
+            loops around them and from attention row by row (in cache), where accelerators want one
+            large fused operation.
+    """
+
+    operand: Any
+    activation: Any
+    on_cpu: bool
+
+    @classmethod
+    def named(cls, name: str, platform: str | None = None) -> Precision:
+        """The precision behind a `--precision` option.
+
+        Args:
+            name: `float32` or `bfloat16`.
+            platform: JAX platform; None asks JAX for its default backend.
+
+        Raises:
+            InputError: `name` is neither.
+        """
+        on_cpu = (platform or jax.default_backend()) == "cpu"
+        float32, bfloat16 = jnp.dtype(jnp.float32), jnp.dtype(jnp.bfloat16)
+        if name == "float32":
+            return cls(float32, float32, on_cpu)
+        if name == "bfloat16":
+            # CPUs have bf16 products (AMX, AVX-512) but no bf16 elementwise arithmetic: it is
+            # emulated and slower than float32. Accelerators gain memory and bandwidth instead.
+            return cls(bfloat16, float32 if on_cpu else bfloat16, on_cpu)
+        raise InputError(f"precision {name!r} is unknown; choose float32 or bfloat16")
+
+
+def cast_operand(x: Array, precision: Precision) -> Array:
+    """x in the operand dtype."""
+    if x.dtype == precision.operand:
+        return x
+    if precision.on_cpu:
+        # XLA's CPU backend would fuse the emulated cast into x's producer, which then no longer
+        # vectorises (and is computed again for each consumer).
+        x = jax.lax.optimization_barrier(x)
+    return x.astype(precision.operand)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0, 3))
+def einsum(spec: str, a: Array, b: Array, precision: Precision) -> Array:
+    """Two-operand einsum with operands cast to `precision.operand` and a float32 result.
+
+    The gradient casts the cotangent too. Plain autodiff would multiply a float32 cotangent with a
+    bf16 operand, which falls off the fast path of every backend.
+
+    Args:
+        spec: `"ab,bc->ac"` with explicit indices; every index of an operand occurs in the other
+            operand or in the result.
+        a: First operand.
+        b: Second operand.
+        precision: What the operands are cast to.
+
+    Returns:
+        float32 array.
+    """
+    return product(spec, cast_operand(a, precision), cast_operand(b, precision), precision)
+
+
+def product(spec: str, a: Array, b: Array, precision: Precision) -> Array:
+    """`einsum` of operands that are already cast, with the gradient of plain autodiff."""
+    if precision.on_cpu:
+        inputs, out = spec.split("->")
+        a_spec, b_spec = inputs.split(",")
+        batch = [i for i in a_spec if i in b_spec and i in out]
+        contracted = [i for i in a_spec if i in b_spec and i not in out]
+        wanted = "".join([*batch, *(i for i in a_spec if i not in b_spec), *contracted])
+        if wanted != a_spec:
+            # XLA would turn this transpose into a layout of the operand, and a product whose left
+            # operand is contracted along its major axis (every weight gradient) runs at a quarter
+            # of the speed of copying the operand first.
+            a = with_layout_constraint(
+                a.transpose([a_spec.index(i) for i in wanted]),
+                Layout(major_to_minor=tuple(range(a.ndim))),
+            )
+            spec = f"{wanted},{b_spec}->{out}"
+    return jnp.einsum(
+        spec,
+        a,
+        b,
+        precision=jax.lax.Precision.HIGHEST if a.dtype == jnp.float32 else None,
+        preferred_element_type=jnp.float32,
+    )
+
+
+def _einsum_forward(
+    spec: str, a: Array, b: Array, precision: Precision
+) -> tuple[Array, tuple[Array, Array, Array, Array]]:
+    a_cast, b_cast = cast_operand(a, precision), cast_operand(b, precision)
+    # Zero-size arrays carry the dtypes that the gradients have to come back in.
+    return product(spec, a_cast, b_cast, precision), (
+        a_cast,
+        b_cast,
+        jnp.zeros((0,), a.dtype),
+        jnp.zeros((0,), b.dtype),
+    )
+
+
+def _einsum_backward(
+    spec: str,
+    precision: Precision,
+    residuals: tuple[Array, Array, Array, Array],
+    cotangent: Array,
+) -> tuple[Array, Array]:
+    a, b, a_like, b_like = residuals
+    inputs, out = spec.split("->")
+    a_spec, b_spec = inputs.split(",")
+    g = cast_operand(cotangent, precision)
+    grad_a = product(f"{out},{b_spec}->{a_spec}", g, b, precision)
+    grad_b = product(f"{out},{a_spec}->{b_spec}", g, a, precision)
+    return grad_a.astype(a_like.dtype), grad_b.astype(b_like.dtype)
+
+
+einsum.defvjp(_einsum_forward, _einsum_backward)
+
+
+def linear(x: Array, weight: Array, precision: Precision) -> Array:
+    """`x @ weight.T` over the last axis of both.
+
+    Args:
+        x: [..., I].
+        weight: [*O, I], any number of output axes.
+        precision: Dtype of the operands.
+
+    Returns:
+        [..., *O] float32.
+    """
+    flat = einsum(
+        "mi,oi->mo",
+        x.reshape(-1, x.shape[-1]),
+        weight.reshape(-1, weight.shape[-1]),
+        precision,
+    )
+    return flat.reshape(*x.shape[:-1], *weight.shape[:-1])

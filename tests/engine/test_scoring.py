@@ -1,0 +1,69 @@
+import jax
+import numpy as np
+import pytest
+from ioa_jax.engine.batching import TokenPair, group_by_prefix, row_bucket
+from ioa_jax.engine.scoring import Scorer
+from ioa_jax.errors import InputError
+from tests.tiny import random_pairs, tiny_model
+
+
+def reference(decoder, pair):
+    """One pair alone, unpacked, through the whole [T, V] log-softmax."""
+    tokens = np.array([pair.prompt + pair.completion], np.int32)
+    logits = decoder.logits(decoder.hidden(tokens))
+    logprobs = np.asarray(jax.nn.log_softmax(logits, axis=-1))[0]
+    start = len(pair.prompt)
+    values = [logprobs[start + i - 1, t] for i, t in enumerate(pair.completion)]
+    greedy = [int(logprobs[start + i - 1].argmax()) == t for i, t in enumerate(pair.completion)]
+    return values, all(greedy)
+
+
+@pytest.mark.parametrize("family", ["llama", "qwen2", "qwen3"])
+def test_packed_scores_equal_one_pair_at_a_time(family):
+    model = tiny_model(family)
+    decoder = model.decoder
+    pairs = random_pairs(12)
+    # Make one completion greedy on purpose.
+    first = pairs[0]
+    logits = decoder.logits(decoder.hidden(np.array([first.prompt], np.int32)))
+    pairs.append(TokenPair(first.prompt, (int(logits[0, -1].argmax()),)))
+    scores = Scorer(model).score_tokens(pairs)
+    for pair, score in zip(pairs, scores, strict=True):
+        values, greedy = reference(decoder, pair)
+        np.testing.assert_allclose(score.token_logprobs, values, atol=2e-5)
+        assert score.logprob == pytest.approx(sum(values), abs=1e-4)
+        assert score.is_greedy == greedy
+        assert score.tokens == pair.completion
+    assert scores[-1].is_greedy
+
+
+def test_shared_prefix_is_laid_out_once_and_changes_nothing():
+    model = tiny_model()
+    header = tuple(range(2, 42))
+    pairs = [
+        TokenPair((*header, *own.prompt[:5]), own.completion) for own in random_pairs(6, seed=1)
+    ]
+    pairs += [TokenPair(pairs[0].prompt, (7, 8)), TokenPair(pairs[0].prompt, (9,))]
+    groups = group_by_prefix(pairs, 512)
+    assert len(groups) == 1
+    assert groups[0].size < sum(len(p) for p in pairs) - 6 * len(header)
+    for pair, score in zip(pairs, Scorer(model).score_tokens(pairs), strict=True):
+        np.testing.assert_allclose(score.token_logprobs, reference(model.decoder, pair)[0], atol=2e-5)
+
+
+def test_number_of_compiled_shapes_is_bounded():
+    one = Scorer(tiny_model(), tokens_per_batch=256)
+    for seed in range(6):
+        one.score_tokens(random_pairs(5 + seed, seed=seed))
+    assert len(one._shapes) <= 6
+
+
+def test_bad_pairs_are_named():
+    with pytest.raises(InputError, match="pair 1"):
+        Scorer(tiny_model()).score_tokens([TokenPair((2,), (3,)), TokenPair((2,), ())])
+    with pytest.raises(InputError, match="600 tokens"):
+        Scorer(tiny_model()).score_tokens([TokenPair((2,) * 599, (3,))])
+
+
+def test_row_buckets():
+    assert [row_bucket(n) for n in (1, 128, 129, 193, 257, 400)] == [128, 128, 192, 256, 384, 512]

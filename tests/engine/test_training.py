@@ -1,0 +1,240 @@
+import dataclasses
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from ioa_jax.engine import batching
+from ioa_jax.engine.batching import TokenPair
+from ioa_jax.engine.training import (
+    LoRAConfig,
+    TrainConfig,
+    learning_rates,
+    loss_sum,
+    make_schedule,
+    train,
+)
+from ioa_jax.errors import InputError
+from tests.tiny import random_pairs, tiny_decoder
+
+CONFIG = TrainConfig(learning_rate=1e-2, epochs=2, batch_rows=4, row_length=64)
+
+
+def leaves(tree):
+    return [np.asarray(x) for x in jax.tree.leaves(tree)]
+
+
+def rows_of(pairs, row_length, packed):
+    groups = [batching.PrefixGroup(len(p.prompt), [i], len(p)) for i, p in enumerate(pairs)]
+    indices = (
+        batching.pack_in_order([len(p) for p in pairs], row_length)
+        if packed
+        else [[i] for i in range(len(pairs))]
+    )
+    rows = batching.build_rows(pairs, [[groups[i] for i in row] for row in indices], row_length)
+    return rows.device_arrays()
+
+
+def test_packed_loss_and_gradients_equal_unpacked():
+    decoder, pairs = tiny_decoder(), random_pairs(9)
+
+    def loss(decoder, rows):
+        total, count = loss_sum(decoder, None, rows, "full")
+        return total / count
+
+    packed, unpacked = rows_of(pairs, 96, True), rows_of(pairs, 96, False)
+    assert len(packed["tokens"]) < len(unpacked["tokens"])
+    a, grad_a = jax.value_and_grad(loss)(decoder, packed)
+    b, grad_b = jax.value_and_grad(loss)(decoder, unpacked)
+    assert float(a) == pytest.approx(float(b), rel=1e-5)
+    for x, y in zip(leaves(grad_a), leaves(grad_b), strict=True):
+        np.testing.assert_allclose(x, y, atol=1e-5)
+
+
+def test_only_the_completion_is_trained_on():
+    decoder, pair = tiny_decoder(), TokenPair((5, 6, 7), (8, 9))
+    total, count = loss_sum(decoder, None, rows_of([pair], 32, False), "none")
+    logprobs = jax.nn.log_softmax(decoder.logits(decoder.hidden(np.array([[5, 6, 7, 8, 9]]))))[0]
+    assert float(count) == 2
+    assert float(total) == pytest.approx(-float(logprobs[2, 8] + logprobs[3, 9]), rel=1e-5)
+
+
+@pytest.mark.parametrize("lora", [None, LoRAConfig(rank=2)])
+def test_accumulated_step_equals_whole_batch(lora):
+    decoder, pairs = tiny_decoder(), random_pairs(10)
+    config = dataclasses.replace(CONFIG, epochs=1, lora=lora)
+    whole = train(decoder, pairs, config)
+    parts = train(decoder, pairs, dataclasses.replace(config, accumulation=4))
+    for a, b in zip(whole.metrics, parts.metrics, strict=True):
+        assert a.loss == pytest.approx(b.loss, rel=1e-5)
+        assert a.grad_norm == pytest.approx(b.grad_norm, rel=1e-4)
+        assert a.scored_tokens == b.scored_tokens
+
+
+@pytest.mark.parametrize("policy", ["dots", "full"])
+def test_remat_changes_nothing(policy):
+    decoder, rows = tiny_decoder(), rows_of(random_pairs(4), 64, True)
+
+    def gradient(policy):
+        return jax.grad(lambda d: loss_sum(d, None, rows, policy)[0])(decoder)
+
+    for x, y in zip(leaves(gradient("none")), leaves(gradient(policy)), strict=True):
+        np.testing.assert_allclose(x, y, rtol=1e-4, atol=1e-5)
+
+
+def test_scan_equals_loop():
+    decoder = tiny_decoder()
+    tokens = np.array([random_pairs(1)[0].prompt], np.int32)
+    np.testing.assert_allclose(
+        decoder.hidden(tokens), decoder.unstacked().hidden(tokens), atol=1e-5
+    )
+
+
+def test_step_is_adamw():
+    """The optimiser against optax's own AdamW, one full-batch step."""
+    decoder, pairs = tiny_decoder(), random_pairs(3)
+    config = dataclasses.replace(CONFIG, epochs=1, shuffle=False)
+    result = train(decoder, pairs, config)
+    assert len(result.metrics) == 1
+    rows = make_schedule(pairs, config).rows(0, config).device_arrays()
+
+    def loss(decoder):
+        total, count = loss_sum(decoder, None, rows, "none")
+        return total / count
+
+    grads = jax.grad(loss)(decoder)
+
+    def mask(tree):
+        return jax.tree_util.tree_map_with_path(
+            lambda path, _: "norm" not in str(path) and "bias" not in str(path), tree
+        )
+
+    reference = optax.chain(
+        optax.clip_by_global_norm(1.0),
+        optax.adamw(result.metrics[0].learning_rate, 0.9, 0.95, weight_decay=0.01, mask=mask),
+    )
+    with jax.numpy_dtype_promotion("standard"):
+        updates, _ = reference.update(grads, reference.init(decoder), decoder)
+    for x, y in zip(
+        leaves(result.decoder), leaves(optax.apply_updates(decoder, updates)), strict=True
+    ):
+        np.testing.assert_allclose(x, y, atol=2e-5)
+
+
+def test_loss_falls_and_lora_leaves_the_base_alone():
+    decoder, pairs = tiny_decoder(), random_pairs(8)
+    before = leaves(decoder)
+    full = train(decoder, pairs, dataclasses.replace(CONFIG, epochs=12))
+    assert full.metrics[-1].loss < 0.7 * full.metrics[0].loss
+    lora = train(
+        decoder,
+        pairs,
+        dataclasses.replace(CONFIG, epochs=12, lora=LoRAConfig(rank=4, targets="q|v|down")),
+    )
+    assert lora.metrics[-1].loss < lora.metrics[0].loss
+    assert lora.lora is not None
+    assert set(lora.lora.layers) == {"q", "v", "down"}
+    for x, y in zip(before, leaves(decoder), strict=True):
+        np.testing.assert_array_equal(x, y)
+    # Merged weights give what base plus adapters give.
+    tokens = np.array([pairs[0].prompt], np.int32)
+    np.testing.assert_allclose(
+        lora.decoder.hidden(tokens), decoder.hidden(tokens, lora=lora.lora), atol=2e-4
+    )
+
+
+def test_order_is_a_function_of_seed_and_epoch():
+    pairs = random_pairs(30)
+    first = make_schedule(pairs, CONFIG)
+    assert first == make_schedule(pairs, CONFIG)
+    assert first.steps != make_schedule(pairs, dataclasses.replace(CONFIG, seed=1)).steps
+    half = len(first.steps) // 2
+    assert first.steps[:half] != first.steps[half:]
+    seen = sorted(i for step in first.steps for row in step for i in row)
+    assert seen == sorted([*range(30), *range(30)])
+    kept = make_schedule(pairs, dataclasses.replace(CONFIG, shuffle=False, epochs=1))
+    firsts = [row[0] for step in kept.steps for row in step]
+    assert firsts == sorted(firsts)
+
+
+def test_learning_rate_warms_up_and_falls():
+    rates = learning_rates(dataclasses.replace(CONFIG, warmup_fraction=0.1), 100)
+    assert rates[0] == pytest.approx(1e-3, rel=1e-5)
+    assert rates.max() == pytest.approx(1e-2)
+    assert rates[-1] < 1e-4
+    assert learning_rates(CONFIG, 1)[0] == pytest.approx(1e-2)
+
+
+def test_bad_input_is_named():
+    decoder = tiny_decoder()
+    with pytest.raises(InputError, match="no examples"):
+        train(decoder, [], CONFIG)
+    with pytest.raises(InputError, match="example 1"):
+        train(decoder, [TokenPair((2,), (3,)), TokenPair((2,) * 64, (3,))], CONFIG)
+    with pytest.raises(InputError, match="float32"):
+        train(decoder.astype(jnp.bfloat16), random_pairs(1), CONFIG)
+    with pytest.raises(InputError, match="doesn't divide"):
+        TrainConfig(batch_rows=4, accumulation=3)
+
+
+def test_checkpoints_of_another_run_are_refused(tmp_path):
+    decoder, pairs = tiny_decoder(), random_pairs(4)
+    train(decoder, pairs, CONFIG, directory=tmp_path)
+    with pytest.raises(InputError, match="other data or settings"):
+        train(decoder, pairs, dataclasses.replace(CONFIG, seed=9), directory=tmp_path)
+
+
+RUN = """
+import sys, time
+from pathlib import Path
+import numpy as np, jax
+from ioa_jax.engine.training import TrainConfig, train
+from tests.tiny import random_pairs, tiny_decoder
+config = TrainConfig(learning_rate=1e-2, epochs=8, batch_rows=2, row_length=64, save_every=3)
+slow = float(sys.argv[3])
+def step(metrics):
+    print(metrics.step, flush=True)
+    time.sleep(slow)
+directory = None if sys.argv[1] == "-" else Path(sys.argv[1])
+result = train(tiny_decoder(), random_pairs(12), config, directory=directory, on_step=step)
+np.savez(sys.argv[2], *[np.asarray(x) for x in jax.tree.leaves(result.decoder)])
+"""
+
+
+def test_killed_run_resumes_to_bitwise_the_same_weights(tmp_path):
+    root = Path(__file__).parents[2]
+    env = {**os.environ, "PYTHONPATH": str(root)}
+
+    def start(directory, output, slow):
+        return subprocess.Popen(
+            [sys.executable, "-c", RUN, str(directory), str(output), str(slow)],
+            cwd=root, env=env, stdout=subprocess.PIPE, text=True,
+        )
+
+    whole = start("-", tmp_path / "whole.npz", 0)
+    whole_steps = whole.communicate(timeout=300)[0].split()
+    assert whole.returncode == 0
+
+    killed = start(tmp_path / "run", tmp_path / "killed.npz", 0.3)
+    for line in killed.stdout:
+        if int(line) == 8:
+            os.kill(killed.pid, signal.SIGKILL)
+            break
+    killed.wait(timeout=60)
+    assert not (tmp_path / "killed.npz").exists()
+
+    resumed = start(tmp_path / "run", tmp_path / "resumed.npz", 0)
+    steps = resumed.communicate(timeout=300)[0].split()
+    assert resumed.returncode == 0
+    assert 0 < len(steps) < len(whole_steps)
+    with np.load(tmp_path / "whole.npz") as a, np.load(tmp_path / "resumed.npz") as b:
+        assert a.files == b.files
+        for name in a.files:
+            np.testing.assert_array_equal(a[name], b[name])
