@@ -23,3 +23,9 @@ class MissingDependencyError(IOAError):
     """An optional package is absent; the message holds the one command that gets it."""
 
     exit_code = 3
+
+
+class SandboxError(IOAError):
+    """Untrusted programs can't be run here as isolated as was asked; the message says why."""
+
+    exit_code = 4

@@ -82,7 +82,7 @@ def _keep_above(logits: Array, mass: Array, wanted: float) -> Array:
     bits = jax.lax.bitcast_convert_type(logits, jnp.int32)
     ordered = jnp.where(bits < 0, jnp.int32(-(2**31)) - bits, bits)
 
-    def halve(_: int, bounds: tuple[Array, Array]) -> tuple[Array, Array]:
+    def halve(_: Array, bounds: tuple[Array, Array]) -> tuple[Array, Array]:
         low, high = bounds
         # Without overflow: floor of the mean of two int32.
         middle = (low & high) + ((low ^ high) >> 1)

@@ -328,7 +328,7 @@ def train_step(
         optimizer_state,
         {
             "loss": total / jnp.maximum(count, 1),
-            "grad_norm": optax.global_norm(grads),
+            "grad_norm": optax.tree.norm(grads),
             "scored_tokens": count,
         },
     )

@@ -417,7 +417,7 @@ def rms_norm(x: Float[Array, "... D"], scale: Float[Array, " D"], eps: float) ->
     return (y * scale).astype(x.dtype)
 
 
-def rotary_frequencies(config: DecoderConfig) -> Float[Array, " H/2"]:
+def rotary_frequencies(config: DecoderConfig) -> Float[Array, " half"]:
     """Angular frequencies in radians per position, after scaling."""
     exponents = jnp.arange(0, config.head_dim, 2, dtype=jnp.float32) / config.head_dim
     frequencies = 1.0 / (config.rope_theta**exponents)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import re
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import jax
 import jax.numpy as jnp
@@ -40,8 +40,8 @@ class Adapter:
         scale: alpha / r.
     """
 
-    a: Array
-    b: Array
+    a: Any  # Array, or what a tree transformation puts in its place (a mask, a sharding)
+    b: Any
     scale: float = dataclasses.field(metadata={"static": True})
 
     def delta(self, x: Array, precision: Precision) -> Array:

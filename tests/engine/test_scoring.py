@@ -1,4 +1,5 @@
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from ioa_jax.engine.batching import TokenPair, group_by_prefix, row_bucket
@@ -9,7 +10,7 @@ from tests.tiny import random_pairs, tiny_model
 
 def reference(decoder, pair):
     """One pair alone, unpacked, through the whole [T, V] log-softmax."""
-    tokens = np.array([pair.prompt + pair.completion], np.int32)
+    tokens = jnp.array([pair.prompt + pair.completion], jnp.int32)
     logits = decoder.logits(decoder.hidden(tokens))
     logprobs = np.asarray(jax.nn.log_softmax(logits, axis=-1))[0]
     start = len(pair.prompt)
@@ -25,7 +26,7 @@ def test_packed_scores_equal_one_pair_at_a_time(family):
     pairs = random_pairs(12)
     # Make one completion greedy on purpose.
     first = pairs[0]
-    logits = decoder.logits(decoder.hidden(np.array([first.prompt], np.int32)))
+    logits = decoder.logits(decoder.hidden(jnp.array([first.prompt], jnp.int32)))
     pairs.append(TokenPair(first.prompt, (int(logits[0, -1].argmax()),)))
     scores = Scorer(model).score_tokens(pairs)
     for pair, score in zip(pairs, scores, strict=True):

@@ -39,7 +39,7 @@ def rows_of(pairs, row_length, packed):
         else [[i] for i in range(len(pairs))]
     )
     rows = batching.build_rows(pairs, [[groups[i] for i in row] for row in indices], row_length)
-    return rows.device_arrays()
+    return jax.tree.map(jnp.asarray, rows.device_arrays())
 
 
 def test_packed_loss_and_gradients_equal_unpacked():
@@ -61,7 +61,7 @@ def test_packed_loss_and_gradients_equal_unpacked():
 def test_only_the_completion_is_trained_on():
     decoder, pair = tiny_decoder(), TokenPair((5, 6, 7), (8, 9))
     total, count = loss_sum(decoder, None, rows_of([pair], 32, False), "none")
-    logprobs = jax.nn.log_softmax(decoder.logits(decoder.hidden(np.array([[5, 6, 7, 8, 9]]))))[0]
+    logprobs = jax.nn.log_softmax(decoder.logits(decoder.hidden(jnp.array([[5, 6, 7, 8, 9]]))))[0]
     assert float(count) == 2
     assert float(total) == pytest.approx(-float(logprobs[2, 8] + logprobs[3, 9]), rel=1e-5)
 
@@ -91,7 +91,7 @@ def test_remat_changes_nothing(policy):
 
 def test_scan_equals_loop():
     decoder = tiny_decoder()
-    tokens = np.array([random_pairs(1)[0].prompt], np.int32)
+    tokens = jnp.array([random_pairs(1)[0].prompt], jnp.int32)
     np.testing.assert_allclose(
         decoder.hidden(tokens), decoder.unstacked().hidden(tokens), atol=1e-5
     )
@@ -103,7 +103,9 @@ def test_step_is_adamw():
     config = dataclasses.replace(CONFIG, epochs=1, shuffle=False)
     result = train(decoder, pairs, config)
     assert len(result.metrics) == 1
-    rows = make_schedule(pairs, config).rows(0, config).device_arrays()
+    rows = jax.tree.map(
+        jnp.asarray, make_schedule(pairs, config).rows(0, config).device_arrays()
+    )
 
     def loss(decoder):
         total, count = loss_sum(decoder, None, rows, "none")
@@ -144,7 +146,7 @@ def test_loss_falls_and_lora_leaves_the_base_alone():
     for x, y in zip(before, leaves(decoder), strict=True):
         np.testing.assert_array_equal(x, y)
     # Merged weights give what base plus adapters give.
-    tokens = np.array([pairs[0].prompt], np.int32)
+    tokens = jnp.array([pairs[0].prompt], jnp.int32)
     np.testing.assert_allclose(
         lora.decoder.hidden(tokens), decoder.hidden(tokens, lora=lora.lora), atol=2e-4
     )

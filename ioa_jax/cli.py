@@ -1,0 +1,348 @@
+"""`ioa`: score, generate, train and export from JSONL files.
+
+JAX and transformers are imported by the commands, so that `--help` and bad arguments answer at
+once.
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+from enum import Enum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from pydantic import BaseModel, ConfigDict, model_validator
+
+from ioa_jax.errors import InputError, IOAError
+from ioa_jax.jsonl import read_rows, write_rows
+from ioa_jax.progress import progress_bar
+
+if TYPE_CHECKING:
+    from ioa_jax.models.load import LanguageModel
+
+app = typer.Typer(
+    help="Score, generate, train and export language models in JAX.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+
+class PrecisionOption(str, Enum):
+    """Operand dtype of matrix products."""
+
+    float32 = "float32"
+    bfloat16 = "bfloat16"
+
+
+class Message(BaseModel):
+    """One turn of a chat."""
+
+    model_config = ConfigDict(extra="forbid")
+    role: str
+    content: str
+
+
+class PromptRow(BaseModel):
+    """A line of `ioa generate`'s input: `prompt` (as it stands) or `messages` (rendered).
+
+    Other fields are copied to the output.
+    """
+
+    model_config = ConfigDict(extra="allow")
+    prompt: str | None = None
+    messages: list[Message] | None = None
+
+    @model_validator(mode="after")
+    def _one_of_both(self) -> PromptRow:
+        if (self.prompt is None) == (self.messages is None):
+            raise ValueError("exactly one of 'prompt' and 'messages' is needed")
+        return self
+
+
+class CompletionRow(PromptRow):
+    """A line of `ioa train`'s input: as `PromptRow`, with the completion to learn."""
+
+    completion: str
+
+
+class PairRow(BaseModel):
+    """A line of `ioa score`'s input. Other fields are copied to the output."""
+
+    model_config = ConfigDict(extra="allow")
+    prompt: str
+    completion: str
+
+
+Model = Annotated[
+    str,
+    typer.Option(
+        help="smollm2, gguf:FILE, jax:DIRECTORY, a Hugging Face directory or hub id.",
+        show_default=False,
+    ),
+]
+Input = Annotated[Path, typer.Option("--input", help="JSONL file.", show_default=False)]
+Output = Annotated[Path, typer.Option("--output", help="JSONL file.", show_default=False)]
+Precision = Annotated[PrecisionOption, typer.Option(help="Operands of matrix products.")]
+Verbose = Annotated[bool, typer.Option("--verbose", help="Log what is compiled.")]
+
+
+@app.command()
+def score(
+    model: Model,
+    input: Input,
+    output: Output,
+    precision: Precision = PrecisionOption.bfloat16,
+    verbose: Verbose = False,
+) -> None:
+    """Log-probabilities of completions.
+
+    Input lines: {"prompt", "completion"}. Prompt and completion are tokenised as one text and cut
+    where the prompt's own tokens end; trailing white space of the prompt goes to the completion.
+    Output lines add {"logprob", "token_logprobs", "tokens", "is_greedy"}; natural logarithms.
+    """
+    _log(verbose)
+    rows = read_rows(input, PairRow)
+    for number, row in enumerate(rows, start=1):
+        if not row.completion:
+            raise InputError(f"{input}: item {number}: field 'completion': is empty")
+    _check_output(output)
+    loaded = _load(model, precision)
+    from ioa_jax.engine.scoring import Scorer
+
+    with progress_bar("scoring", len(rows)) as progress:
+        scores = Scorer(loaded).score([(row.prompt, row.completion) for row in rows], progress)
+    write_rows(
+        output,
+        [
+            {
+                **row.model_dump(),
+                "logprob": score.logprob,
+                "token_logprobs": list(score.token_logprobs),
+                "tokens": list(score.tokens),
+                "is_greedy": score.is_greedy,
+            }
+            for row, score in zip(rows, scores, strict=True)
+        ],
+    )
+
+
+@app.command()
+def generate(
+    model: Model,
+    input: Input,
+    output: Output,
+    precision: Precision = PrecisionOption.bfloat16,
+    max_tokens: Annotated[int, typer.Option(help="New tokens at most.")] = 256,
+    temperature: Annotated[float, typer.Option(help="0 is greedy.")] = 0.0,
+    top_k: Annotated[int, typer.Option(help="0 is no limit.")] = 0,
+    top_p: Annotated[float, typer.Option(help="1 is no limit.")] = 1.0,
+    stop: Annotated[list[str] | None, typer.Option(help="Stop text; may be repeated.")] = None,
+    seed: Annotated[int, typer.Option(help="Seed of the sampling.")] = 0,
+    batch_size: Annotated[int, typer.Option(help="Rows that decode together.")] = 32,
+    verbose: Verbose = False,
+) -> None:
+    """Complete prompts or answer chats.
+
+    Input lines: {"prompt"}, continued as it stands, or {"messages": [{"role", "content"}, …]},
+    rendered by the model's chat template. Output lines add {"completion", "tokens", "logprobs",
+    "finish_reason"}.
+    """
+    _log(verbose)
+    from ioa_jax.engine.sampling import SamplingParams
+
+    params = SamplingParams(max_tokens, temperature, top_k, top_p, tuple(stop or ()), seed)
+    rows = read_rows(input, PromptRow)
+    _check_output(output)
+    loaded = _load(model, precision)
+    from ioa_jax.engine.generation import Generator
+
+    prompts = [_prompt_text(row, loaded, input, i) for i, row in enumerate(rows, start=1)]
+    with progress_bar("generating", len(rows)) as progress:
+        completions = Generator(loaded, batch_size).generate(prompts, params, progress)
+    write_rows(
+        output,
+        [
+            {
+                **row.model_dump(exclude_none=True),
+                "completion": completion.text,
+                "tokens": list(completion.tokens),
+                "logprobs": list(completion.logprobs),
+                "finish_reason": completion.finish_reason,
+            }
+            for row, completion in zip(rows, completions, strict=True)
+        ],
+    )
+
+
+@app.command()
+def train(
+    student: Model,
+    data: Annotated[Path, typer.Option(help="JSONL file.", show_default=False)],
+    output: Annotated[Path, typer.Option(help="New directory.", show_default=False)],
+    precision: Precision = PrecisionOption.bfloat16,
+    learning_rate: Annotated[float, typer.Option(help="Peak of the cosine.")] = 2e-5,
+    epochs: Annotated[int, typer.Option(help="Passes over the data.")] = 3,
+    batch_rows: Annotated[int, typer.Option(help="Packed rows of one step.")] = 8,
+    row_length: Annotated[int, typer.Option(help="Tokens of a packed row.")] = 512,
+    accumulation: Annotated[int, typer.Option(help="Parts that a step is split into.")] = 1,
+    seed: Annotated[int, typer.Option(help="Seed of order and adapters.")] = 0,
+    lora_rank: Annotated[int, typer.Option(help="0 trains every weight.")] = 0,
+    lora_alpha: Annotated[float, typer.Option(help="Scale times rank.")] = 32.0,
+    lora_targets: Annotated[str, typer.Option(help="Regular expression.")] = "q|k|v|o",
+    save_every: Annotated[int, typer.Option(help="Steps between checkpoints.")] = 50,
+    verbose: Verbose = False,
+) -> None:
+    """Supervised fine-tuning on completions.
+
+    Input lines: {"prompt", "completion"}, or {"messages", "completion"} for a chat. The output is a
+    Hugging Face directory, with `train.jsonl` (one line a step) and, for LoRA, `adapter/` in PEFT's
+    layout beside the merged weights. A killed run goes on from OUTPUT.checkpoints when the same
+    command is given again.
+    """
+    _log(verbose)
+    from ioa_jax.engine.training import LoRAConfig, TrainConfig
+
+    config = TrainConfig(
+        learning_rate=learning_rate,
+        epochs=epochs,
+        batch_rows=batch_rows,
+        row_length=row_length,
+        accumulation=accumulation,
+        seed=seed,
+        lora=LoRAConfig(lora_rank, lora_alpha, lora_targets) if lora_rank else None,
+        save_every=save_every,
+    )
+    rows = read_rows(data, CompletionRow)
+    if output.exists():
+        raise InputError(f"{output} exists; name a new directory")
+    loaded = _load(student, precision, store_float32=True)
+    import dataclasses
+    import shutil
+
+    from ioa_jax.engine.batching import TokenPair
+    from ioa_jax.engine.training import StepMetrics
+    from ioa_jax.engine.training import train as run_training
+    from ioa_jax.models.huggingface import write_decoder
+    from ioa_jax.models.peft import write_lora
+    from ioa_jax.models.text import encode_prompt_completion
+
+    examples: list[TokenPair] = []
+    for number, row in enumerate(rows, start=1):
+        prompt = _prompt_text(row, loaded, data, number)
+        encoded = encode_prompt_completion(loaded.tokenizer, prompt, row.completion)
+        ending = loaded.decoder.config.eos_token_ids[:1]
+        examples.append(TokenPair(tuple(encoded[0]), (*encoded[1], *ending)))
+    checkpoints = output.with_name(output.name + ".checkpoints")
+    lines: list[dict[str, Any]] = []
+    with progress_bar("training", 0) as progress:
+
+        def on_step(metrics: StepMetrics) -> None:
+            lines.append(dataclasses.asdict(metrics))
+            progress(metrics.step, metrics.steps)
+
+        result = run_training(
+            loaded.decoder, examples, config, directory=checkpoints, on_step=on_step
+        )
+    write_decoder(result.decoder, loaded.tokenizer, output)
+    if result.lora is not None:
+        write_lora(result.lora, output / "adapter", base_model=student)
+    write_rows(output / "train.jsonl", lines)
+    shutil.rmtree(checkpoints)
+
+
+@app.command()
+def export(
+    model: Model,
+    output: Annotated[Path, typer.Option(help="New directory.", show_default=False)],
+    dtype: Annotated[
+        PrecisionOption, typer.Option(help="Dtype of the stored weights.")
+    ] = PrecisionOption.bfloat16,
+    keep_layers: Annotated[
+        int, typer.Option(help="Keep this many layers, evenly spaced; 0 keeps all.")
+    ] = 0,
+    adapter: Annotated[
+        Path | None, typer.Option(help="PEFT adapter directory to merge.", show_default=False)
+    ] = None,
+    verbose: Verbose = False,
+) -> None:
+    """Write a model as a Hugging Face directory: from GGUF, pruned, or with an adapter merged."""
+    _log(verbose)
+    if output.exists():
+        raise InputError(f"{output} exists; name a new directory")
+    loaded = _load(model, PrecisionOption.float32, store_float32=True)
+    import jax.numpy as jnp
+
+    from ioa_jax.models.huggingface import write_decoder
+    from ioa_jax.models.lora import merge_lora
+    from ioa_jax.models.peft import read_lora
+    from ioa_jax.models.prune import prune_model
+
+    decoder = loaded.decoder
+    if adapter is not None:
+        decoder = merge_lora(decoder, read_lora(adapter, decoder.config))
+    if keep_layers:
+        import dataclasses
+
+        decoder = prune_model(
+            dataclasses.replace(loaded, decoder=decoder), keep_count=keep_layers
+        ).decoder
+    write_decoder(decoder, loaded.tokenizer, output, dtype=jnp.dtype(dtype.value))
+
+
+def _load(
+    spec: str, precision: PrecisionOption, store_float32: bool = False
+) -> LanguageModel:
+    import jax.numpy as jnp
+
+    from ioa_jax.models.load import load_model
+
+    dtype = jnp.float32 if store_float32 else jnp.dtype(precision.value)
+    return load_model(spec, precision.value, dtype=dtype)
+
+
+def _prompt_text(row: PromptRow, model: LanguageModel, path: Path, number: int) -> str:
+    from ioa_jax.models.text import render_chat
+
+    if row.prompt is not None:
+        if not row.prompt:
+            raise InputError(f"{path}: item {number}: field 'prompt': is empty")
+        return row.prompt
+    assert row.messages is not None
+    try:
+        return render_chat(model.tokenizer, [message.model_dump() for message in row.messages])
+    except InputError as error:
+        raise InputError(f"{path}: item {number}: field 'messages': {error}") from None
+
+
+def _check_output(path: Path) -> None:
+    """Fail before the work rather than after it."""
+    if path.is_dir():
+        raise InputError(f"{path} is a directory; name a file")
+    if not path.parent.is_dir():
+        raise InputError(f"{path.parent} is not a directory")
+
+
+def _log(verbose: bool) -> None:
+    logging.basicConfig(
+        level=logging.INFO if verbose else logging.WARNING,
+        format="%(levelname)s %(name)s: %(message)s",
+        stream=sys.stderr,
+    )
+    logging.getLogger("absl").setLevel(logging.WARNING)
+
+
+def main() -> None:
+    """Entry point: user errors become one line on stderr and an exit code."""
+    run_app(app)
+
+
+def run_app(app: typer.Typer) -> None:
+    """Run a command line; an `IOAError` prints its message alone and exits with its code."""
+    try:
+        app()
+    except IOAError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(error.exit_code)

@@ -1,0 +1,75 @@
+"""JSON Lines in and out, with errors that name the line and the field."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, TypeVar
+
+from pydantic import BaseModel, ValidationError
+
+from ioa_jax.errors import InputError
+
+Row = TypeVar("Row", bound=BaseModel)
+
+
+def read_objects(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+    """(line number from 1, object) of every line that isn't blank.
+
+    Raises:
+        InputError: The file can't be read, or a line isn't a JSON object.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"{path}: {error}") from None
+    for number, line in enumerate(text.splitlines(), start=1):
+        if not line.strip():
+            continue
+        try:
+            value = json.loads(line)
+        except json.JSONDecodeError as error:
+            raise InputError(f"{path}:{number}: not JSON: {error}") from None
+        if not isinstance(value, dict):
+            raise InputError(f"{path}:{number}: a JSON object is needed, not {type(value).__name__}")
+        yield number, value
+
+
+def read_rows(path: Path, row_type: type[Row]) -> list[Row]:
+    """Every line as a `row_type`; the whole file is checked before anything is returned.
+
+    Raises:
+        InputError: Names file, line and field of the first bad line; or the file has no line.
+    """
+    rows: list[Row] = []
+    for number, value in read_objects(path):
+        try:
+            rows.append(row_type.model_validate(value))
+        except ValidationError as error:
+            first = error.errors()[0]
+            field = ".".join(str(part) for part in first["loc"]) or "line"
+            raise InputError(f"{path}:{number}: field {field!r}: {first['msg']}") from None
+    if not rows:
+        raise InputError(f"{path}: no lines")
+    return rows
+
+
+def write_rows(path: Path, rows: list[dict[str, Any]]) -> None:
+    """Write all lines, or leave the old file as it was.
+
+    Raises:
+        InputError: The folder can't be written.
+    """
+    partial = path.with_name(path.name + ".partial")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with partial.open("w", encoding="utf-8") as file:
+            for row in rows:
+                file.write(json.dumps(row, ensure_ascii=False) + "\n")
+            file.flush()
+            os.fsync(file.fileno())
+        partial.replace(path)
+    except OSError as error:
+        raise InputError(f"{path}: {error}") from None

@@ -1,0 +1,346 @@
+"""Hugging Face model directories: `config.json`, safetensors and tokenizer files; no torch."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import json
+import shutil
+import uuid
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from huggingface_hub import split_state_dict_into_shards_factory
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save_file
+from transformers import PreTrainedTokenizerBase
+
+from ioa_jax.errors import InputError, ModelFormatError
+from ioa_jax.models.config import DecoderConfig
+from ioa_jax.models.decoder import Decoder
+from ioa_jax.models.precision import Precision
+from ioa_jax.models.tensors import (
+    EMBEDDING,
+    HEAD,
+    build_decoder,
+    check_names,
+    export_tensors,
+    hf_shapes,
+)
+
+INDEX = "model.safetensors.index.json"
+FLOAT_DTYPES = ("F32", "F16", "BF16")
+CHUNK_BYTES = 64 * 2**20
+
+
+class SafetensorsCheckpoint:
+    """The tensors of a Hugging Face directory, opened; use as a context manager.
+
+    Why not Orbax's safetensors layout, which also reads only what each process needs: it yields one
+    device array a tensor, so that stacking them would hold every weight on the device twice. Slices
+    of the memory-mapped files go straight into the stacked array instead.
+
+    Attributes:
+        config: Architecture.
+    """
+
+    def __init__(self, directory: Path, config: DecoderConfig) -> None:
+        """Open the files and make sure that they hold this architecture.
+
+        Args:
+            directory: Holds `model.safetensors`, or the files that `model.safetensors.index.json`
+                names.
+            config: Architecture, as `read_config` gives it.
+
+        Raises:
+            ModelFormatError: No safetensors, an unreadable file, a tensor that is missing, unknown,
+                of another shape or of a dtype other than float32, float16 and bfloat16, or a
+                `lm_head.weight` that differs from the embedding it is said to be tied to.
+        """
+        self.config = config
+        self._directory = directory
+        self._stack = contextlib.ExitStack()
+        self._tensors: dict[str, Any] = {}
+        try:
+            self._open()
+        except BaseException:
+            self._stack.close()
+            raise
+
+    def __enter__(self) -> SafetensorsCheckpoint:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._tensors.clear()
+        self._stack.close()
+
+    def _open(self) -> None:
+        listed = self._listed()
+        for path in sorted({self._directory / file for file in listed.values()}):
+            try:
+                file = self._stack.enter_context(safe_open(path, framework="numpy"))
+            except FileNotFoundError:
+                raise ModelFormatError(
+                    f"{self._directory / INDEX} names {path.name}, which is missing"
+                ) from None
+            except SafetensorError as error:
+                raise ModelFormatError(
+                    f"{path}: not a readable safetensors file: {error}"
+                ) from None
+            for name in file.keys():  # noqa: SIM118 - not a mapping
+                if listed.get(name, path.name) == path.name:
+                    self._tensors[name] = file.get_slice(name)
+        source = str(self._directory)
+        absent = [name for name in listed if name and name not in self._tensors]
+        if absent:
+            raise ModelFormatError(
+                f"{self._directory / INDEX} lists tensors that its files lack: "
+                + ", ".join(absent[:8])
+            )
+        shapes = hf_shapes(self.config)
+        tied_head = self.config.tie_embeddings and HEAD in self._tensors
+        if tied_head:
+            shapes[HEAD] = shapes[EMBEDDING]
+        check_names(self._tensors, shapes, self.config, source)
+        for name, shape in shapes.items():
+            tensor = self._tensors[name]
+            found, dtype = tuple(tensor.get_shape()), tensor.get_dtype()
+            if found != shape:
+                raise ModelFormatError(
+                    f"{source}: {name} has shape {list(found)}; config.json implies {list(shape)}"
+                )
+            if dtype not in FLOAT_DTYPES:
+                raise ModelFormatError(
+                    f"{source}: {name} is stored as {dtype}; only {', '.join(FLOAT_DTYPES)} are "
+                    "read, so quantised checkpoints have to be dequantised first"
+                )
+        if tied_head:
+            for head, embedding in zip(self._chunks(HEAD), self._chunks(EMBEDDING), strict=True):
+                if not np.array_equal(head, embedding):
+                    raise ModelFormatError(
+                        f"{source}: config.json says tie_word_embeddings, but {HEAD} differs from "
+                        f"{EMBEDDING}; set tie_word_embeddings to false to use both"
+                    )
+
+    def _listed(self) -> dict[str, str]:
+        """Tensor to file name; `{"": file}` for a single file."""
+        index = self._directory / INDEX
+        if index.is_file():
+            mapping = _read_json(index).get("weight_map")
+            if not isinstance(mapping, dict) or not mapping:
+                raise ModelFormatError(f"{index}: field 'weight_map' is missing or empty")
+            return mapping
+        if (self._directory / "model.safetensors").is_file():
+            return {"": "model.safetensors"}
+        other = sorted(
+            path.name
+            for pattern in ("*.bin", "*.pt", "*.pth", "*.gguf", "*.safetensors")
+            for path in self._directory.glob(pattern)
+        )
+        raise ModelFormatError(
+            f"{self._directory} has neither model.safetensors nor {INDEX}"
+            + (f", only {', '.join(other)}" if other else "")
+            + "; save the model with transformers' save_pretrained, which writes them"
+        )
+
+    def read(self, name: str, index: tuple[slice, ...]) -> np.ndarray:
+        """A rectangle of a tensor, in the dtype it is stored in."""
+        return self._tensors[name][index]
+
+    def _chunks(self, name: str) -> Iterable[np.ndarray]:
+        """A tensor in runs of rows."""
+        tensor = self._tensors[name]
+        rows, *rest = tensor.get_shape()
+        step = max(1, CHUNK_BYTES // (4 * max(1, int(np.prod(rest)))))
+        return (tensor[start : min(start + step, rows)] for start in range(0, rows, step))
+
+    def stored_bytes(self) -> Iterator[bytes | memoryview]:
+        """What identifies the weights: name, dtype, shape and bytes of each as stored, in pieces.
+
+        How they are spread over files makes no difference.
+        """
+        for name, shape in hf_shapes(self.config).items():
+            yield f"{name} {self._tensors[name].get_dtype()} {list(shape)}\n".encode()
+            for chunk in self._chunks(name):
+                yield np.ascontiguousarray(chunk).view(np.uint8).data
+
+
+def read_config(directory: Path) -> DecoderConfig:
+    """Architecture of a Hugging Face directory.
+
+    Tokens that end a text are those of `generation_config.json` followed by those of `config.json`.
+
+    Raises:
+        ModelFormatError: A file is missing or malformed, or the architecture isn't supported.
+    """
+    path = directory / "config.json"
+    raw = _read_json(path)
+    if raw.get("quantization_config"):
+        raise ModelFormatError(
+            f"{path}: quantization_config is set; dequantise the checkpoint first"
+        )
+    config = DecoderConfig.from_hf(raw, str(path))
+    generation = directory / "generation_config.json"
+    if generation.is_file():
+        ids = _read_json(generation).get("eos_token_id")
+        ids = ids if isinstance(ids, list) else [] if ids is None else [ids]
+        config = dataclasses.replace(
+            config, eos_token_ids=tuple(dict.fromkeys([*ids, *config.eos_token_ids]))
+        )
+    return config
+
+
+def read_decoder(
+    directory: Path,
+    precision: Precision,
+    dtype: Any = jnp.float32,
+    shardings: Any = None,
+    config: DecoderConfig | None = None,
+) -> Decoder:
+    """Read a Hugging Face directory's weights.
+
+    Args:
+        directory: Holds `config.json` and safetensors, in one file or several with an index.
+        precision: Dtypes of the arithmetic.
+        dtype: Dtype of the stored weights, whatever the files hold.
+        shardings: Pytree of shardings in the shape of `tensors.abstract_decoder(config, …)`; each
+            process reads what its devices hold. None: the default device.
+        config: Replaces `read_config(directory)`; may differ in what is no matter of shapes.
+
+    Returns:
+        A stacked decoder.
+
+    Raises:
+        ModelFormatError: As for `read_config` and `SafetensorsCheckpoint`.
+    """
+    with SafetensorsCheckpoint(directory, config or read_config(directory)) as checkpoint:
+        return build_decoder(checkpoint.config, precision, dtype, shardings, checkpoint.read)
+
+
+def write_decoder(
+    decoder: Decoder,
+    tokenizer: PreTrainedTokenizerBase,
+    directory: Path,
+    dtype: Any = None,
+    max_shard_bytes: int = 5_000_000_000,
+    overwrite: bool = False,
+) -> None:
+    """Write a directory that transformers loads as it is.
+
+    Everything is written beside the target and renamed, so that a target is complete or absent. In
+    a run of several processes all of them call this, and process 0 writes.
+
+    Args:
+        decoder: Stacked.
+        tokenizer: Its files go along.
+        directory: New, or empty.
+        dtype: Dtype of the tensors in the files; default that of the embedding.
+        max_shard_bytes: Largest safetensors file; one file's tensors are on the host at a time.
+        overwrite: Replace a directory that isn't empty.
+
+    Raises:
+        InputError: The directory isn't empty, is a file, or its parent doesn't exist; or the
+            decoder is unstacked.
+    """
+    if not decoder.is_stacked:
+        raise InputError("write the stacked decoder, not what unstacked() returns")
+    if directory.exists() and not directory.is_dir():
+        raise InputError(f"{directory} is a file; name a directory")
+    if directory.is_dir() and any(directory.iterdir()) and not overwrite:
+        raise InputError(f"{directory} is not empty; name a new directory")
+    if not directory.absolute().parent.is_dir():
+        raise InputError(f"{directory.absolute().parent} is not a directory")
+    dtype = jnp.dtype(decoder.embedding[...].dtype if dtype is None else dtype)
+    shapes = {
+        name: jax.ShapeDtypeStruct(shape, dtype)
+        for name, shape in hf_shapes(decoder.config).items()
+    }
+    plan = split_state_dict_into_shards_factory(
+        shapes,
+        get_storage_size=lambda tensor: tensor.size * tensor.dtype.itemsize,
+        filename_pattern="model{suffix}.safetensors",
+        max_shard_size=max_shard_bytes,
+    )
+    tensors = export_tensors(decoder, dtype)
+    if jax.process_index() != 0:
+        for _ in tensors:
+            pass
+        return
+
+    temporary = directory.with_name(f".{directory.name}.{uuid.uuid4().hex[:8]}")
+    temporary.mkdir()
+    try:
+        # Shards hold tensors in the order of `hf_shapes`, so one pass over the decoder fills them.
+        for file, names in plan.filename_to_tensors.items():
+            shard = dict(tensor for _, tensor in zip(names, tensors, strict=False))
+            if list(shard) != names:
+                raise AssertionError(f"{file} should hold {names}, not {list(shard)}")
+            save_file(shard, temporary / file, metadata={"format": "pt"})
+        if plan.is_sharded:
+            index = {"metadata": plan.metadata, "weight_map": plan.tensor_to_filename}
+            _write_json(temporary / INDEX, index)
+        # transformers 4 reads `torch_dtype`, 5 reads either.
+        fields = {**decoder.config.to_hf(), "torch_dtype": dtype.name}
+        _write_json(temporary / "config.json", fields)
+        _write_json(temporary / "generation_config.json", _generation_config(decoder.config))
+        _write_tokenizer(tokenizer, temporary)
+        _move(temporary, directory)
+    except BaseException:
+        shutil.rmtree(temporary, ignore_errors=True)
+        raise
+
+
+def _write_tokenizer(tokenizer: PreTrainedTokenizerBase, directory: Path) -> None:
+    tokenizer.save_pretrained(str(directory))
+    # transformers 5 writes its new name of the class, which 4 doesn't know; 5 knows the old one.
+    path = directory / "tokenizer_config.json"
+    config = _read_json(path)
+    if config.get("tokenizer_class") == "TokenizersBackend":
+        _write_json(path, {**config, "tokenizer_class": "PreTrainedTokenizerFast"})
+
+
+def _move(source: Path, target: Path) -> None:
+    """Rename a directory, over another one if need be."""
+    if not target.exists() or not any(target.iterdir()):
+        source.replace(target)
+        return
+    old = target.with_name(f"{source.name}.old")
+    target.rename(old)
+    source.rename(target)
+    shutil.rmtree(old)
+
+
+def _generation_config(config: DecoderConfig) -> dict[str, Any]:
+    eos = list(config.eos_token_ids)
+    fields = {
+        "bos_token_id": config.bos_token_id,
+        "eos_token_id": eos[0] if len(eos) == 1 else eos or None,
+        "pad_token_id": config.pad_token_id,
+    }
+    return {field: value for field, value in fields.items() if value is not None}
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ModelFormatError(f"{path} is missing") from None
+    except (UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise ModelFormatError(f"{path}: not valid JSON: {error}") from None
+    if not isinstance(value, dict):
+        raise ModelFormatError(f"{path}: has to be a JSON object")
+    return value
+
+
+def _write_json(path: Path, value: dict[str, Any]) -> None:
+    path.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")

@@ -1,0 +1,123 @@
+"""Tasks as chats: what a model is asked, and what it is scored and trained on."""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from ioa_jax.engine.batching import TokenPair
+from ioa_jax.engine.generation import Completion, Generator
+from ioa_jax.engine.sampling import SamplingParams
+from ioa_jax.errors import InputError
+from ioa_jax.models.load import LanguageModel
+from ioa_jax.models.text import render_chat
+from ioa_jax.progress import progress_bar
+from ioa_jax.streams import stream
+
+Messages = Sequence[dict[str, str]]
+
+
+def prompt_tokens(model: LanguageModel, messages: Messages) -> tuple[int, ...]:
+    """The chat up to where the model's answer begins."""
+    return _encode(model, render_chat(model.tokenizer, list(messages)))
+
+
+def answer_pair(model: LanguageModel, messages: Messages, answer: str, *, ended: bool) -> TokenPair:
+    """A chat and an answer to it, with the end of the turn where the answer has one.
+
+    The two are tokenised apart, since the template's header stands between them: the prompt is
+    token for token what the model gets when it generates.
+
+    Raises:
+        InputError: The answer should end and the model has no token for that.
+    """
+    completion = _encode(model, answer)
+    if ended:
+        completion = (*completion, end_of_turn(model))
+    return TokenPair(prompt_tokens(model, messages), completion)
+
+
+def end_of_turn(model: LanguageModel) -> int:
+    """The token by which the chat template ends an answer.
+
+    Of several tokens that end a text, this is the one that generation has to see: Llama 3's list,
+    for one, begins with a token that no chat ever holds.
+
+    Raises:
+        InputError: The template ends answers with none of the model's ending tokens.
+    """
+    answer = "0123456789"
+    turn = [{"role": "user", "content": "?"}, {"role": "assistant", "content": answer}]
+    text = render_chat(model.tokenizer, turn, add_generation_prompt=False)
+    endings = model.decoder.config.eos_token_ids
+    for token in _encode(model, text[text.rindex(answer) + len(answer) :]):
+        if token in endings:
+            return token
+    raise InputError(
+        f"{model.spec}: the chat template ends an answer with none of the tokens that end a text "
+        f"({', '.join(map(str, endings)) or 'the model names none'})"
+    )
+
+
+def generate_in_chunks(
+    generator: Generator,
+    prompts: Sequence[Sequence[int]],
+    params: SamplingParams,
+    chunk_size: int,
+    label: str,
+    is_done: Callable[[int], bool],
+    on_completion: Callable[[int, Completion], None],
+    on_chunk: Callable[[int], Any],
+) -> None:
+    """Generate what isn't done yet, in chunks that are the same in every run.
+
+    What a row is batched with changes the last bits of its logits, and with them now and then a
+    token. So an unfinished chunk is generated again as a whole, and only what is missing is kept.
+
+    Args:
+        generator: Of the model.
+        prompts: Token ids.
+        params: Each chunk gets a seed of its own, derived from `params.seed`.
+        chunk_size: Prompts of a chunk at most; chunks are of nearly equal size.
+        label: For the progress bar.
+        is_done: Whether the prompt of this index needs no completion.
+        on_completion: Called with (index, completion) for each that wasn't done.
+        on_chunk: Called with the chunk's number before it begins; whatever it returns is entered
+            as a context.
+    """
+    with progress_bar(label, len(prompts)) as progress:
+        for number, chunk in enumerate(balanced_chunks(len(prompts), chunk_size)):
+            if all(is_done(i) for i in chunk):
+                continue
+
+            def finish(position: int, completion: Completion, chunk: range = chunk) -> None:
+                index = chunk[position]
+                if not is_done(index):
+                    on_completion(index, completion)
+
+            seed = int(stream(params.seed, "chunk", number).integers(2**31))
+            with on_chunk(number):
+                generator.generate(
+                    [prompts[i] for i in chunk],
+                    dataclasses.replace(params, seed=seed),
+                    lambda done, _, chunk=chunk: progress(chunk.start + done, len(prompts)),
+                    finish,
+                )
+
+
+def balanced_chunks(count: int, size: int) -> list[range]:
+    """0..count-1 in as few ranges of at most `size` as there can be, equal but for one.
+
+    Equal sizes, because a small last chunk would compile programs of its own.
+    """
+    if count == 0:
+        return []
+    number = -(-count // size)
+    bounds = [i * count // number for i in range(number + 1)]
+    return [range(a, b) for a, b in itertools.pairwise(bounds)]
+
+
+def _encode(model: LanguageModel, text: str) -> tuple[int, ...]:
+    return tuple(model.tokenizer(text, add_special_tokens=False)["input_ids"])

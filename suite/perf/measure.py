@@ -1,0 +1,265 @@
+"""Runs the comparison and writes its table and JSON file."""
+
+from __future__ import annotations
+
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from ioa_jax.errors import InputError, MissingDependencyError
+
+PARTS = ("scoring", "training", "generation", "memory")
+
+# What issue and design ask for: ratio of our bfloat16 tokens/s to theirs in the given dtype.
+TARGETS = {
+    ("scoring", "float32"): 2.0,
+    ("scoring", "bfloat16"): 0.7,
+    ("training", "float32"): 1.2,
+    ("training", "bfloat16"): 0.6,
+    ("generation", "float32"): 4.0,
+}
+MEMORY_LIMIT_GIB = 6.0
+
+BOUNDS = {
+    "scoring": "matrix products; then attention's softmax and the head's logsumexp",
+    "training": "matrix products (a third of them weight gradients), then casts, transposes and "
+    "elementwise work of the backward pass",
+    "generation": "reading the weights once a step: memory bandwidth",
+    "memory": "float32 weights, gradients and AdamW's two moments: 16 bytes a parameter",
+}
+
+
+def measure(
+    spec: str,
+    output: Path,
+    parts: tuple[str, ...] = PARTS,
+    rounds: int = 3,
+    tunix_python: Path | None = None,
+    log: Callable[[str], None] = print,
+) -> dict[str, Any]:
+    """Measure, print and write `perf.json` and `perf.md` under `output`.
+
+    Args:
+        spec: The model, as for `load_model`.
+        output: Directory; made where missing.
+        parts: Some of `PARTS`.
+        rounds: Timed rounds of each contestant.
+        tunix_python: Interpreter of an environment with google-tunix; None leaves it out.
+        log: Takes lines of progress.
+
+    Raises:
+        InputError: Unknown part.
+        MissingDependencyError: torch isn't installed.
+    """
+    for part in parts:
+        if part not in PARTS:
+            raise InputError(f"part {part!r} is unknown; choose from {', '.join(PARTS)}")
+    try:
+        import torch  # pyright: ignore[reportMissingImports]
+    except ImportError:
+        raise MissingDependencyError(
+            "suite perf compares with torch; install it: pip install torch==2.13.0"
+        ) from None
+    import jax.numpy as jnp
+
+    from ioa_jax.models.huggingface import write_decoder
+    from ioa_jax.models.load import load_model
+    from ioa_jax.record import environment
+    from suite.perf import ours, torch_reference, workload
+
+    output.mkdir(parents=True, exist_ok=True)
+    torch.set_num_threads(os.cpu_count() or 1)
+    model = load_model(spec, "bfloat16", dtype=jnp.bfloat16)
+    work = workload.make_workload(model.tokenizer)
+    pad = model.tokenizer.pad_token_id or 0
+    results: dict[str, Any] = {
+        "model": spec,
+        "environment": {**environment(), "torch": torch.__version__},
+        "rounds": rounds,
+        "parts": {},
+        "targets": {f"{part}/{dtype}": ratio for (part, dtype), ratio in TARGETS.items()},
+    }
+    log("machine: matrix-product peak and read bandwidth")
+    results["peak"] = {
+        "float32_flops": ours.product_peak("float32"),
+        "bfloat16_flops": ours.product_peak("bfloat16"),
+        "read_bytes_per_second": ours.read_bandwidth(),
+    }
+    with tempfile.TemporaryDirectory() as folder:
+        directory = str(Path(folder) / "model")
+        write_decoder(model.decoder, model.tokenizer, Path(directory), dtype=jnp.float32)
+        # One part at a time, so that no part's models take memory from another's.
+        for part in parts:
+            log(f"== {part}")
+            if part == "memory":
+                results["parts"][part] = _memory(spec)
+                continue
+            contestants: dict[str, Callable[[], int]] = {}
+            if part == "training":
+                contestants["ours bfloat16"] = ours.training(spec, "bfloat16", work.rows)
+                for dtype in ("float32", "bfloat16"):
+                    contestants[f"torch {dtype}"] = torch_reference.training(
+                        directory, dtype, work.rows
+                    )
+            else:
+                contestants["ours bfloat16"] = getattr(ours, part)(model, work)
+                for dtype in ("float32", "bfloat16"):
+                    contestants[f"torch {dtype}"] = getattr(torch_reference, part)(
+                        torch_reference.load(directory, dtype), work, pad
+                    )
+            results["parts"][part] = workload.alternate(contestants, rounds, log)
+            if tunix_python is not None:
+                results["parts"][part]["tunix"] = _tunix(
+                    tunix_python, directory, part, work, rounds, log
+                )
+    results["derived"] = _derive(results, model.decoder.config)
+    text = table(results)
+    (output / "perf.json").write_text(json.dumps(results, indent=2) + "\n")
+    (output / "perf.md").write_text(text)
+    log(text)
+    return results
+
+
+def _memory(spec: str) -> dict[str, Any]:
+    """Peak resident memory of a process that takes two full fine-tuning steps at 8 x 512."""
+    program = (
+        "import json, resource, sys, numpy as np\n"
+        "from suite.perf import ours\n"
+        "from suite.perf.workload import MEMORY_BATCH\n"
+        "rows = np.random.default_rng(0).integers(2, 1000, MEMORY_BATCH).astype(np.int32)\n"
+        "run = ours.training(sys.argv[1], 'bfloat16', rows)\n"
+        "run(); run()\n"
+        "print(json.dumps({'peak_bytes':"
+        " resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024}))\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program, spec], capture_output=True, text=True, check=False
+    )
+    if done.returncode:
+        raise InputError(f"the memory measurement failed:\n{done.stderr[-2000:]}")
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def _tunix(
+    python: Path,
+    directory: str,
+    part: str,
+    work: Any,
+    rounds: int,
+    log: Callable[[str], None],
+) -> dict[str, Any]:
+    """google-tunix needs other versions than ours, so it runs in its own interpreter."""
+    worker = Path(__file__).with_name("tunix_worker.py")
+    with tempfile.TemporaryDirectory() as folder:
+        job = Path(folder) / "job.json"
+        job.write_text(
+            json.dumps(
+                {
+                    "directory": directory,
+                    "part": part,
+                    "rounds": rounds,
+                    "pairs": work.pairs,
+                    "prompts": work.prompts,
+                    "rows": work.rows.tolist(),
+                }
+            )
+        )
+        began = time.perf_counter()
+        done = subprocess.run(
+            [str(python), str(worker), str(job)], capture_output=True, text=True, check=False
+        )
+        log(f"tunix {part}: {time.perf_counter() - began:.0f} s")
+    if done.returncode:
+        return {"error": done.stderr.strip().splitlines()[-1:] or ["no message"]}
+    found = json.loads(done.stdout.splitlines()[-1])
+    found["tokens_per_second"] = found["tokens"] / statistics.median(found["seconds"])
+    return found
+
+
+def _derive(results: dict[str, Any], config: Any) -> dict[str, Any]:
+    """Ratios, and the share of what this machine could do, from the formula (not from XLA)."""
+    derived: dict[str, Any] = {}
+    head = config.vocab_size * config.hidden_size
+    total = config.parameter_count()
+    blocks = total - head * (1 if config.tie_embeddings else 2)
+    for part, found in results["parts"].items():
+        if part == "memory":
+            continue
+        rate = found["ours bfloat16"]["tokens_per_second"]
+        for dtype in ("float32", "bfloat16"):
+            derived[f"{part}/{dtype}"] = rate / found[f"torch {dtype}"]["tokens_per_second"]
+        if part == "training":
+            # Forward, recomputed forward, two products backward; the head isn't kept either.
+            flops = 8 * (blocks + head)
+            derived["training/share_of_peak"] = flops * rate / results["peak"]["bfloat16_flops"]
+        if part == "scoring":
+            # Every token meets the blocks; the head meets completions only, left out here.
+            derived["scoring/share_of_peak"] = (
+                2 * blocks * rate / results["peak"]["bfloat16_flops"]
+            )
+        if part == "generation":
+            from suite.perf.workload import GENERATION_BATCH
+
+            bytes_read = 2 * total * rate / GENERATION_BATCH
+            derived["generation/share_of_bandwidth"] = (
+                bytes_read / results["peak"]["read_bytes_per_second"]
+            )
+    return derived
+
+
+def table(results: dict[str, Any]) -> str:
+    """Markdown."""
+    lines = [
+        f"Model {results['model']}; medians of {results['rounds']} alternating rounds in one "
+        "process; tokens/s.",
+        "",
+        "| part | ours bf16 | torch f32 | torch bf16 | ours / f32 | asked | ours / bf16 | asked "
+        "| tunix | bound by |",
+        "|---|---|---|---|---|---|---|---|---|---|",
+    ]
+
+    def number(value: float | None, digits: int = 2) -> str:
+        return "–" if value is None else f"{value:.{digits}f}"
+
+    for part, found in results["parts"].items():
+        if part == "memory":
+            continue
+        derived = results["derived"]
+        tunix = found.get("tunix")
+        lines.append(
+            f"| {part} "
+            + "".join(
+                f"| {found[name]['tokens_per_second']:.0f} "
+                for name in ("ours bfloat16", "torch float32", "torch bfloat16")
+            )
+            + "".join(
+                f"| {number(derived[f'{part}/{dtype}'])} "
+                f"| {number(results['targets'].get(f'{part}/{dtype}'), 1)} "
+                for dtype in ("float32", "bfloat16")
+            )
+            + f"| {'–' if tunix is None else tunix.get('error') or round(tunix['tokens_per_second'])}"
+            f" | {BOUNDS[part]} |"
+        )
+    peak = results["peak"]
+    lines += [
+        "",
+        f"This machine: {peak['float32_flops'] / 1e9:.0f} GFLOP/s float32 and "
+        f"{peak['bfloat16_flops'] / 1e9:.0f} GFLOP/s bfloat16 products, "
+        f"{peak['read_bytes_per_second'] / 1e9:.1f} GB/s reads.",
+    ]
+    shares = {k: v for k, v in results["derived"].items() if "share" in k}
+    lines += [f"- {name.replace('/', ': ').replace('_', ' ')}: {v:.0%}" for name, v in shares.items()]
+    if "memory" in results["parts"]:
+        peak_gib = results["parts"]["memory"]["peak_bytes"] / 2**30
+        lines.append(
+            f"- peak memory of a full fine-tuning step at 8 x 512 tokens: {peak_gib:.2f} GiB "
+            f"(asked: under {MEMORY_LIMIT_GIB:.0f}); bound by {BOUNDS['memory']}"
+        )
+    return "\n".join(lines) + "\n"

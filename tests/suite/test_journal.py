@@ -1,0 +1,51 @@
+import pytest
+
+from ioa_jax.errors import InputError
+from suite.journal import Journal, read_journal, read_json, write_json
+
+
+def test_records_are_on_disk_at_once_and_found_again(tmp_path):
+    path = tmp_path / "new" / "a.jsonl"
+    with Journal(path, ("part", "step")) as journal:
+        journal.append({"part": "a", "step": 1, "text": "ä\n"})
+        assert read_journal(path) == [{"part": "a", "step": 1, "text": "ä\n"}]
+        journal.append({"part": "a", "step": 2})
+    with Journal(path, ("part", "step")) as journal:
+        assert len(journal) == 2
+        assert ("a", 2) in journal
+        assert ("b", 2) not in journal
+        assert journal["a", 1]["text"] == "ä\n"
+        with pytest.raises(ValueError, match="recorded already"):
+            journal.append({"part": "a", "step": 2})
+        assert [record["step"] for record in journal] == [1, 2]
+
+
+def test_a_torn_last_line_is_removed(tmp_path):
+    path = tmp_path / "a.jsonl"
+    path.write_text('{"id": 1}\n{"id": 2, "te')
+    assert read_journal(path) == [{"id": 1}]
+    with Journal(path, ("id",)) as journal:
+        assert len(journal) == 1
+        journal.append({"id": 2})
+    assert path.read_text() == '{"id": 1}\n{"id": 2}\n'
+
+
+@pytest.mark.parametrize("line", ["{", "[1]", '{"name": 1}', '{"id": 1}'])
+def test_another_bad_line_is_an_error(tmp_path, line):
+    path = tmp_path / "a.jsonl"
+    path.write_text('{"id": 1}\n' + line + "\n")
+    with pytest.raises(InputError, match=r"a\.jsonl:2"):
+        Journal(path, ("id",))
+
+
+def test_json_is_replaced_whole(tmp_path):
+    path = tmp_path / "a.json"
+    write_json(path, {"a": 1})
+    with pytest.raises(ValueError, match="Out of range"):
+        write_json(path, {"a": float("nan")})
+    assert read_json(path) == {"a": 1}
+    path.write_text("{")
+    with pytest.raises(InputError, match=r"a\.json"):
+        read_json(path)
+    with pytest.raises(InputError, match="missing"):
+        read_json(tmp_path / "missing.json")

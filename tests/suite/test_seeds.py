@@ -1,0 +1,102 @@
+import collections
+import json
+import re
+
+import pytest
+
+from ioa_jax.errors import InputError
+from ioa_jax.sandbox.subprocess import run_program
+from suite.tasks.seeds import CodeCheck, MathCheck, load_seed_tasks, split_seeds
+
+TASKS = load_seed_tasks()
+
+
+def test_the_shipped_tasks():
+    modules = collections.Counter(task.module for task in TASKS)
+    assert len(TASKS) >= 120
+    assert set(modules.values()) == {16}
+    assert {task.domain for task in TASKS} == {"math", "code", "instruction"}
+
+
+def test_code_references_pass_their_own_tests():
+    code = [task for task in TASKS if isinstance(task.check, CodeCheck)]
+    assert len(code) == 64
+    for task in code:
+        assert isinstance(task.check, CodeCheck)
+        block = re.search(r"```python\n(.*?)```", task.reference, re.DOTALL)
+        assert block is not None, task.id
+        result = run_program(f"{block.group(1)}\n{task.check.tests}")
+        assert result.passed, (task.id, result.detail)
+        # Tests that an empty function passes would test nothing.
+        empty = f"def {task.check.entry_point}(*args): pass\n{task.check.tests}"
+        assert not run_program(empty).passed, task.id
+
+
+def test_math_references_end_in_their_answer():
+    for task in TASKS:
+        if isinstance(task.check, MathCheck):
+            assert task.reference.endswith(f"The answer is {task.check.answer}."), task.id
+
+
+def test_split_is_stratified_disjoint_and_complete():
+    split = split_seeds(TASKS, 0.375, 0)
+    assert (len(split.seeds), len(split.probes)) == (120, 72)
+    assert {task.id for task in (*split.seeds, *split.probes)} == {task.id for task in TASKS}
+    assert set(collections.Counter(task.module for task in split.probes).values()) == {6}
+
+
+def test_split_depends_on_the_seed_and_not_on_order_or_other_modules():
+    split = split_seeds(TASKS, 0.375, 0)
+    assert split_seeds(TASKS[::-1], 0.375, 0) == split
+    assert split_seeds(TASKS, 0.375, 1).probes != split.probes
+    one = [task for task in TASKS if task.module == "lists/aggregate"]
+    expected = [task for task in split.probes if task.module == "lists/aggregate"]
+    assert list(split_seeds(one, 0.375, 0).probes) == expected
+
+
+def test_a_short_run_keeps_roles():
+    full, short = split_seeds(TASKS, 0.375, 0), split_seeds(TASKS, 0.375, 0, 2, 1)
+    assert (len(short.seeds), len(short.probes)) == (24, 12)
+    assert set(short.seeds) <= set(full.seeds)
+    assert set(short.probes) <= set(full.probes)
+
+
+@pytest.mark.parametrize(("fraction", "message"), [(0.01, "0 of them"), (0.99, "16 of them")])
+def test_both_parts_need_a_task(fraction, message):
+    with pytest.raises(InputError, match=message):
+        split_seeds(TASKS, fraction, 0)
+
+
+GOOD = {
+    "id": "a",
+    "domain": "math",
+    "module": "m/n",
+    "prompt": "1 + 1?",
+    "reference": "The answer is 2.",
+    "check": {"kind": "math", "answer": "2"},
+}
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"id": ""}, "2: field 'id'"),
+        ({"domain": "art"}, "2: field 'domain'"),
+        ({"module": "no-category"}, "2: field 'module'"),
+        ({"prompt": "  "}, "2: field 'prompt'"),
+        ({"reference": None}, "2: field 'reference'"),
+        ({"check": {"kind": "math"}}, "2: field 'check.math.answer'"),
+        ({"check": {"kind": "code", "entry_point": "f(", "tests": "1"}}, "entry_point"),
+        ({"check": {"kind": "other"}}, "2: field 'check'"),
+        ({"extra": 1}, "2: field 'extra'"),
+        ({}, "'a' occurs twice"),
+        ({"id": "b", "prompt": " 1  + 1?"}, "'a' and 'b' have the same"),
+        ({"id": "b", "prompt": "?", "domain": "code"}, "module 'm/n' is in 'math' and in 'code'"),
+    ],
+)
+def test_a_bad_line_is_named(tmp_path, change, message):
+    path = tmp_path / "tasks.jsonl"
+    path.write_text(json.dumps(GOOD) + "\n" + json.dumps({**GOOD, **change}) + "\n")
+    with pytest.raises(InputError, match=re.escape(message)) as error:
+        load_seed_tasks(path)
+    assert str(path) in str(error.value)
