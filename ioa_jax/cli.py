@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import sys
-from enum import Enum
+from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -30,7 +30,7 @@ app = typer.Typer(
 )
 
 
-class PrecisionOption(str, Enum):
+class PrecisionOption(StrEnum):
     """Operand dtype of matrix products."""
 
     float32 = "float32"
@@ -292,9 +292,7 @@ def export(
     write_decoder(decoder, loaded.tokenizer, output, dtype=jnp.dtype(dtype.value))
 
 
-def _load(
-    spec: str, precision: PrecisionOption, store_float32: bool = False
-) -> LanguageModel:
+def _load(spec: str, precision: PrecisionOption, store_float32: bool = False) -> LanguageModel:
     import jax.numpy as jnp
 
     from ioa_jax.models.load import load_model

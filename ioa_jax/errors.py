@@ -4,8 +4,8 @@
 class IOAError(Exception):
     """Bad input or an unusable environment, told with what to do about it.
 
-    The command line prints the message alone and exits with `exit_code`; everything else is a defect
-    of ours and keeps its traceback.
+    The command line prints the message alone and exits with `exit_code`; everything else is a
+    defect of ours and keeps its traceback.
     """
 
     exit_code = 2

@@ -33,7 +33,9 @@ def read_objects(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
         except json.JSONDecodeError as error:
             raise InputError(f"{path}:{number}: not JSON: {error}") from None
         if not isinstance(value, dict):
-            raise InputError(f"{path}:{number}: a JSON object is needed, not {type(value).__name__}")
+            raise InputError(
+                f"{path}:{number}: a JSON object is needed, not {type(value).__name__}"
+            )
         yield number, value
 
 

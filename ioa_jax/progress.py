@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
 
 SECONDS_BETWEEN_LINES = 10.0
 
 
 @contextmanager
-def progress_bar(label: str, total: int) -> Iterator[Callable[[int, int], None]]:
+def progress_bar(label: str, total: int) -> Generator[Callable[[int, int], None]]:
     """Yield a function that takes (done, total) and shows it on stderr.
 
     Args:

@@ -64,9 +64,7 @@ class PackedRows:
         return fields
 
 
-def packed_mask(
-    segments: Int[Array, "B T"], branches: Int[Array, "B T"]
-) -> Bool[Array, "B T T"]:
+def packed_mask(segments: Int[Array, "B T"], branches: Int[Array, "B T"]) -> Bool[Array, "B T T"]:
     """Who sees whom: earlier tokens of the same segment, on branch 0 or on the same branch."""
     length = segments.shape[1]
     causal = jnp.tril(jnp.ones((length, length), bool))[None]

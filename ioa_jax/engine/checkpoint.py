@@ -27,11 +27,13 @@ class Checkpoints:
         """
         directory.mkdir(parents=True, exist_ok=True)
         self.directory = directory.resolve()
-        self._checkpointer = ocp.training.Checkpointer(
+        # Orbax annotates these arguments with protocols that its own classes do not meet.
+        training: Any = ocp.training
+        self._checkpointer = training.Checkpointer(
             self.directory,
             # Every call saves: by default one that comes while another is being written is dropped.
-            save_decision_policy=ocp.training.save_decision_policies.FixedIntervalPolicy(1),
-            preservation_policy=ocp.training.preservation_policies.LatestN(keep),
+            save_decision_policy=training.save_decision_policies.FixedIntervalPolicy(1),
+            preservation_policy=training.preservation_policies.LatestN(keep),
             cleanup_tmp_directories=True,
         )
 

@@ -217,7 +217,7 @@ class Generator:
         exhausted = len(slot.tokens) >= slot.limit
         if not (ended or exhausted or params.stop):
             return None
-        text = self.model.tokenizer.decode(slot.tokens, skip_special_tokens=True)
+        text = str(self.model.tokenizer.decode(slot.tokens, skip_special_tokens=True))
         cuts = [at for at in (text.find(stop) for stop in params.stop) if at >= 0]
         if cuts:
             return text[: min(cuts)], "stop"
@@ -226,8 +226,10 @@ class Generator:
         return (text, "length") if exhausted else None
 
     def _fit_cache(self, state: _State, slots: Sequence[_Slot | None]) -> _State:
-        """Grow or shrink the cache to a bucket that holds the next dispatch: attention reads it
-        whole, so that a cache for the worst case would slow every step."""
+        """Grow or shrink the cache to a bucket that holds the next dispatch.
+
+        Attention reads the cache whole; one for the worst case would slow every step.
+        """
         longest = max(
             (len(s.prompt) + min(len(s.tokens) + STEPS_PER_DISPATCH, s.limit) for s in slots if s),
             default=1,
@@ -247,16 +249,12 @@ class Generator:
             self._decoder.init_cache(rows, slots), zeros(), zeros(), zeros(), zeros(), zeros()
         )
 
-    def _prefill_prefix(
-        self, prompts: Sequence[tuple[int, ...]]
-    ) -> tuple[int, KVCache | None]:
+    def _prefill_prefix(self, prompts: Sequence[tuple[int, ...]]) -> tuple[int, KVCache | None]:
         """Length and cache of the prefix that all prompts share; (0, None) if too short to pay."""
         shared = min(len(p) for p in prompts) - 1
         for prompt in prompts:
             while prompt[:shared] != prompts[0][:shared]:
-                shared = next(
-                    i for i in range(shared) if prompt[i] != prompts[0][i]
-                )
+                shared = next(i for i in range(shared) if prompt[i] != prompts[0][i])
         if len(prompts) < 2 or shared < SHARED_PREFIX_MIN:
             return 0, None
         rows = self._min_rows  # copies of one row, where a single row has no fast kernel

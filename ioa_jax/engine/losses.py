@@ -1,4 +1,4 @@
-"""The one loss primitive: per-token quantities of a huge-vocabulary head, a chunk of tokens at a time.
+"""The one loss primitive: per-token quantities of a large head, a chunk of tokens at a time.
 
 Every loss and every score of this project comes from `token_statistics`. No [B, T, V] array exists:
 a chunk of hidden states meets the head, is reduced over the vocabulary in float32, and is computed
@@ -18,9 +18,9 @@ from jaxtyping import Float, Int
 from ioa_jax.models.decoder import mask_padded_vocab
 from ioa_jax.models.precision import Precision, linear
 
-# Rows of logits that exist at a time. Without gradients, 128 rows x 49,152 columns x 4 bytes (24 MiB)
-# stay in a CPU's caches. With gradients each chunk also adds to the [V, D] gradient of the head, so
-# that few large chunks win; accelerators want larger products anyway.
+# Rows of logits that exist at a time. Without gradients, 128 rows x 49,152 columns x 4 bytes
+# (24 MiB) stay in a CPU's caches. With gradients each chunk also adds to the [V, D] gradient of the
+# head, so that few large chunks win; accelerators want larger products anyway.
 CPU_SCORING_CHUNK = 128
 CHUNK = 512
 

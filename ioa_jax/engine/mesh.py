@@ -36,7 +36,7 @@ RULES: tuple[tuple[str, tuple[str | None, ...]], ...] = (
 
 
 def make_mesh(
-    data: int = 1, fsdp: int = 1, tensor: int = 1, devices: list[jax.Device] | None = None
+    data: int = 1, fsdp: int = 1, tensor: int = 1, devices: list[Any] | None = None
 ) -> Mesh:
     """A mesh of `data * fsdp * tensor` devices.
 
@@ -76,8 +76,13 @@ def partition_spec(path: str, shape: tuple[int, ...], mesh: Mesh) -> PartitionSp
         kept: list[str | None] = []
         for size, axis in zip(shape, axes, strict=True):
             if axis is not None and size % mesh.shape[axis]:
-                log.info("%s: axis of size %d isn't divisible by %s=%d; kept whole",
-                         path, size, axis, mesh.shape[axis])
+                log.info(
+                    "%s: axis of size %d isn't divisible by %s=%d; kept whole",
+                    path,
+                    size,
+                    axis,
+                    mesh.shape[axis],
+                )
                 axis = None
             kept.append(axis)
         return PartitionSpec(*kept)

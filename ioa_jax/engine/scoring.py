@@ -151,15 +151,16 @@ class Scorer:
         )
         if shape not in self._shapes:
             self._shapes.add(shape)
-            log.info("scoring: compiled shape %d of [rows, tokens, scored] = %s",
-                     len(self._shapes), list(shape))
+            log.info(
+                "scoring: compiled shape %d of [rows, tokens, scored] = %s",
+                len(self._shapes),
+                list(shape),
+            )
         return batching.build_rows(pairs, rows, row_length, shape[0], shape[2])
 
 
 @functools.partial(jax.jit, static_argnums=2)
-def _score_rows(
-    decoder: Decoder, rows: dict[str, Array], chunk: int
-) -> tuple[Array, Array]:
+def _score_rows(decoder: Decoder, rows: dict[str, Array], chunk: int) -> tuple[Array, Array]:
     """Log-probabilities and greedy matches, each [R, N]."""
     statistics = row_statistics(decoder, rows, chunk=chunk)
     return statistics.logprob, statistics.is_greedy

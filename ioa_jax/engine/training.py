@@ -169,10 +169,7 @@ class Schedule:
     def rows(self, step: int, config: TrainConfig) -> PackedRows:
         """The packed rows of a step (from 0), padded to `batch_rows`."""
         rows = [
-            [
-                PrefixGroup(len(self.pairs[i].prompt), [i], len(self.pairs[i]))
-                for i in row
-            ]
+            [PrefixGroup(len(self.pairs[i].prompt), [i], len(self.pairs[i])) for i in row]
             for row in self.steps[step]
         ]
         return batching.build_rows(
@@ -266,8 +263,9 @@ def learning_rates(config: TrainConfig, steps: int) -> np.ndarray:
 def _decayed(tree: Any) -> Any:
     """True for matrices, False for norms and biases."""
     return jax.tree_util.tree_map_with_path(
-        lambda path, _: "norm" not in jax.tree_util.keystr(path)
-        and "bias" not in jax.tree_util.keystr(path),
+        lambda path, _: (
+            "norm" not in jax.tree_util.keystr(path) and "bias" not in jax.tree_util.keystr(path)
+        ),
         tree,
     )
 
@@ -367,14 +365,19 @@ def train(
         )
     schedule = make_schedule(examples, config)
     if schedule.truncated:
-        log.warning("%d of %d completions were cut to fit rows of %d tokens",
-                    schedule.truncated, len(examples), config.row_length)
+        log.warning(
+            "%d of %d completions were cut to fit rows of %d tokens",
+            schedule.truncated,
+            len(examples),
+            config.row_length,
+        )
     steps = len(schedule.steps)
     settings = config.step_settings()
     rates = learning_rates(config, steps)
     if config.lora is None:
         # train_step donates its input; the caller keeps theirs.
-        trainable, frozen = jax.tree.map(jnp.copy, decoder), None
+        trainable: Any = jax.tree.map(jnp.copy, decoder)
+        frozen = None
     else:
         key = jax.random.fold_in(jax.random.key(config.seed), _LORA_STREAM)
         lora = config.lora
@@ -405,7 +408,12 @@ def train(
             if mesh is not None:
                 rows = jax.device_put(rows, batch_sharding(mesh))
             trainable, optimizer_state, scalars = train_step(
-                trainable, optimizer_state, frozen, rows, jnp.float32(rates[step]), settings=settings
+                trainable,
+                optimizer_state,
+                frozen,
+                rows,
+                jnp.float32(rates[step]),
+                settings=settings,
             )
             values = {name: float(x) for name, x in jax.device_get(scalars).items()}
             record = StepMetrics(

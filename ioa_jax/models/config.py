@@ -26,8 +26,8 @@ class RopeScaling:
         factor: Divisor, at least 1.
         low_freq_factor: `llama3` only; wavelengths above `original_max_position / low_freq_factor`
             are divided fully.
-        high_freq_factor: `llama3` only; wavelengths under `original_max_position / high_freq_factor`
-            stay as they are.
+        high_freq_factor: `llama3` only; wavelengths under
+            `original_max_position / high_freq_factor` stay as they are.
         original_max_position: `llama3` only; context length before scaling, in tokens.
     """
 

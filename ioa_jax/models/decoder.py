@@ -5,8 +5,8 @@ itself. Blocks are stacked along a leading layer axis and scanned. Matrices keep
 [out, in] orientation, so that loading is a copy; projections that read the same input are fused
 (query, key and value by key/value head; gate and up).
 
-Shapes in this file: B batch, T tokens of a row, S cache slots, L layers, D hidden size, F MLP width,
-K key/value heads, G query heads per key/value head, H head width, V vocabulary rows.
+Shapes in this file: B batch, T tokens of a row, S cache slots, L layers, D hidden size, F MLP
+width, K key/value heads, G query heads per key/value head, H head width, V vocabulary rows.
 """
 
 from __future__ import annotations
@@ -177,10 +177,7 @@ class Decoder(nnx.Module):
         """
         other = jax.tree.map(lambda x: x, self)
         other.blocks = nnx.data(
-            [
-                jax.tree.map(lambda x, i=i: x[i], self.blocks)
-                for i in range(self.config.num_layers)
-            ]
+            [jax.tree.map(lambda x, i=i: x[i], self.blocks) for i in range(self.config.num_layers)]
         )
         return other
 
@@ -200,8 +197,8 @@ class Decoder(nnx.Module):
         Args:
             tokens: int32.
             positions: Rotary positions; default 0..T-1 in every row.
-            mask: True where query t (second axis) may see key s (third axis); default causal. Packed
-                rows pass `engine.batching.packed_mask`.
+            mask: True where query t (second axis) may see key s (third axis); default causal.
+                Packed rows pass `engine.batching.packed_mask`.
             lora: Adapters to apply.
             remat: What the backward pass keeps: `none` (everything), `dots`, `full` (only each
                 block's input) or `offload` (that input, on the host).

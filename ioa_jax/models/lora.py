@@ -46,7 +46,7 @@ class Adapter:
 
     def delta(self, x: Array, precision: Precision) -> Array:
         """What the adapter adds to the projection of x: [..., in] -> [..., *out], float32."""
-        return linear(linear(x, self.a, precision), self.b, precision) * self.scale
+        return self.scale * linear(linear(x, self.a, precision), self.b, precision)
 
 
 @jax.tree_util.register_dataclass
@@ -135,7 +135,9 @@ def merge_lora(decoder: Decoder, lora: LoRA) -> Decoder:
     g = decoder.config.queries_per_kv
     for name, adapter in lora.layers.items():
         flat = adapter.b.reshape(adapter.b.shape[0], -1, adapter.b.shape[-1])
-        product = einsum("lor,lri->loi", flat, adapter.a, Precision.named("float32")) * adapter.scale
+        product = (
+            einsum("lor,lri->loi", flat, adapter.a, Precision.named("float32")) * adapter.scale
+        )
         product = product.reshape(*adapter.b.shape[:-1], adapter.a.shape[-1])
 
         def add(weight: Array, delta: Array = product) -> Array:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import jax
 import jax.numpy as jnp
@@ -65,7 +65,6 @@ def cast_operand(x: Array, precision: Precision) -> Array:
     return x.astype(precision.operand)
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(0, 3))
 def einsum(spec: str, a: Array, b: Array, precision: Precision) -> Array:
     """Two-operand einsum with operands cast to `precision.operand` and a float32 result.
 
@@ -82,6 +81,11 @@ def einsum(spec: str, a: Array, b: Array, precision: Precision) -> Array:
     Returns:
         float32 array.
     """
+    return cast(Array, _einsum(spec, a, b, precision))
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0, 3))
+def _einsum(spec: str, a: Array, b: Array, precision: Precision) -> Array:
     return product(spec, cast_operand(a, precision), cast_operand(b, precision), precision)
 
 
@@ -139,7 +143,7 @@ def _einsum_backward(
     return grad_a.astype(a_like.dtype), grad_b.astype(b_like.dtype)
 
 
-einsum.defvjp(_einsum_forward, _einsum_backward)
+_einsum.defvjp(_einsum_forward, _einsum_backward)
 
 
 def linear(x: Array, weight: Array, precision: Precision) -> Array:

@@ -201,9 +201,7 @@ def _derive(results: dict[str, Any], config: Any) -> dict[str, Any]:
             derived["training/share_of_peak"] = flops * rate / results["peak"]["bfloat16_flops"]
         if part == "scoring":
             # Every token meets the blocks; the head meets completions only, left out here.
-            derived["scoring/share_of_peak"] = (
-                2 * blocks * rate / results["peak"]["bfloat16_flops"]
-            )
+            derived["scoring/share_of_peak"] = 2 * blocks * rate / results["peak"]["bfloat16_flops"]
         if part == "generation":
             from suite.perf.workload import GENERATION_BATCH
 
@@ -212,6 +210,12 @@ def _derive(results: dict[str, Any], config: Any) -> dict[str, Any]:
                 bytes_read / results["peak"]["read_bytes_per_second"]
             )
     return derived
+
+
+def _tunix_cell(found: dict[str, Any] | None) -> str:
+    if found is None:
+        return "-"
+    return str(found.get("error") or round(found["tokens_per_second"]))
 
 
 def table(results: dict[str, Any]) -> str:
@@ -226,7 +230,7 @@ def table(results: dict[str, Any]) -> str:
     ]
 
     def number(value: float | None, digits: int = 2) -> str:
-        return "–" if value is None else f"{value:.{digits}f}"
+        return "-" if value is None else f"{value:.{digits}f}"
 
     for part, found in results["parts"].items():
         if part == "memory":
@@ -244,7 +248,7 @@ def table(results: dict[str, Any]) -> str:
                 f"| {number(results['targets'].get(f'{part}/{dtype}'), 1)} "
                 for dtype in ("float32", "bfloat16")
             )
-            + f"| {'–' if tunix is None else tunix.get('error') or round(tunix['tokens_per_second'])}"
+            + f"| {_tunix_cell(tunix)}"
             f" | {BOUNDS[part]} |"
         )
     peak = results["peak"]
@@ -255,7 +259,9 @@ def table(results: dict[str, Any]) -> str:
         f"{peak['read_bytes_per_second'] / 1e9:.1f} GB/s reads.",
     ]
     shares = {k: v for k, v in results["derived"].items() if "share" in k}
-    lines += [f"- {name.replace('/', ': ').replace('_', ' ')}: {v:.0%}" for name, v in shares.items()]
+    lines += [
+        f"- {name.replace('/', ': ').replace('_', ' ')}: {v:.0%}" for name, v in shares.items()
+    ]
     if "memory" in results["parts"]:
         peak_gib = results["parts"]["memory"]["peak_bytes"] / 2**30
         lines.append(

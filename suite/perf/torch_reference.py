@@ -79,9 +79,7 @@ def generation(model: Any, workload: Workload, pad: int) -> Callable[[], int]:
 def training(directory: str, dtype: str, rows: np.ndarray) -> Callable[[], int]:
     """One full fine-tuning step: loss, backward, clipping, AdamW; weights in `dtype`."""
     model = load(directory, dtype).train()
-    optimizer = torch.optim.AdamW(
-        model.parameters(), lr=1e-5, betas=(0.9, 0.95), weight_decay=0.01
-    )
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-5, betas=(0.9, 0.95), weight_decay=0.01)
     ids = torch.from_numpy(rows.astype(np.int64))
 
     def run() -> int:

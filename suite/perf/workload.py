@@ -44,9 +44,7 @@ def make_workload(tokenizer: Any) -> Workload:
     from ioa_jax.models.text import encode_prompt_completion, render_chat
 
     tasks = load_seed_tasks()
-    chats = [
-        render_chat(tokenizer, [{"role": "user", "content": task.prompt}]) for task in tasks
-    ]
+    chats = [render_chat(tokenizer, [{"role": "user", "content": task.prompt}]) for task in tasks]
     pairs: list[tuple[list[int], list[int]]] = []
     for i in range(SCORED_PAIRS):
         at = i * len(tasks) // SCORED_PAIRS

@@ -9,11 +9,18 @@ from ioa_jax.errors import InputError
 from tests.tiny import random_pairs, tiny_decoder, tiny_model
 
 
+@jax.jit
+def full_logits(decoder, tokens):
+    return decoder.logits(decoder.hidden(tokens))
+
+
 def greedy_reference(decoder, prompt, count):
     """Token by token through the full forward pass, no cache."""
     tokens, logprobs = list(prompt), []
+    width = 64  # one program for every length; what follows a token cannot change it
     for _ in range(count):
-        row = np.asarray(decoder.logits(decoder.hidden(jnp.array([tokens], jnp.int32)))[0, -1])
+        padded = jnp.array([tokens + [0] * (width - len(tokens))], jnp.int32)
+        row = np.asarray(full_logits(decoder, padded)[0, len(tokens) - 1])
         token = int(row.argmax())
         logprobs.append(float(row[token] - np.logaddexp.reduce(row)))
         tokens.append(token)
@@ -71,8 +78,10 @@ def test_shared_prefix_changes_nothing():
 
 
 def test_stop_string_cuts_the_text():
-    prompt = random_pairs(1)[0].prompt
     generator = Generator(tiny_model())
+    prompts = [pair.prompt for pair in random_pairs(8)]
+    lengths = [len(c.tokens) for c in generator.generate(prompts, SamplingParams(max_tokens=12))]
+    prompt = prompts[lengths.index(12)]
     free = generator.generate([prompt], SamplingParams(max_tokens=12))[0]
     word = free.text.split()[2]
     stopped = generator.generate([prompt], SamplingParams(max_tokens=12, stop=(word,)))[0]

@@ -78,7 +78,10 @@ def test_no_array_of_all_logits_exists():
     student, teacher, labels = heads(count=64)
 
     def loss(hidden, weight):
-        found = token_statistics(Head(hidden, weight, 50), labels, FLOAT32, teacher=teacher, chunk=8)
+        found = token_statistics(
+            Head(hidden, weight, 50), labels, FLOAT32, teacher=teacher, chunk=8
+        )
+        assert found.forward_kl is not None
         return found.forward_kl.sum() + found.logprob.sum()
 
     text = jax.jit(jax.grad(loss, argnums=(0, 1))).lower(student.hidden, student.weight).as_text()

