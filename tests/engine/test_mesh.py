@@ -76,7 +76,7 @@ def test_eight_devices_equal_one(one_device, shape, on_cpu):
     assert eight["norms"] == pytest.approx(one_device["norms"], rel=1e-3)
     assert eight["scores"] == pytest.approx(one_device["scores"], abs=0.02)
     if shape == (2, 2, 2):
-        assert eight["spec"] == "PartitionSpec(None, None, 'tensor', 'fsdp')"
+        assert eight["spec"].endswith("(None, None, 'tensor', 'fsdp')")
 
 
 def test_lora_on_eight_devices_equals_one():
