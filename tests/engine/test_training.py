@@ -234,7 +234,7 @@ def test_killed_run_resumes_to_bitwise_the_same_weights(tmp_path):
         if int(line) == 8:
             os.kill(killed.pid, signal.SIGKILL)
             break
-    killed.wait(timeout=60)
+    killed.communicate(timeout=60)
     assert not (tmp_path / "killed.npz").exists()
 
     resumed = start(tmp_path / "run", tmp_path / "resumed.npz", 0)
