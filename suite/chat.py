@@ -75,6 +75,7 @@ def generate_in_chunks(
 
     What a row is batched with changes the last bits of its logits, and with them now and then a
     token. So an unfinished chunk is generated again as a whole, and only what is missing is kept.
+    Prompts of similar length share a chunk: all rows of a batch pay for the longest one's cache.
 
     Args:
         generator: Of the model.
@@ -87,12 +88,14 @@ def generate_in_chunks(
         on_chunk: Called with the chunk's number before it begins; whatever it returns is entered
             as a context.
     """
+    order = sorted(range(len(prompts)), key=lambda i: (len(prompts[i]), i))
     with progress_bar(label, len(prompts)) as progress:
-        for number, chunk in enumerate(balanced_chunks(len(prompts), chunk_size)):
+        for number, places in enumerate(balanced_chunks(len(prompts), chunk_size)):
+            chunk = [order[place] for place in places]
             if all(is_done(i) for i in chunk):
                 continue
 
-            def finish(position: int, completion: Completion, chunk: range = chunk) -> None:
+            def finish(position: int, completion: Completion, chunk: list[int] = chunk) -> None:
                 index = chunk[position]
                 if not is_done(index):
                     on_completion(index, completion)
@@ -102,7 +105,7 @@ def generate_in_chunks(
                 generator.generate(
                     [prompts[i] for i in chunk],
                     dataclasses.replace(params, seed=seed),
-                    lambda done, _, chunk=chunk: progress(chunk.start + done, len(prompts)),
+                    lambda done, _, start=places.start: progress(start + done, len(prompts)),
                     finish,
                 )
 

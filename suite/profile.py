@@ -80,7 +80,7 @@ class TrainSettings(Settings):
     weight_decay: float = Field(default=0.01, ge=0, description="AdamW's, on matrices.")
     clip: float = Field(default=1.0, gt=0, description="Largest global gradient norm.")
     remat: Literal["none", "dots", "full", "offload"] = Field(
-        default="none", description="What the backward pass computes again, to save memory."
+        default="full", description="What the backward pass computes again, to save memory."
     )
     save_every: Positive = Field(default=25, description="Steps between two checkpoints.")
 
