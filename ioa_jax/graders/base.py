@@ -1,0 +1,88 @@
+"""What every grader takes and gives back."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from types import TracebackType
+from typing import Any, Protocol, Self
+
+
+@dataclasses.dataclass(frozen=True)
+class Item:
+    """Something that a model was asked, with what is needed to judge its answer.
+
+    Attributes:
+        id: Unique within its task.
+        prompt: What the model was asked, before any template or few-shot example.
+        references: Right answers, in the form that the grader names. May be empty where the
+            grader judges by `data` alone.
+        data: What else the grader needs, by the names that it documents.
+    """
+
+    id: str
+    prompt: str
+    references: tuple[str, ...] = ()
+    data: Mapping[str, Any] = dataclasses.field(default_factory=dict[str, Any])
+
+
+@dataclasses.dataclass(frozen=True)
+class Verdict:
+    """What a grader found, and how, so that a run can be graded again and compared.
+
+    Attributes:
+        correct: Whether the answer passes.
+        score: In [0, 1]; 1.0 or 0.0 for graders that know only right and wrong.
+        extracted: The part of the text that was judged; None if nothing could be extracted.
+        rule: Name of the rule that extracted it.
+        source: Library and version, or sandbox backend, that judged it.
+        detail: Why, in a few words; empty where there is nothing to say.
+        status: Of code only: the sandbox's status.
+        parts: Further figures of this item by name, such as IFEval's strict and loose checks.
+    """
+
+    correct: bool
+    score: float
+    extracted: str | None
+    rule: str
+    source: str
+    detail: str = ""
+    status: str | None = None
+    parts: Mapping[str, Any] = dataclasses.field(default_factory=dict[str, Any])
+
+
+class Grader(Protocol):
+    """Judges texts. Safe to call from several threads at once.
+
+    A grader may own worker processes; use it as a context manager, or close it.
+    """
+
+    def check_item(self, item: Item) -> None:
+        """Whether the item has what this grader needs.
+
+        Raises:
+            InputError: It hasn't; names the item's id and the field.
+        """
+        ...
+
+    def grade(self, item: Item, text: str) -> Verdict:
+        """Judge one text. Whatever the text is, this doesn't raise on its account.
+
+        Raises:
+            InputError: As `check_item`.
+            SandboxError: The sandbox itself can't work here.
+        """
+        ...
+
+    def close(self) -> None:
+        """End worker processes."""
+        ...
+
+    def __enter__(self) -> Self: ...
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None: ...
