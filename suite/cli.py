@@ -107,6 +107,32 @@ def table(
     print_table(summarize(run))
 
 
+@app.command()
+def perf(
+    output: Annotated[Path, typer.Option(help="Where perf.json and perf.md go.")] = Path(
+        "results/perf"
+    ),
+    model: Annotated[str, typer.Option(help="The model, as for `ioa score`.")] = "smollm2",
+    part: Annotated[
+        list[str] | None,
+        typer.Option(help="Only this part; may be repeated. Default: all.", show_default=False),
+    ] = None,
+    rounds: Annotated[int, typer.Option(min=1, help="Timed rounds of each contestant.")] = 5,
+    tunix_python: Annotated[
+        Path | None,
+        typer.Option(
+            help="Interpreter of an environment with google-tunix, which needs other versions "
+            "than ours.",
+            show_default=False,
+        ),
+    ] = None,
+) -> None:
+    """Speed and memory beside torch + transformers, in one run. Needs torch."""
+    from suite.perf.measure import PARTS, measure
+
+    measure(model, output, tuple(part or PARTS), rounds, tunix_python)
+
+
 def _print_plan(name: str, plan: object) -> None:
     import dataclasses
 
