@@ -25,6 +25,7 @@ def list_() -> None:
     """Profiles, methods and tasks."""
     from suite.methods import METHODS
     from suite.profile import load_profile, profile_names
+    from suite.tasks import task_lines
     from suite.tasks.humaneval import load_problems
     from suite.tasks.seeds import load_seed_tasks
 
@@ -41,6 +42,9 @@ def list_() -> None:
     for module in modules:
         print(f"    {module}")
     print(f"  HumanEval: {len(load_problems())} problems")
+    print("benchmark tasks")
+    for line in task_lines():
+        print(f"  {line}")
 
 
 @app.command()
@@ -131,6 +135,66 @@ def perf(
     from suite.perf.measure import PARTS, measure
 
     measure(model, output, tuple(part or PARTS), rounds, tunix_python)
+
+
+@app.command()
+def contamination(
+    file: Annotated[Path, typer.Argument(help="JSONL with training data.", show_default=False)],
+    data_dir: Annotated[
+        Path | None,
+        typer.Option(help="Folder with the benchmarks' data; default: IOA_DATA_DIR."),
+    ] = None,
+    task: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Only this task's test items; may be repeated. Default: of every task whose data "
+            "can be had.",
+            show_default=False,
+        ),
+    ] = None,
+    similarity: Annotated[
+        float, typer.Option(help="Jaccard similarity from which on texts are near duplicates.")
+    ] = 0.5,
+    pin: Annotated[
+        list[str] | None,
+        typer.Option(help="Rows' sha256 of a data source: mbpp/test=SHA256. May be repeated."),
+    ] = None,
+    output: Annotated[
+        Path | None,
+        typer.Option(help="JSONL for every finding; without it the first are printed."),
+    ] = None,
+) -> None:
+    """What in a training file overlaps with which test items: whole, by 13-gram, or nearly."""
+    from ioa_jax.jsonl import write_rows
+    from suite.contamination import build_index, check_file
+    from suite.data import DataSource, parse_pins
+
+    if not file.is_file():
+        raise InputError(f"{file}: not a file")
+    built = build_index(DataSource.open(data_dir, parse_pins(pin or ())), task, similarity)
+    report = check_file(file, built.index)
+    for name, sources in built.sources.items():
+        read = "; ".join(source.subset for source in sources)
+        print(f"{name}: {built.index.tasks[name]} test items from {read}")
+    if built.missing:
+        reason = next(iter(built.missing.values()))
+        print(f"not checked, for want of their data: {', '.join(built.missing)}; {reason}")
+    print(f"{file}: {report.affected} of {report.lines} lines overlap with a test item")
+    for name, kind, lines, items in report.summary():
+        print(f"  {name}, {kind}: {lines} lines, {items} items")
+    if output is not None:
+        write_rows(output, report.rows())
+        print(f"{output}")
+        return
+    shown = 20
+    for one in report.findings[:shown]:
+        overlap = one.overlap
+        print(
+            f"{file}:{one.line}: {one.place}: {overlap.task} {overlap.item} ({overlap.field}), "
+            f"{overlap.kind} {overlap.value:.2f}: {overlap.match}"
+        )
+    if len(report.findings) > shown:
+        print(f"... {len(report.findings) - shown} more; --output FILE has them all")
 
 
 def _print_plan(name: str, plan: object) -> None:

@@ -268,6 +268,21 @@ class _Found:
     note: str = ""
 
 
+def parse_pins(texts: Sequence[str]) -> dict[str, str]:
+    """Pins as they are given on the command line, `mbpp/test=SHA256`.
+
+    Raises:
+        InputError: One isn't of that form.
+    """
+    pins: dict[str, str] = {}
+    for text in texts:
+        name, _, digest = text.partition("=")
+        if not name or len(digest) != 64 or set(digest) - set("0123456789abcdef"):
+            raise InputError(f"pin {text!r}: write it as SOURCE=SHA256, such as mbpp/test=7e3a...")
+        pins[name] = digest
+    return pins
+
+
 def rows_sha256(rows: Sequence[Row], fields: Sequence[str]) -> str:
     """sha256 of the rows' `fields` as canonical JSON: sorted keys, no blanks, a row a line."""
     digest = hashlib.sha256()
@@ -325,7 +340,7 @@ def _download(source: Source, network: bool) -> _Found:
     remote = source.remote
     try:
         if not network:
-            raise ConnectionError("the network is not to be used")
+            raise ConnectionError("downloads are switched off")
         # Whatever goes wrong in there, the user's way out is the same.
         if isinstance(remote, Hub):
             rows = _load_dataset(remote, remote.id, revision=remote.revision)
