@@ -84,6 +84,21 @@ class _State:
     sampled: Array
 
 
+@dataclasses.dataclass
+class _Prefilled:
+    """Prompts whose keys and values are computed, on their way into the batch.
+
+    Attributes:
+        cache: One row a prompt, then padding.
+        slots: Of the rows.
+        waiting: Rows that are not in the batch yet, first come first.
+    """
+
+    cache: KVCache
+    slots: list[_Slot]
+    waiting: list[int]
+
+
 class Generator:
     """Generates with one model; sequences that finish make room for waiting ones.
 
@@ -165,18 +180,27 @@ class Generator:
             if progress is not None:
                 progress(done, len(encoded))
 
-        while queue or any(slots):
+        prefilled: _Prefilled | None = None
+        while queue or prefilled or any(slots):
             free = [row for row, slot in enumerate(slots) if slot is None]
-            if queue and free:
-                admitted: list[tuple[int, _Slot]] = []
-                for row in free[: len(queue)]:
-                    request = queue.popleft()
-                    prompt = encoded[request]
-                    limit = min(params.max_tokens, context - len(prompt))
-                    slots[row] = slot = _Slot(request, prompt, limit, [], [])
-                    admitted.append((row, slot))
+            while free and (queue or prefilled):
+                if prefilled is None:
+                    # Padding rows cost as much as prompts: waiting prompts take their place.
+                    count = min(len(queue), max(len(free), self._min_rows))
+                    fresh = [
+                        self._new_slot(i, encoded[i], params)
+                        for i in (queue.popleft() for _ in range(count))
+                    ]
+                    prefilled = self._prefill_prompts(fresh, prefix, prefix_cache)
+                moved = dict(zip(free, prefilled.waiting, strict=False))
+                free = free[len(moved) :]
+                prefilled.waiting = prefilled.waiting[len(moved) :]
+                for row, source in moved.items():
+                    slots[row] = prefilled.slots[source]
                 state = self._fit_cache(state, slots)
-                state = self._admit(state, admitted, prefix, prefix_cache, params)
+                state = self._insert(state, prefilled, moved)
+                if not prefilled.waiting:
+                    prefilled = None
             state = self._fit_cache(state, slots)
             before = {row: len(slot.tokens) for row, slot in enumerate(slots) if slot is not None}
             state, tokens, logprobs = self._decode(state, params)
@@ -270,29 +294,21 @@ class Generator:
         )
         return shared, jax.tree.map(lambda x: x[..., :1, :, :, :], cache)
 
-    def _admit(
-        self,
-        state: _State,
-        admitted: Sequence[tuple[int, _Slot]],
-        shared: int,
-        prefix_cache: KVCache | None,
-        params: SamplingParams,
-    ) -> _State:
-        """Prefill new rows in a cache of their own and copy them into their slots."""
-        rows = max(batching.power_of_two(len(admitted)), self._min_rows)
-        longest = max(len(slot.prompt) for _, slot in admitted)
-        width = batching.row_bucket(longest - shared, smallest=32)
+    def _new_slot(self, request: int, prompt: tuple[int, ...], params: SamplingParams) -> _Slot:
+        room = self.model.decoder.config.max_position - len(prompt)
+        return _Slot(request, prompt, min(params.max_tokens, room), [], [])
+
+    def _prefill_prompts(
+        self, new: list[_Slot], shared: int, prefix_cache: KVCache | None
+    ) -> _Prefilled:
+        """Compute the keys and values of prompts in a cache of their own."""
+        rows = max(batching.power_of_two(len(new)), self._min_rows)
+        width = batching.row_bucket(max(len(slot.prompt) for slot in new) - shared, smallest=32)
         slots = batching.row_bucket(shared + width, smallest=64)
-        total_rows = state.last.shape[0]
         tokens = np.zeros((rows, width), np.int32)
-        lengths = np.full(rows, shared + 1, np.int32)
-        target = np.full(rows, total_rows, np.int32)  # out of range: dropped
-        limits, requests = np.zeros(rows, np.int32), np.zeros(rows, np.int32)
-        for i, (row, slot) in enumerate(admitted):
+        for i, slot in enumerate(new):
             own = slot.prompt[shared:]
             tokens[i, : len(own)] = own
-            lengths[i], target[i] = len(slot.prompt), row
-            limits[i], requests[i] = slot.limit, slot.request
         cache = self._decoder.init_cache(rows, slots)
         if prefix_cache is not None:
             cache = _copy_prefix(cache, prefix_cache, shared)
@@ -300,18 +316,33 @@ class Generator:
         cache = _prefill(
             self._decoder, jnp.asarray(tokens), jnp.full((rows,), shared, jnp.int32), cache
         )
-        self._note("insert", total_rows, state.cache.num_slots, rows, slots)
-        # The last prompt token is fed again by the first decoding step, which then samples like
-        # every other: one program instead of two.
-        last = np.array([slot.prompt[-1] for _, slot in admitted] + [0] * (rows - len(admitted)))
+        return _Prefilled(cache, new, list(range(len(new))))
+
+    def _insert(self, state: _State, prefilled: _Prefilled, moved: dict[int, int]) -> _State:
+        """Copy prefilled rows into the batch.
+
+        Args:
+            state: Before.
+            prefilled: Where the rows come from.
+            moved: Row of the batch to row of `prefilled`.
+        """
+        batch = state.last.shape[0]
+        rows = jax.tree.leaves(prefilled.cache)[0].shape[-4]
+        target = np.full(rows, batch, np.int32)  # out of range: dropped
+        last, lengths = np.zeros(rows, np.int32), np.zeros(rows, np.int32)
+        limits, requests = np.zeros(rows, np.int32), np.zeros(rows, np.int32)
+        for row, source in moved.items():
+            slot = prefilled.slots[source]
+            # The last prompt token is fed again by the first decoding step, which then samples like
+            # every other: one program instead of two.
+            target[source], last[source] = row, slot.prompt[-1]
+            lengths[source], limits[source] = len(slot.prompt) - 1, slot.limit
+            requests[source] = slot.request
+        self._note("insert", batch, state.cache.num_slots, rows, prefilled.cache.num_slots)
         return _insert(
             state,
-            cache,
-            jnp.asarray(target),
-            jnp.asarray(last, jnp.int32),
-            jnp.asarray(lengths - 1),
-            jnp.asarray(limits),
-            jnp.asarray(requests),
+            prefilled.cache,
+            *(jnp.asarray(x) for x in (target, last, lengths, limits, requests)),
         )
 
     def _decode(

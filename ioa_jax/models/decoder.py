@@ -315,7 +315,7 @@ class Decoder(nnx.Module):
         For stacked blocks `state` (None, or a stacked cache) is the scan's carry, so that its
         buffers are updated in place; for a list of blocks it is one tuple of per-layer arrays.
         """
-        x = self.embedding[...][tokens].astype(self.precision.activation)
+        x = _embed(self.embedding[...], tokens, self.precision)
         rope = rotary_tables(self.config, positions)
         layers = {} if lora is None else lora.layers
 
@@ -404,6 +404,15 @@ class Decoder(nnx.Module):
             up = up + adapters["up"].delta(h, precision)
         x = x + project("down", jax.nn.silu(gate) * up, block.down[...]).astype(activation)
         return x, state
+
+
+def _embed(embedding: Array, tokens: Array, precision: Precision) -> Array:
+    """Rows of the embedding in the activation dtype: [B, T, D]."""
+    if precision.on_cpu and embedding.dtype == jnp.bfloat16:
+        # XLA's CPU backend would convert the whole table to float32 to gather bf16 from it.
+        bits = jax.lax.bitcast_convert_type(embedding, jnp.uint16)[tokens]
+        return jax.lax.bitcast_convert_type(bits, jnp.bfloat16).astype(precision.activation)
+    return embedding[tokens].astype(precision.activation)
 
 
 def rms_norm(x: Float[Array, "... D"], scale: Float[Array, " D"], eps: float) -> Array:
