@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from pydantic import BaseModel, ConfigDict, model_validator
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from ioa_jax.errors import InputError, IOAError
 from ioa_jax.jsonl import read_rows, write_rows
@@ -52,8 +52,8 @@ class PromptRow(BaseModel):
     """
 
     model_config = ConfigDict(extra="allow")
-    prompt: str | None = None
-    messages: list[Message] | None = None
+    prompt: str | None = Field(default=None, min_length=1)
+    messages: list[Message] | None = Field(default=None, min_length=1)
 
     @model_validator(mode="after")
     def _one_of_both(self) -> PromptRow:
@@ -65,7 +65,7 @@ class PromptRow(BaseModel):
 class CompletionRow(PromptRow):
     """A line of `ioa train`'s input: as `PromptRow`, with the completion to learn."""
 
-    completion: str
+    completion: str = Field(min_length=1)
 
 
 class PairRow(BaseModel):
@@ -73,7 +73,7 @@ class PairRow(BaseModel):
 
     model_config = ConfigDict(extra="allow")
     prompt: str
-    completion: str
+    completion: str = Field(min_length=1)
 
 
 Model = Annotated[
@@ -105,15 +105,17 @@ def score(
     """
     _log(verbose)
     rows = read_rows(input, PairRow)
-    for number, row in enumerate(rows, start=1):
-        if not row.completion:
-            raise InputError(f"{input}: item {number}: field 'completion': is empty")
     _check_output(output)
     loaded = _load(model, precision)
+    from ioa_jax.engine.batching import TokenPair
     from ioa_jax.engine.scoring import Scorer
 
     with progress_bar("scoring", len(rows)) as progress:
-        scores = Scorer(loaded).score([(row.prompt, row.completion) for row in rows], progress)
+        pairs = [
+            TokenPair(*_encode(loaded, row.prompt, row.completion, input, line))
+            for line, row in rows.items()
+        ]
+        scores = Scorer(loaded).score_tokens(pairs, progress)
     write_rows(
         output,
         [
@@ -124,7 +126,7 @@ def score(
                 "tokens": list(score.tokens),
                 "is_greedy": score.is_greedy,
             }
-            for row, score in zip(rows, scores, strict=True)
+            for row, score in zip(rows.values(), scores, strict=True)
         ],
     )
 
@@ -159,7 +161,7 @@ def generate(
     loaded = _load(model, precision)
     from ioa_jax.engine.generation import Generator
 
-    prompts = [_prompt_text(row, loaded, input, i) for i, row in enumerate(rows, start=1)]
+    prompts = [_prompt_text(row, loaded, input, line) for line, row in rows.items()]
     with progress_bar("generating", len(rows)) as progress:
         completions = Generator(loaded, batch_size).generate(prompts, params, progress)
     write_rows(
@@ -172,7 +174,7 @@ def generate(
                 "logprobs": list(completion.logprobs),
                 "finish_reason": completion.finish_reason,
             }
-            for row, completion in zip(rows, completions, strict=True)
+            for row, completion in zip(rows.values(), completions, strict=True)
         ],
     )
 
@@ -227,14 +229,16 @@ def train(
     from ioa_jax.engine.training import train as run_training
     from ioa_jax.models.huggingface import write_decoder
     from ioa_jax.models.peft import write_lora
-    from ioa_jax.models.text import encode_prompt_completion
 
     examples: list[TokenPair] = []
-    for number, row in enumerate(rows, start=1):
-        prompt = _prompt_text(row, loaded, data, number)
-        encoded = encode_prompt_completion(loaded.tokenizer, prompt, row.completion)
-        ending = loaded.decoder.config.eos_token_ids[:1]
-        examples.append(TokenPair(tuple(encoded[0]), (*encoded[1], *ending)))
+    ending: dict[bool, int] = {}  # by whether the row is a chat
+    for line, row in rows.items():
+        prompt = _prompt_text(row, loaded, data, line)
+        before, after = _encode(loaded, prompt, row.completion, data, line)
+        is_chat = row.messages is not None
+        if is_chat not in ending:
+            ending[is_chat] = _ending(loaded, is_chat)
+        examples.append(TokenPair(before, (*after, ending[is_chat])))
     checkpoints = output.with_name(output.name + ".checkpoints")
     lines: list[dict[str, Any]] = []
     with progress_bar("training", 0) as progress:
@@ -301,18 +305,43 @@ def _load(spec: str, precision: PrecisionOption, store_float32: bool = False) ->
     return load_model(spec, precision.value, dtype=dtype)
 
 
-def _prompt_text(row: PromptRow, model: LanguageModel, path: Path, number: int) -> str:
+def _prompt_text(row: PromptRow, model: LanguageModel, path: Path, line: int) -> str:
     from ioa_jax.models.text import render_chat
 
     if row.prompt is not None:
-        if not row.prompt:
-            raise InputError(f"{path}: item {number}: field 'prompt': is empty")
         return row.prompt
     assert row.messages is not None
     try:
         return render_chat(model.tokenizer, [message.model_dump() for message in row.messages])
     except InputError as error:
-        raise InputError(f"{path}: item {number}: field 'messages': {error}") from None
+        raise InputError(f"{path}:{line}: field 'messages': {error}") from None
+
+
+def _encode(
+    model: LanguageModel, prompt: str, completion: str, path: Path, line: int
+) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    from ioa_jax.models.text import encode_prompt_completion
+
+    try:
+        before, after = encode_prompt_completion(model.tokenizer, prompt, completion)
+    except InputError as error:
+        raise InputError(f"{path}:{line}: field 'completion': {error}") from None
+    return tuple(before), tuple(after)
+
+
+def _ending(model: LanguageModel, is_chat: bool) -> int:
+    """The token that a completion is taught to end with."""
+    from ioa_jax.models.text import end_of_turn
+
+    endings = model.decoder.config.eos_token_ids
+    if is_chat:
+        return end_of_turn(model.tokenizer, endings)
+    eos: Any = model.tokenizer.eos_token_id
+    if eos in endings:
+        return eos
+    if not endings:
+        raise InputError(f"{model.spec}: the model names no token that ends a text")
+    return endings[0]
 
 
 def _check_output(path: Path) -> None:

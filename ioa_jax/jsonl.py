@@ -25,7 +25,8 @@ def read_objects(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"{path}: {error}") from None
-    for number, line in enumerate(text.splitlines(), start=1):
+    # Not splitlines(): a JSON string may hold U+2028 and other line ends as they are.
+    for number, line in enumerate(text.split("\n"), start=1):
         if not line.strip():
             continue
         try:
@@ -39,16 +40,18 @@ def read_objects(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
         yield number, value
 
 
-def read_rows(path: Path, row_type: type[Row]) -> list[Row]:
-    """Every line as a `row_type`; the whole file is checked before anything is returned.
+def read_rows(path: Path, row_type: type[Row]) -> dict[int, Row]:
+    """Line number (from 1) to the line as a `row_type`.
+
+    The whole file is checked before anything is returned.
 
     Raises:
         InputError: Names file, line and field of the first bad line; or the file has no line.
     """
-    rows: list[Row] = []
+    rows: dict[int, Row] = {}
     for number, value in read_objects(path):
         try:
-            rows.append(row_type.model_validate(value))
+            rows[number] = row_type.model_validate(value)
         except ValidationError as error:
             first = error.errors()[0]
             field = ".".join(str(part) for part in first["loc"]) or "line"

@@ -10,9 +10,8 @@ from typing import Any
 from ioa_jax.engine.batching import TokenPair
 from ioa_jax.engine.generation import Completion, Generator
 from ioa_jax.engine.sampling import SamplingParams
-from ioa_jax.errors import InputError
 from ioa_jax.models.load import LanguageModel
-from ioa_jax.models.text import render_chat
+from ioa_jax.models.text import end_of_turn, render_chat
 from ioa_jax.progress import progress_bar
 from ioa_jax.streams import stream
 
@@ -35,30 +34,9 @@ def answer_pair(model: LanguageModel, messages: Messages, answer: str, *, ended:
     """
     completion = _encode(model, answer)
     if ended:
-        completion = (*completion, end_of_turn(model))
+        endings = model.decoder.config.eos_token_ids
+        completion = (*completion, end_of_turn(model.tokenizer, endings))
     return TokenPair(prompt_tokens(model, messages), completion)
-
-
-def end_of_turn(model: LanguageModel) -> int:
-    """The token by which the chat template ends an answer.
-
-    Of several tokens that end a text, this is the one that generation has to see: Llama 3's list,
-    for one, begins with a token that no chat ever holds.
-
-    Raises:
-        InputError: The template ends answers with none of the model's ending tokens.
-    """
-    answer = "0123456789"
-    turn = [{"role": "user", "content": "?"}, {"role": "assistant", "content": answer}]
-    text = render_chat(model.tokenizer, turn, add_generation_prompt=False)
-    endings = model.decoder.config.eos_token_ids
-    for token in _encode(model, text[text.rindex(answer) + len(answer) :]):
-        if token in endings:
-            return token
-    raise InputError(
-        f"{model.spec}: the chat template ends an answer with none of the tokens that end a text "
-        f"({', '.join(map(str, endings)) or 'the model names none'})"
-    )
 
 
 def generate_in_chunks(

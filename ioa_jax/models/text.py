@@ -110,3 +110,28 @@ def render_chat(
         raise InputError(f"the chat template refuses these messages: {error}") from None
     assert isinstance(text, str)
     return text
+
+
+def end_of_turn(tokenizer: PreTrainedTokenizerBase, eos_token_ids: Sequence[int]) -> int:
+    """The token by which the chat template ends an answer.
+
+    Of several tokens that end a text, this is the one that generation has to see: Llama 3's list,
+    for one, begins with a token that no chat ever holds.
+
+    Args:
+        tokenizer: Has a chat template.
+        eos_token_ids: The tokens that end a text of the model.
+
+    Raises:
+        InputError: The template ends answers with none of them; or as `render_chat`.
+    """
+    answer = "0123456789"
+    turn = [{"role": "user", "content": "?"}, {"role": "assistant", "content": answer}]
+    text = render_chat(tokenizer, turn, add_generation_prompt=False)
+    for token in _encode(tokenizer, text[text.rindex(answer) + len(answer) :]):
+        if token in eos_token_ids:
+            return token
+    raise InputError(
+        "the chat template ends an answer with none of the tokens that end a text "
+        f"({', '.join(map(str, eos_token_ids)) or 'the model names none'})"
+    )

@@ -75,7 +75,7 @@ def load_seed_tasks(path: Path = SEED_TASKS) -> list[SeedTask]:
         InputError: Names file, line and field of the first bad line; or an id or a prompt occurs
             twice, or a module in two domains.
     """
-    tasks = read_rows(path, SeedTask)
+    tasks = list(read_rows(path, SeedTask).values())
     ids: set[str] = set()
     prompts: dict[str, str] = {}
     domains: dict[str, str] = {}

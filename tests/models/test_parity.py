@@ -7,12 +7,15 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from ioa_jax.engine.generation import Generator
+from ioa_jax.engine.sampling import SamplingParams
 from ioa_jax.models.config import RopeScaling
 from ioa_jax.models.huggingface import read_decoder, write_decoder
 from ioa_jax.models.load import load_model
 from ioa_jax.models.precision import Precision
 from ioa_jax.models.tensors import build_decoder, hf_shapes
 from ioa_jax.models.text import render_chat
+from suite.tasks.seeds import load_seed_tasks
 from tests.tiny import CONFIGS, tiny_tokenizer
 
 pytestmark = [pytest.mark.parity, pytest.mark.filterwarnings("ignore::DeprecationWarning:torch.*")]
@@ -147,3 +150,30 @@ def test_smollm2(tmp_path):
     assert ids == model.tokenizer(text, add_special_tokens=False)["input_ids"]
     tokens = np.array([ids])
     assert_close(our_logits(model.decoder, tokens), their_logits(theirs, tokens), 1e-3)
+
+
+@pytest.mark.slow
+@pytest.mark.smollm2
+def test_greedy_text_of_smollm2(tmp_path):
+    """20 chats of 64 tokens; a failure says which chat differs, and at which token first."""
+    torch = pytest.importorskip("torch")
+    model = load_model("smollm2", "float32")
+    write_decoder(model.decoder, model.tokenizer, tmp_path / "smollm2")
+    theirs = load_with_transformers(tmp_path / "smollm2")
+    prompts = [
+        model.tokenizer(
+            render_chat(model.tokenizer, list(task.messages)), add_special_tokens=False
+        )["input_ids"]
+        for task in load_seed_tasks()[::10][:20]
+    ]
+    assert len(prompts) == 20
+    ours = Generator(model, 20).generate(prompts, SamplingParams(max_tokens=64))
+    differences = {}
+    for i, (prompt, completion) in enumerate(zip(prompts, ours, strict=True)):
+        with torch.no_grad():
+            out = theirs.generate(torch.tensor([prompt]), max_new_tokens=64, do_sample=False)
+        expected = tuple(out[0, len(prompt) :].tolist())
+        if completion.tokens != expected:
+            pairs = zip(completion.tokens, expected, strict=False)
+            differences[i] = next((at for at, (a, b) in enumerate(pairs) if a != b), "length")
+    assert differences == {}

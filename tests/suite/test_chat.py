@@ -1,12 +1,11 @@
-import dataclasses
-
 import pytest
 
 from ioa_jax.engine.generation import Generator
 from ioa_jax.engine.sampling import SamplingParams
 from ioa_jax.errors import InputError
 from ioa_jax.models.load import load_model
-from suite.chat import answer_pair, balanced_chunks, end_of_turn, generate_in_chunks, prompt_tokens
+from ioa_jax.models.text import end_of_turn
+from suite.chat import answer_pair, balanced_chunks, generate_in_chunks, prompt_tokens
 from suite.journal import Journal
 from suite.methods.base import examples_from_answers
 from suite.profile import AnswerSettings
@@ -39,13 +38,9 @@ def test_answers_follow_the_very_tokens_of_the_prompt(model):
 
 
 def test_end_of_turn_is_what_the_template_writes(model):
-    config = dataclasses.replace(model.decoder.config, eos_token_ids=(0, end(model)))
-    several = dataclasses.replace(model, decoder=model.decoder.astype("float32"))
-    several.decoder.config = config
-    assert end_of_turn(several) == end(model)
-    several.decoder.config = dataclasses.replace(config, eos_token_ids=(0,))
+    assert end_of_turn(model.tokenizer, (0, end(model))) == end(model)
     with pytest.raises(InputError, match="none of the tokens that end a text"):
-        end_of_turn(several)
+        end_of_turn(model.tokenizer, (0,))
 
 
 def test_an_unfinished_answer_teaches_no_end(model):

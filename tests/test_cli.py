@@ -1,0 +1,136 @@
+"""The commands of `ioa`, on a small model in a Hugging Face directory."""
+
+import json
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from typer.testing import CliRunner
+
+from ioa_jax.cli import app
+from ioa_jax.errors import InputError
+from ioa_jax.models.load import load_model
+from tests.suite.world import write_model
+
+CHAT = [{"role": "user", "content": "Add two and three."}]
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("cli") / "model"
+    write_model(folder)
+    return folder
+
+
+def write(path, *rows):
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return str(path)
+
+
+def read(path):
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+def ioa(*arguments):
+    """Run a command; its error is raised here."""
+    CliRunner().invoke(app, [str(a) for a in arguments], catch_exceptions=False)
+
+
+def test_score_and_generate_agree(model, tmp_path):
+    """What generation says of its own tokens is what scoring says of the text."""
+    prompts = write(tmp_path / "p.jsonl", {"prompt": "Add two", "id": 7}, {"messages": CHAT})
+    ioa("generate", "--model", model, "--input", prompts, "--output", tmp_path / "out.jsonl",
+        "--precision", "float32", "--max-tokens", 6)  # fmt: skip
+    out = read(tmp_path / "out.jsonl")
+    assert out[0]["id"] == 7
+    assert out[1]["messages"] == CHAT
+    assert all(1 <= len(row["tokens"]) <= 6 for row in out)
+    assert out[0]["finish_reason"] in ("stop", "length")
+
+    completion = " three and four"
+    pairs = write(tmp_path / "pairs.jsonl", {"prompt": "Add two", "completion": completion, "n": 1})
+    ioa("score", "--model", model, "--input", pairs, "--output", tmp_path / "s.jsonl",
+        "--precision", "float32")  # fmt: skip
+    (score,) = read(tmp_path / "s.jsonl")
+    assert score["n"] == 1
+    loaded = load_model(str(model), "float32")
+    assert loaded.tokenizer.decode(score["tokens"]) == completion
+    tokens = loaded.tokenizer("Add two" + completion, add_special_tokens=False)["input_ids"]
+    hidden = loaded.decoder.hidden(jnp.array([tokens], jnp.int32))
+    logits = np.asarray(loaded.decoder.logits(hidden))
+    logprobs = logits - np.log(np.exp(logits).sum(-1, keepdims=True))
+    count = len(score["tokens"])
+    expected = [logprobs[0, -count - 1 + i, t] for i, t in enumerate(score["tokens"])]
+    np.testing.assert_allclose(score["token_logprobs"], expected, atol=1e-4)
+    assert score["logprob"] == pytest.approx(sum(score["token_logprobs"]))
+
+
+def test_train_then_export(model, tmp_path):
+    data = write(
+        tmp_path / "sft.jsonl",
+        {"messages": CHAT, "completion": "Five."},
+        {"prompt": "Two and two", "completion": " make four."},
+    )
+    output = tmp_path / "trained"
+    ioa("train", "--student", model, "--data", data, "--output", output, "--precision", "float32",
+        "--epochs", 60, "--learning-rate", 0.03, "--row-length", 64, "--batch-rows", 1)  # fmt: skip
+    steps = read(output / "train.jsonl")
+    assert len(steps) == 60
+    assert steps[-1]["loss"] < 0.5 * steps[0]["loss"]
+    assert not output.with_name("trained.checkpoints").exists()
+
+    # It has learnt the answer and where the answer ends.
+    prompts = write(tmp_path / "p.jsonl", {"messages": CHAT})
+    ioa("generate", "--model", output, "--input", prompts, "--output", tmp_path / "out.jsonl",
+        "--precision", "float32", "--max-tokens", 20)  # fmt: skip
+    (answer,) = read(tmp_path / "out.jsonl")
+    assert (answer["completion"], answer["finish_reason"]) == ("Five.", "stop")
+
+    ioa("export", "--model", output, "--keep-layers", 2, "--output", tmp_path / "small")
+    assert load_model(str(tmp_path / "small")).decoder.config.num_layers == 2
+
+
+def test_lora_is_written_beside_the_merged_weights(model, tmp_path):
+    data = write(tmp_path / "sft.jsonl", {"prompt": "Two", "completion": " four."})
+    output = tmp_path / "lora"
+    ioa("train", "--student", model, "--data", data, "--output", output, "--precision", "float32",
+        "--epochs", 2, "--lora-rank", 2, "--learning-rate", 0.01)  # fmt: skip
+    assert (output / "adapter" / "adapter_config.json").is_file()
+    ioa("export", "--model", model, "--adapter", output / "adapter", "--output",
+        tmp_path / "merged", "--dtype", "float32")  # fmt: skip
+    merged, trained = (load_model(str(tmp_path / name)) for name in ("merged", "lora"))
+    a, b = (np.asarray(m.decoder.blocks.qkv[...]) for m in (merged, trained))
+    np.testing.assert_allclose(a, b, atol=2e-3)
+
+
+@pytest.mark.parametrize(
+    ("command", "option", "line", "message"),
+    [
+        ("score", "--input", {"prompt": "a"}, "2: field 'completion'"),
+        ("score", "--input", {"prompt": "a", "completion": ""}, "2: field 'completion'"),
+        ("score", "--input", {"prompt": 3, "completion": "b"}, "2: field 'prompt'"),
+        ("generate", "--input", {"prompt": ""}, "2: field 'prompt'"),
+        ("generate", "--input", {}, "2: field 'line'.*exactly one of"),
+        ("generate", "--input", {"messages": [{"role": "user"}]}, "2: field 'messages.0.content'"),
+        ("generate", "--input", {"messages": [{"role": "x", "content": "a"}]}, "2: field 'mess"),
+        ("train", "--data", {"prompt": "a"}, "2: field 'completion'"),
+    ],
+)  # fmt: skip
+def test_a_bad_line_is_named_and_nothing_is_written(
+    model, tmp_path, command, option, line, message
+):
+    good = {"prompt": "a", "completion": " b"} if command != "generate" else {"prompt": "a"}
+    data = write(tmp_path / "in.jsonl", good, line, good)
+    spec = "--student" if command == "train" else "--model"
+    with pytest.raises(InputError, match=rf"in\.jsonl:{message}"):
+        ioa(command, spec, model, option, data, "--output", tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_line_numbers_count_blank_lines_and_not_other_separators(model, tmp_path):
+    path = tmp_path / "in.jsonl"
+    path.write_text(
+        json.dumps({"prompt": "a\u2028b", "completion": "c"}, ensure_ascii=False) + "\n\n{]\n"
+    )
+    with pytest.raises(InputError, match=r"in\.jsonl:3: not JSON"):
+        ioa("score", "--model", model, "--input", path, "--output", tmp_path / "out")
