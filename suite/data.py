@@ -1,9 +1,9 @@
 """Where the benchmarks' items come from: a local folder, the hub, a web file or a package.
 
 A local folder (`--data-dir`, or the environment variable IOA_DATA_DIR) has one folder a benchmark
-with its splits as .jsonl or .jsonl.gz, or the benchmark's folder is a copy of the hub's repository.
-What is neither in the folder nor in a package is downloaded, at a pinned revision. Whatever was
-read is told in a `Provenance`, which belongs in the results.
+with its splits as .jsonl or .jsonl.gz, or a copy of the hub's repository, under the same name or the
+repository's. What is neither in the folder nor in a package is downloaded, at a pinned revision.
+Whatever was read is told in a `Provenance`, which belongs in the results.
 """
 
 from __future__ import annotations
@@ -239,8 +239,6 @@ class DataSource:
         if self.directory is None:
             return None
         folder = self.directory / source.folder
-        if not folder.is_dir():
-            return None
         for layout in source.layouts:
             parts = [
                 (part, path)
@@ -251,8 +249,12 @@ class DataSource:
             if parts:
                 return _read_parts(source, layout, parts, folder, pinned)
         if isinstance(source.remote, Hub):
-            return _read_hub_copy(source, source.remote, folder)
-        raise InputError(f"{folder} has none of {_file_names(source)}")
+            for copy in (self.directory / source.remote.id.rpartition("/")[2], folder):
+                if copy.is_dir():
+                    return _read_hub_copy(source, source.remote, copy)
+        elif folder.is_dir():
+            raise InputError(f"{folder} has none of {_file_names(source)}")
+        return None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -348,11 +350,12 @@ def _download(source: Source, network: bool) -> _Found:
         assert isinstance(remote, WebFile)
         path = _download_file(remote.url)
     except Exception as error:
+        copy = ", or is a copy of the hub's repository" if isinstance(remote, Hub) else ""
         raise InputError(
             f"{source.name}: not found here, and getting it from {remote} failed: "
             f"{_first_line(error)}. Either make the network available (and unset HF_HUB_OFFLINE), "
             f"or give a folder with --data-dir DIR or {DATA_DIR}=DIR, where DIR/{source.folder} "
-            f"has {_file_names(source)}"
+            f"has {_file_names(source)}{copy}"
         ) from error
     data = _read_bytes(path)
     name = remote.url.rpartition("/")[2]
