@@ -1,0 +1,219 @@
+"""What every teacher takes and gives back.
+
+Nothing here imports JAX, so that ledgers can be read and runs replayed without it.
+"""
+
+from __future__ import annotations
+
+import abc
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
+from types import TracebackType
+from typing import Literal, TypeVar
+
+from ioa_jax.errors import InputError, IOAError
+
+# Not Self: beartype, which checks annotations while the tests run, refuses it in a method.
+AnyTeacher = TypeVar("AnyTeacher", bound="Teacher")
+
+FinishReason = Literal["stop", "length", "filtered"]
+
+# Tokens that a chat template may add to a message or to the answer's header.
+TEMPLATE_TOKENS = 16
+
+
+class TeacherError(IOAError):
+    """The teacher gave no usable answer, even after retries; the message says why."""
+
+    exit_code = 5
+
+
+@dataclasses.dataclass(frozen=True)
+class ChatRequest:
+    """One call of a teacher.
+
+    Attributes:
+        messages: Turns, each with `role` and `content`; the answer follows the last.
+        purpose: What the answer is for, such as `synthesis`; spend is counted by it.
+        seed: Another seed asks for another sample.
+    """
+
+    messages: tuple[Mapping[str, str], ...]
+    purpose: str
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if not self.messages:
+            raise InputError(f"request for {self.purpose!r}: messages is empty")
+        for number, message in enumerate(self.messages, start=1):
+            if set(message) != {"role", "content"}:
+                raise InputError(
+                    f"request for {self.purpose!r}: message {number} has the fields "
+                    f"{sorted(message)}; it needs 'role' and 'content'"
+                )
+
+
+@dataclasses.dataclass(frozen=True)
+class Sampling:
+    """How a teacher answers.
+
+    Attributes:
+        max_tokens: Tokens of an answer at most.
+        temperature: 0 is greedy.
+        top_p: Sample among the smallest set of tokens whose probability reaches this, in (0, 1].
+        top_k: Sample among the k most likely tokens; 0 is no limit.
+        stop: Texts that end an answer; they are not part of it.
+        logprobs: Return the log-probability of each generated token.
+    """
+
+    max_tokens: int = 512
+    temperature: float = 0.7
+    top_p: float = 1.0
+    top_k: int = 0
+    stop: tuple[str, ...] = ()
+    logprobs: bool = False
+
+    def __post_init__(self) -> None:
+        if self.max_tokens < 1:
+            raise InputError(f"max_tokens={self.max_tokens}: at least 1")
+        if self.temperature < 0:
+            raise InputError(f"temperature={self.temperature}: at least 0")
+        if not 0 < self.top_p <= 1:
+            raise InputError(f"top_p={self.top_p}: in (0, 1]")
+        if self.top_k < 0:
+            raise InputError(f"top_k={self.top_k}: at least 0 (0 is no limit)")
+        if any(not text for text in self.stop):
+            raise InputError("stop: an empty stop string would end every answer at once")
+
+
+@dataclasses.dataclass(frozen=True)
+class Completion:
+    """An answer.
+
+    Attributes:
+        text: Without special tokens, cut before a stop string.
+        prompt_tokens: Tokens of the prompt as the teacher counts them.
+        completion_tokens: Tokens that were generated: those of `text`, an ending token and, of a
+            server that reasons out of sight, the hidden ones.
+        finish_reason: `stop`, `length` (at the token limit) or `filtered` (the server refused).
+        logprobs: In nats, one a generated token, where they were asked for.
+        served_by: What a server says answered, such as a dated version of the model.
+    """
+
+    text: str
+    prompt_tokens: int
+    completion_tokens: int
+    finish_reason: FinishReason
+    logprobs: tuple[float, ...] | None = None
+    served_by: str | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class TokenScores:
+    """What a teacher thinks of a given completion.
+
+    Attributes:
+        logprobs: In nats, one a token of the completion, at temperature 1.
+        is_greedy: Every token is the teacher's most likely one.
+        prompt_tokens: Tokens of prompt and completion together: what the call read.
+    """
+
+    logprobs: tuple[float, ...]
+    is_greedy: bool
+    prompt_tokens: int
+
+
+@dataclasses.dataclass(frozen=True)
+class Capabilities:
+    """What a teacher can do besides answering.
+
+    Attributes:
+        score: It can score given completions.
+    """
+
+    score: bool
+
+
+OnCompletion = Callable[[int, Completion], None]
+OnScores = Callable[[int, TokenScores], None]
+
+
+class Teacher(abc.ABC):
+    """A model that answers chats. Use it as a context manager, or close it."""
+
+    @property
+    @abc.abstractmethod
+    def fingerprint(self) -> str:
+        """Names the model and how it computes: part of a call's key in the ledger."""
+
+    @property
+    @abc.abstractmethod
+    def capabilities(self) -> Capabilities:
+        """What it can do; a server may be asked.
+
+        Raises:
+            TeacherError: The server can't be asked.
+        """
+
+    @abc.abstractmethod
+    def generate(
+        self,
+        requests: Sequence[ChatRequest],
+        sampling: Sampling,
+        on_completion: OnCompletion | None = None,
+    ) -> list[Completion]:
+        """Answer every request; results in input order.
+
+        Args:
+            requests: Any number.
+            sampling: For all of them.
+            on_completion: Called with (request index, completion) as each finishes, from the
+                calling thread. What it was called with holds even if a later request fails.
+
+        Raises:
+            InputError: A request can't be asked, such as one longer than the model's context.
+            TeacherError: A request got no usable answer.
+        """
+
+    @abc.abstractmethod
+    def score(
+        self, pairs: Sequence[tuple[str, str]], on_scores: OnScores | None = None
+    ) -> list[TokenScores]:
+        """Score completions as `ioa_jax.models.text.encode_prompt_completion` splits them.
+
+        Args:
+            pairs: (prompt, completion), texts as they stand; render chats first.
+            on_scores: Called with (pair index, scores) as each finishes, from the calling thread.
+
+        Raises:
+            InputError: A completion is empty, or `capabilities.score` is false.
+            TeacherError: A pair got no usable answer.
+        """
+
+    @abc.abstractmethod
+    def count_prompt_tokens(self, request: ChatRequest) -> int:
+        """Tokens of a request's prompt: exact where the tokenizer is here, else an upper bound."""
+
+    @abc.abstractmethod
+    def close(self) -> None:
+        """Give back what it holds."""
+
+    def __enter__(self: AnyTeacher) -> AnyTeacher:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+
+def prompt_token_bound(request: ChatRequest) -> int:
+    """Upper bound on a prompt's tokens, without its tokenizer.
+
+    A token of a byte-level vocabulary covers at least one byte of the text; the template adds some.
+    """
+    text = sum(len(m["role"].encode()) + len(m["content"].encode()) for m in request.messages)
+    return text + TEMPLATE_TOKENS * (len(request.messages) + 1)

@@ -1,0 +1,184 @@
+"""The ledger: every call of a teacher once, kept in files that only grow."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import threading
+from collections.abc import Generator, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock
+
+from ioa_jax.errors import InputError
+
+# Part of every key: a change of what a record means must not find the old ones.
+SCHEMA_VERSION = 1
+SEGMENT_BYTES = 64 << 20
+
+
+class Ledger:
+    """Records by key, in JSONL segments of one folder.
+
+    Any number of threads and processes may share a folder. A record is on disk before `append`
+    returns. A killed process leaves at most a last line without its end, which readers pass over
+    and the next append removes.
+
+    Attributes:
+        directory: The folder.
+    """
+
+    def __init__(self, directory: Path) -> None:
+        """Open, indexing what is there; the folder is made if it is missing.
+
+        Raises:
+            InputError: The folder can't be used, or a complete line isn't a record.
+        """
+        self.directory = directory
+        self._places: dict[str, tuple[Path, int]] = {}
+        self._models: set[str] = set()
+        # Of each segment, the end of the last complete line that is indexed.
+        self._read: dict[Path, int] = {}
+        self._thread_lock = threading.RLock()
+        try:
+            directory.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise InputError(f"ledger {directory}: {error.strerror}") from None
+        self._file_lock = FileLock(directory / "lock", thread_local=False)
+        self.refresh()
+
+    def __len__(self) -> int:
+        with self._thread_lock:
+            return len(self._places)
+
+    @property
+    def models(self) -> list[str]:
+        """Fingerprints of the models whose calls are recorded."""
+        with self._thread_lock:
+            return sorted(self._models)
+
+    def __iter__(self) -> Iterator[dict[str, Any]]:
+        with self._thread_lock:
+            keys = list(self._places)
+        for key in keys:
+            yield self._load(key)
+
+    def find(self, key: str) -> dict[str, Any] | None:
+        """The record of a key, also one that another process has added since; None if none."""
+        with self._thread_lock:
+            if key not in self._places:
+                self.refresh()
+            return self._load(key) if key in self._places else None
+
+    def append(self, record: Mapping[str, Any]) -> dict[str, Any]:
+        """Write a record through to the disk, unless its key has one.
+
+        Args:
+            record: JSON-able, with `key` and `model`.
+
+        Returns:
+            The record that the ledger keeps: the earlier one if another process was faster, so that
+            all processes go on with the same.
+
+        Raises:
+            InputError: The folder can't be written.
+        """
+        line = json.dumps(dict(record), ensure_ascii=False, allow_nan=False).encode() + b"\n"
+        with self._thread_lock, self._locked():
+            self.refresh()
+            if record["key"] in self._places:
+                return self._load(record["key"])
+            segment = self._open_segment()
+            try:
+                with segment.open("r+b" if segment.exists() else "xb") as file:
+                    # Under the lock, what lies behind the last complete line was left by a kill.
+                    file.truncate(self._read.get(segment, 0))
+                    file.seek(0, os.SEEK_END)
+                    file.write(line)
+                    file.flush()
+                    os.fsync(file.fileno())
+                if segment not in self._read:
+                    _sync_directory(self.directory)
+            except OSError as error:
+                raise InputError(f"ledger {segment}: {error.strerror}") from None
+            self.refresh()
+            return self._load(record["key"])
+
+    def refresh(self) -> None:
+        """Index the complete lines that have been added, by whomever.
+
+        Raises:
+            InputError: A complete line isn't a record.
+        """
+        with self._thread_lock:
+            for segment in sorted(self.directory.glob("[0-9]*.jsonl")):
+                start = self._read.get(segment, 0)
+                if segment.stat().st_size > start:
+                    self._index(segment, start)
+
+    def _index(self, segment: Path, start: int) -> None:
+        with segment.open("rb") as file:
+            file.seek(start)
+            data = file.read()
+        offset = start
+        for line in data[: data.rfind(b"\n") + 1].splitlines(keepends=True):
+            try:
+                record = json.loads(line)
+                key, model = record["key"], record["model"]
+            except (ValueError, KeyError, TypeError):
+                raise InputError(
+                    f"ledger {segment}: the line at byte {offset} isn't a record; remove it"
+                ) from None
+            self._places.setdefault(key, (segment, offset))
+            self._models.add(model)
+            offset += len(line)
+        self._read[segment] = offset
+
+    def _load(self, key: str) -> dict[str, Any]:
+        segment, offset = self._places[key]
+        with segment.open("rb") as file:
+            file.seek(offset)
+            return json.loads(file.readline())
+
+    def _open_segment(self) -> Path:
+        """The last segment, or a new one where that is full."""
+        last = max(self._read, default=None)
+        if last is not None and self._read[last] < SEGMENT_BYTES:
+            return last
+        # A segment that a killed process made but wrote no line to isn't in _read: it is reused.
+        number = 0 if last is None else int(last.stem) + 1
+        return self.directory / f"{number:06d}.jsonl"
+
+    @contextlib.contextmanager
+    def _locked(self) -> Generator[None]:
+        try:
+            self._file_lock.acquire()
+        except OSError as error:
+            raise InputError(f"ledger {self.directory}: can't be locked: {error}") from None
+        try:
+            yield
+        finally:
+            self._file_lock.release()
+
+
+def _sync_directory(directory: Path) -> None:
+    """A new file's name is on disk only once its folder is."""
+    descriptor = os.open(directory, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def call_key(content: Mapping[str, Any]) -> str:
+    """SHA-256 (hex) of the canonical JSON of what a call depends on."""
+    text = json.dumps(
+        {**content, "schema": SCHEMA_VERSION},
+        sort_keys=True,
+        separators=(",", ":"),
+        allow_nan=False,
+    )
+    return hashlib.sha256(text.encode()).hexdigest()

@@ -1,0 +1,166 @@
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+
+import pytest
+
+from ioa_jax.errors import InputError
+from ioa_jax.teachers import ledger as ledger_module
+from ioa_jax.teachers.ledger import Ledger, call_key
+
+APPEND = """
+import sys
+from pathlib import Path
+from ioa_jax.teachers.ledger import Ledger
+
+ledger = Ledger(Path(sys.argv[1]))
+first, last = int(sys.argv[2]), int(sys.argv[3])
+for n in range(first, last):
+    ledger.append({"key": f"k{n}", "model": "m", "by": sys.argv[4], "text": "x" * 5000})
+    print(n, flush=True)
+"""
+
+
+def start(directory, first, last, name):
+    command = [sys.executable, "-c", APPEND, str(directory), str(first), str(last), name]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+
+
+def record(key, **fields):
+    return {"key": key, "model": "m", **fields}
+
+
+def test_a_record_is_found_again_by_another_process(tmp_path):
+    ledger = Ledger(tmp_path / "new" / "ledger")
+    assert ledger.find("a") is None
+    kept = ledger.append(record("a", text="ä\n\u2028"))
+    assert kept["text"] == "ä\n\u2028"
+    again = Ledger(tmp_path / "new" / "ledger")
+    assert again.find("a") == kept
+    assert len(again) == 1
+    assert again.models == ["m"]
+    assert list(again) == [kept]
+
+
+def test_the_first_record_of_a_key_stays(tmp_path):
+    first, second = Ledger(tmp_path), Ledger(tmp_path)
+    first.append(record("a", text="first"))
+    # The second one opened before, and so hasn't seen it yet.
+    assert second.append(record("a", text="second"))["text"] == "first"
+    assert len(Ledger(tmp_path)) == 1
+
+
+def test_records_of_others_are_found_without_opening_again(tmp_path):
+    first, second = Ledger(tmp_path), Ledger(tmp_path)
+    first.append(record("a"))
+    assert second.find("a") == record("a")
+
+
+def test_segments_are_closed_at_their_size(tmp_path, monkeypatch):
+    monkeypatch.setattr(ledger_module, "SEGMENT_BYTES", 150)
+    ledger = Ledger(tmp_path)
+    for n in range(5):
+        ledger.append(record(f"k{n}", text="x" * 60))
+    assert sorted(p.name for p in tmp_path.glob("*.jsonl")) == [
+        "000000.jsonl",
+        "000001.jsonl",
+        "000002.jsonl",
+    ]
+    assert {r["key"] for r in Ledger(tmp_path)} == {f"k{n}" for n in range(5)}
+
+
+@pytest.mark.parametrize("torn", [b'{"key": "b", "te', b"\x00\xff", b"{"])
+def test_a_torn_last_line_is_dropped(tmp_path, torn):
+    Ledger(tmp_path).append(record("a"))
+    segment = tmp_path / "000000.jsonl"
+    whole = segment.read_bytes()
+    segment.write_bytes(whole + torn)
+    ledger = Ledger(tmp_path)
+    assert len(ledger) == 1
+    # Readers change nothing: the line could be another process's, just being written.
+    assert segment.read_bytes() == whole + torn
+    ledger.append(record("b"))
+    assert [json.loads(line)["key"] for line in segment.read_text().splitlines()] == ["a", "b"]
+
+
+def test_a_segment_that_is_torn_from_its_start(tmp_path):
+    (tmp_path / "000000.jsonl").write_text('{"key"')
+    ledger = Ledger(tmp_path)
+    ledger.append(record("a"))
+    assert (tmp_path / "000000.jsonl").read_text() == json.dumps(record("a")) + "\n"
+
+
+@pytest.mark.parametrize("line", ["{", "[1]", '{"key": "b"}'])
+def test_another_bad_line_is_an_error_that_says_where(tmp_path, line):
+    Ledger(tmp_path).append(record("a"))
+    size = (tmp_path / "000000.jsonl").stat().st_size
+    with (tmp_path / "000000.jsonl").open("a") as file:
+        file.write(line + "\n")
+    with pytest.raises(InputError, match=rf"000000\.jsonl: the line at byte {size}"):
+        Ledger(tmp_path)
+
+
+def test_a_folder_that_cannot_be_made(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(InputError, match=r"ledger .*file"):
+        Ledger(tmp_path / "file" / "ledger")
+
+
+def test_threads_share_a_ledger(tmp_path):
+    ledger = Ledger(tmp_path)
+
+    def work(name):
+        for n in range(20):
+            ledger.append(record(f"k{n}", by=name))
+
+    threads = [threading.Thread(target=work, args=(name,)) for name in "abcd"]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(ledger) == 20
+    assert len((tmp_path / "000000.jsonl").read_text().splitlines()) == 20
+
+
+@pytest.mark.slow
+def test_processes_share_a_ledger(tmp_path):
+    workers = [start(tmp_path, 0, 40, name) for name in "ab"]
+    for worker in workers:
+        worker.communicate()
+        assert worker.returncode == 0
+    ledger = Ledger(tmp_path)
+    assert sorted(r["key"] for r in ledger) == sorted(f"k{n}" for n in range(40))
+    assert len((tmp_path / "000000.jsonl").read_text().splitlines()) == 40
+
+
+@pytest.mark.slow
+def test_a_process_killed_while_it_appends(tmp_path):
+    reported = []
+    for round_number in range(3):
+        first = 10_000 * round_number
+        worker = start(tmp_path, first, first + 10_000, "killed")
+        assert worker.stdout is not None
+        # No particular moment is aimed at: appending is all that the process does.
+        reported += [worker.stdout.readline().strip() for _ in range(20 + 7 * round_number)]
+        os.kill(worker.pid, signal.SIGKILL)
+        rest, _ = worker.communicate()
+        reported += rest.split()
+        assert worker.returncode == -signal.SIGKILL
+    ledger = Ledger(tmp_path)
+    # What the process was told is on disk is there; at most one record a kill more.
+    keys = {r["key"] for r in ledger}
+    assert {f"k{n}" for n in reported} <= keys
+    assert len(keys) <= len(reported) + 3
+    assert all(r["text"] == "x" * 5000 for r in ledger)
+    ledger.append(record("after"))
+    assert Ledger(tmp_path).find("after") == record("after")
+
+
+def test_keys_are_of_the_content_alone():
+    assert call_key({"a": 1, "b": "ä"}) == call_key({"b": "ä", "a": 1})
+    assert call_key({"a": 1}) != call_key({"a": 2})
+    with pytest.raises(ValueError, match="Out of range"):
+        call_key({"a": float("nan")})

@@ -1,0 +1,201 @@
+import datetime
+
+import pytest
+
+from ioa_jax.errors import InputError
+from ioa_jax.teachers.base import ChatRequest, Sampling
+from ioa_jax.teachers.ledger import Ledger
+from ioa_jax.teachers.replay import LedgeredTeacher, ReplayMiss
+from ioa_jax.teachers.spend import Budget, BudgetExceeded, Prices, Spend, Usage
+from tests.teachers.recorded import ScriptedTeacher, answer, ask
+
+SAMPLING = Sampling(max_tokens=20)
+PRICES = Prices(prompt=1e6, completion=2e6, currency="USD", as_of=datetime.date(2026, 1, 1))
+
+
+def budget(tokens=None, cost=None):
+    return Budget(max_tokens=tokens, max_cost=cost)
+
+
+def texts(completions):
+    return [completion.text for completion in completions]
+
+
+def test_only_what_is_missing_is_called(tmp_path):
+    inner = ScriptedTeacher()
+    teacher = LedgeredTeacher(inner, Ledger(tmp_path))
+    first = [ask("a"), ask("b")]
+    assert texts(teacher.generate(first, SAMPLING)) == [answer(r) for r in first]
+    mixed = [ask("c"), ask("b"), ask("a", seed=1), ask("a")]
+    seen = {}
+    found = teacher.generate(mixed, SAMPLING, lambda i, c: seen.update({i: c}))
+    assert texts(found) == [answer(r) for r in mixed]
+    assert seen == dict(enumerate(found))
+    assert inner.asked == [*first, mixed[0], mixed[2]]
+    with teacher:
+        pass
+    assert inner.closed
+
+
+def test_everything_that_an_answer_depends_on_is_in_the_key(tmp_path):
+    inner = ScriptedTeacher()
+    teacher = LedgeredTeacher(inner, Ledger(tmp_path))
+    request = ask("a")
+    system = ChatRequest(({"role": "system", "content": "s"}, *request.messages), "synthesis")
+    for other in (request, ask("b"), ask("a", seed=1), system):
+        teacher.generate([other], SAMPLING)
+    for sampling in (
+        Sampling(max_tokens=21),
+        Sampling(max_tokens=20, temperature=0.0),
+        Sampling(max_tokens=20, top_p=0.5),
+        Sampling(max_tokens=20, top_k=3),
+        Sampling(max_tokens=20, stop=("x",)),
+        Sampling(max_tokens=20, logprobs=True),
+    ):
+        teacher.generate([request], sampling)
+    assert len(inner.asked) == 10
+    # The purpose is no part of the call.
+    teacher.generate([ask("a", purpose="verify")], SAMPLING)
+    assert len(inner.asked) == 10
+
+
+def test_equal_requests_share_a_call(tmp_path):
+    inner = ScriptedTeacher()
+    teacher = LedgeredTeacher(inner, Ledger(tmp_path))
+    first, second = teacher.generate([ask("a"), ask("a")], SAMPLING)
+    assert first == second
+    assert len(inner.asked) == 1
+    assert teacher.used.calls == 1
+
+
+def test_replay_without_the_teacher(tmp_path):
+    recorded = LedgeredTeacher(ScriptedTeacher(), Ledger(tmp_path))
+    requests = [ask("a"), ask("b")]
+    answers = recorded.generate(requests, SAMPLING)
+    scores = recorded.score([("p", "cc")])
+    replay = LedgeredTeacher(None, Ledger(tmp_path))
+    assert replay.fingerprint == "scripted"
+    assert replay.generate(requests, SAMPLING) == answers
+    assert replay.score([("p", "cc")]) == scores
+    assert replay.spend["synthesis"].called == Usage()
+    assert replay.spend["synthesis"].replayed.calls == 2
+    with pytest.raises(ReplayMiss, match="request 1 for 'verify'"):
+        replay.generate([ask("a"), ask("c", "verify")], SAMPLING)
+
+
+def test_which_model_is_replayed(tmp_path):
+    with pytest.raises(InputError, match="calls of these models: none"):
+        LedgeredTeacher(None, Ledger(tmp_path))
+    ledger = Ledger(tmp_path)
+    for model in "xy":
+        ledger.append({"key": model, "model": model})
+    with pytest.raises(InputError, match="x, y"):
+        LedgeredTeacher(None, ledger)
+    assert LedgeredTeacher(None, ledger, fingerprint="y").fingerprint == "y"
+
+
+def test_spend_by_purpose(tmp_path):
+    ledger = Ledger(tmp_path)
+    LedgeredTeacher(ScriptedTeacher(), ledger).generate([ask("a")], SAMPLING)
+    teacher = LedgeredTeacher(ScriptedTeacher(), ledger, prices=PRICES)
+    teacher.generate([ask("a"), ask("b"), ask("c", "verify")], SAMPLING)
+    teacher.generate([ask("a")], SAMPLING)
+    teacher.score([("p", "c")], purpose="zone")
+    # A call reads 10 tokens at 1 each and writes 5 at 2 each.
+    assert teacher.spend == {
+        "synthesis": Spend(Usage(1, 10, 5, 20.0), Usage(1, 10, 5, 20.0)),
+        "verify": Spend(Usage(1, 10, 5, 20.0)),
+        "zone": Spend(Usage(1, 7, 0, 7.0)),
+    }
+    assert teacher.used == Usage(4, 37, 15, 67.0)
+    assert LedgeredTeacher(ScriptedTeacher(), ledger).used == Usage()
+
+
+def test_a_budget_is_used_up_but_never_exceeded(tmp_path):
+    inner = ScriptedTeacher(tokens=5)
+    teacher = LedgeredTeacher(inner, Ledger(tmp_path), budget(tokens=42))
+    seen = []
+    with pytest.raises(BudgetExceeded, match=r"'synthesis' could bring the .*tokens to 45 of 42"):
+        teacher.generate([ask(str(n)) for n in range(9)], SAMPLING, lambda i, _: seen.append(i))
+    # Behind four calls of 5 tokens a fifth of up to 20 still fits, behind five none does.
+    assert seen == [0, 1, 2, 3, 4]
+    assert teacher.used.completion_tokens == 25
+    # No call is begun that the running ones could leave no room for.
+    assert inner.batches == [2, 1, 1, 1]
+    # What is recorded stays usable.
+    replay = LedgeredTeacher(None, Ledger(tmp_path))
+    assert texts(replay.generate([ask("4")], SAMPLING)) == [answer(ask("4"))]
+
+
+def test_a_budget_ends_a_run_at_the_same_call_whatever_the_ledger_has(tmp_path):
+    requests = [ask(str(n)) for n in range(9)]
+    full = Ledger(tmp_path)
+    LedgeredTeacher(ScriptedTeacher(), full).generate(requests[2:], SAMPLING)
+    teacher = LedgeredTeacher(ScriptedTeacher(), full, budget(tokens=42))
+    seen = []
+    with pytest.raises(BudgetExceeded):
+        teacher.generate(requests, SAMPLING, lambda i, _: seen.append(i))
+    assert sorted(seen) == [0, 1, 2, 3, 4]
+
+
+def test_calls_count_once_against_the_budget(tmp_path):
+    teacher = LedgeredTeacher(ScriptedTeacher(), Ledger(tmp_path), budget(tokens=20))
+    for _ in range(3):
+        teacher.generate([ask("a")], SAMPLING)
+    with pytest.raises(BudgetExceeded):
+        teacher.generate([ask("b")], SAMPLING)
+
+
+def test_a_budget_of_cost(tmp_path):
+    # 10 + 2 * 20 at most a call, 20 in fact.
+    teacher = LedgeredTeacher(ScriptedTeacher(), Ledger(tmp_path), budget(cost=100), PRICES)
+    seen = []
+    with pytest.raises(BudgetExceeded, match=r"cost to 110\.0000 of 100\.0 USD"):
+        teacher.generate([ask(str(n)) for n in range(9)], SAMPLING, lambda i, _: seen.append(i))
+    assert len(seen) == 3
+    with pytest.raises(InputError, match="prices"):
+        LedgeredTeacher(ScriptedTeacher(), Ledger(tmp_path), budget(cost=1))
+
+
+def test_an_estimate_calls_nothing(tmp_path):
+    inner = ScriptedTeacher()
+    teacher = LedgeredTeacher(inner, Ledger(tmp_path), prices=PRICES)
+    teacher.generate([ask("a")], SAMPLING)
+    estimate = teacher.estimate([ask("a"), ask("b"), ask("c"), ask("c")], SAMPLING)
+    assert estimate.replayed == Usage(1, 10, 5, 20.0)
+    assert estimate.called == Usage(2, 20, 40, 100.0)
+    assert len(inner.asked) == 1
+
+
+def test_what_was_answered_before_a_failure_is_recorded(tmp_path):
+    def script(request, number):
+        if number == 2:
+            raise RuntimeError("lost")
+        return answer(request)
+
+    requests = [ask(str(n)) for n in range(4)]
+    with pytest.raises(RuntimeError, match="lost"):
+        LedgeredTeacher(ScriptedTeacher(script), Ledger(tmp_path)).generate(requests, SAMPLING)
+    assert len(Ledger(tmp_path)) == 2
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"max_tokens": 0}, "max_tokens=0"),
+        ({"temperature": -1.0}, "temperature"),
+        ({"top_p": 0.0}, "top_p"),
+        ({"top_k": -1}, "top_k"),
+        ({"stop": ("",)}, "stop"),
+    ],
+)
+def test_bad_sampling(fields, message):
+    with pytest.raises(InputError, match=message):
+        Sampling(**fields)
+
+
+def test_bad_requests():
+    with pytest.raises(InputError, match="messages is empty"):
+        ChatRequest((), "synthesis")
+    with pytest.raises(InputError, match="message 1 has the fields"):
+        ChatRequest(({"role": "user"},), "synthesis")
