@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping
 from types import TracebackType
-from typing import Any, Protocol, Self
+from typing import Any, Protocol
 
 
 @dataclasses.dataclass(frozen=True)
@@ -78,7 +78,7 @@ class Grader(Protocol):
         """End worker processes."""
         ...
 
-    def __enter__(self) -> Self: ...
+    def __enter__(self) -> Grader: ...
 
     def __exit__(
         self,

@@ -1,0 +1,140 @@
+import concurrent.futures
+import os
+
+import pytest
+
+from ioa_jax.errors import InputError
+from ioa_jax.graders.base import Item
+from ioa_jax.graders.maths import MathGrader, last_boxed
+
+# Simplifying this takes SymPy far longer than any limit here.
+ENDLESS = r"\boxed{\prod_{n=1}^{10000000} \frac{n^2}{n^2+1}}"
+
+
+@pytest.fixture(scope="module")
+def grader():
+    with MathGrader() as grader:
+        yield grader
+
+
+def item(*golds):
+    return Item("test/1", "?", golds)
+
+
+@pytest.mark.parametrize(
+    ("text", "box"),
+    [
+        (r"so \boxed{12}.", "12"),
+        (r"\boxed{1} then \boxed{\frac{1}{2}}", r"\frac{1}{2}"),
+        (r"\boxed{\{1, 2\}}", r"\{1, 2\}"),
+        (r"\boxed{\left\{ x \right.} and on", r"\left\{ x \right."),
+        (r"\boxed{7} and cut short: \boxed{\frac{1}{2}", "7"),
+        (r"\boxed{7}, written in \boxed{}", "7"),
+        (r"\boxed {3}", "3"),
+        ("no box", None),
+        (r"\boxed{", None),
+        ("", None),
+    ],
+)
+def test_last_boxed(text, box):
+    assert last_boxed(text) == box
+
+
+@pytest.mark.parametrize(
+    ("gold", "text", "correct", "rule", "source"),
+    [
+        (r"\frac{1}{2}", r"It is $\boxed{\dfrac{1}{2}}$.", True, "boxed", "string"),
+        (r"\frac{1}{2}", r"It is \boxed{0.5}", True, "boxed", "math-verify 0.9.0"),
+        (r"\frac{1}{2}", r"It is $\frac{2}{4}$.", True, "unboxed", "math-verify 0.9.0"),
+        ("12", "The final answer is 12.", True, "unboxed", "math-verify 0.9.0"),
+        ("12", r"First 12, but then \boxed{13}", False, "boxed", "math-verify 0.9.0"),
+        (r"\text{Evelyn}", r"\boxed{\text{Evelyn}}", True, "boxed", "string"),
+        (r"\text{Evelyn}", r"\boxed{\text{Adam}}", False, "boxed", "math-verify 0.9.0"),
+        ("1,-2", r"\boxed{-2} and \boxed{1}", True, "boxed", "math-verify 0.9.0"),
+        (r"x^2+2x+1", r"\boxed{(x+1)^2}", True, "boxed", "math-verify 0.9.0"),
+        (r"(3, \frac{\pi}{2})", r"\boxed{(3, \pi/2)}", True, "boxed", "math-verify 0.9.0"),
+        (r"(3, \frac{\pi}{2})", r"\boxed{(\pi/2, 3)}", False, "boxed", "math-verify 0.9.0"),
+        (r"10\%", r"\boxed{0.1}", False, "boxed", "math-verify 0.9.0"),
+        (r"10\%", r"\boxed{10}", True, "boxed", "string"),
+        ("20", r"$\boxed{10 + 10\%}$", True, "boxed", "math-verify 0.9.0"),
+        ("5", "I don't know.", False, "none", "math-verify 0.9.0"),
+        ("5", "", False, "none", "math-verify 0.9.0"),
+    ],
+)
+def test_verdicts(grader, gold, text, correct, rule, source):
+    verdict = grader.grade(item(gold), text)
+    assert (verdict.correct, verdict.rule, verdict.source) == (correct, rule, source)
+    assert verdict.score == float(correct)
+    assert (verdict.extracted is None) == (rule == "none")
+
+
+def test_what_cannot_be_parsed_in_the_box_is_not_looked_for_elsewhere(grader):
+    verdict = grader.grade(item("7"), r"We had $7$ apples. \boxed{\text{nobody} \heartsuit}")
+    assert not verdict.correct
+
+
+def test_any_reference_will_do(grader):
+    assert grader.grade(item("2", "3"), r"\boxed{\frac{6}{2}}").correct
+
+
+@pytest.mark.parametrize(
+    "text", ["\x00\ud800", r"\boxed{" * 500, "$" * 5000, r"\boxed{\frac{1}{0}}", "9" * 5000 + "!"]
+)
+def test_whatever_the_text_is_there_is_a_verdict(grader, text):
+    assert not grader.grade(item("5"), text).correct
+
+
+def test_a_comparison_without_end_is_killed_and_the_next_one_works():
+    with MathGrader(workers=1, cpu_seconds=1.0) as grader:
+        grader.grade(item("5"), r"\boxed{2+3}")
+        verdict = grader.grade(item(r"\pi"), ENDLESS)
+        assert (verdict.correct, verdict.rule, verdict.source) == (False, "boxed", "timeout")
+        assert verdict.detail == "killed after 1 s of processor time"
+        assert grader.grade(item("5"), r"\boxed{2+3}").correct
+
+
+def test_the_wall_limit_ends_what_uses_no_processor():
+    with MathGrader(workers=1, wall_seconds=0.5) as grader:
+        grader.grade(item("5"), r"\boxed{2+3}")
+        worker = grader._idle.get()
+        grader._idle.put(worker)
+        os.kill(worker._process.pid, 19)  # SIGSTOP
+        verdict = grader.grade(item("5"), r"\boxed{2+3}")
+        assert (verdict.source, verdict.detail) == ("timeout", "killed after 0.5 s")
+        assert grader.grade(item("5"), r"\boxed{2+3}").correct
+
+
+def test_threads_share_the_workers():
+    golds = [str(n) for n in range(40)]
+    with MathGrader(workers=2) as grader, concurrent.futures.ThreadPoolExecutor(8) as pool:
+        texts = [rf"\boxed{{{n - 1} + 1}}" for n in range(40)]
+        verdicts = list(
+            pool.map(
+                lambda pair: grader.grade(item(pair[0]), pair[1]), zip(golds, texts, strict=True)
+            )
+        )
+        wrong = list(pool.map(lambda text: grader.grade(item("1000"), text), texts))
+    assert all(verdict.correct for verdict in verdicts)
+    assert not any(verdict.correct for verdict in wrong)
+
+
+def test_closing_ends_the_processes():
+    grader = MathGrader(workers=1)
+    grader.grade(item("5"), r"\boxed{2+3}")
+    worker = grader._idle.get()
+    grader._idle.put(worker)
+    process = worker._process
+    grader.close()
+    grader.close()
+    assert process.returncode is not None
+    with pytest.raises(RuntimeError, match="closed"):
+        grader.grade(item("5"), r"\boxed{2+3}")
+
+
+def test_bad_items_and_settings(grader):
+    with pytest.raises(InputError, match=r"'test/1'.*'references'"):
+        grader.check_item(item())
+    with pytest.raises(InputError, match=r"'test/1'.*'references'"):
+        grader.grade(item(" "), "5")
+    with pytest.raises(InputError, match="cpu_seconds=0"):
+        MathGrader(cpu_seconds=0.0)
