@@ -345,8 +345,8 @@ class _Job:
         self, student: LanguageModel, teacher: LanguageModel, undistilled: Cell
     ) -> tuple[tuple[str, ...], ...]:
         """Gaps from the measured probes, and stages from the gaps."""
-        from ioa_jax.identifier.gap import module_gaps
-        from ioa_jax.identifier.measure import ProbeScore
+        from ioa_jax.identifier.gap import logprob_gaps, module_gaps
+        from ioa_jax.identifier.measure import ProbeScore, logprob_performance
         from ioa_jax.organizer.curriculum import stages_by_gap
 
         same_tokens = student.tokenizer.get_vocab() == teacher.tokenizer.get_vocab()
@@ -355,17 +355,20 @@ class _Job:
         def scores(cell: str) -> list[ProbeScore]:
             records = read_journal(self.directory / "cells" / cell / "probes.jsonl")
             return [
-                ProbeScore(record["module"], record["logprob"], record[unit])
-                for record in sorted(records, key=lambda record: record["id"])
+                ProbeScore(record["id"], record["module"], record["logprob"], record[unit])
+                for record in records
             ]
 
-        gaps = module_gaps(scores(table.TEACHER), scores(undistilled.name))
+        of_teacher, of_student = scores(table.TEACHER), scores(undistilled.name)
+        nats = logprob_gaps(of_teacher, of_student, "token" if same_tokens else "byte")
+        gaps = module_gaps(logprob_performance(of_teacher), logprob_performance(of_student), nats)
         write_json(
             self.directory / "gaps.json",
             {"unit": f"nats, by {unit}", "modules": [dataclasses.asdict(gap) for gap in gaps]},
         )
         stages = stages_by_gap(
-            {gap.module: gap.logprob for gap in gaps}, self.profile.organizer.num_stages
+            {module: gap.nats for module, gap in nats.items()},
+            self.profile.organizer.num_stages,
         )
         write_json(
             self.directory / "curriculum.json",

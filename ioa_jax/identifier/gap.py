@@ -1,35 +1,106 @@
-"""How far a student is behind its teacher, module by module (method 1.2 and 1.3, Eq. 2)."""
+"""How far a student is behind its teacher, module by module (method 1.3 and 1.4, Eq. 2 and 6)."""
 
 from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Literal
+
+import numpy as np
 
 from ioa_jax.errors import InputError
-from ioa_jax.identifier.measure import ProbeScore, performance_by_module
+from ioa_jax.identifier.measure import ModulePerformance, ProbeScore, ScorerName
+from ioa_jax.streams import stream
+from ioa_jax.values import Value
+
+Unit = Literal["token", "byte"]
 
 
 @dataclasses.dataclass(frozen=True)
-class ModuleGap:
+class BootstrapSettings(Value):
+    """How intervals are made.
+
+    Attributes:
+        resamples: Draws of a module's probes with replacement, at least 1.
+        level: Coverage in (0, 1); the interval has equal tails.
+        seed: Of the draws; each module has its own stream.
+    """
+
+    resamples: int = 1000
+    level: float = 0.95
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.resamples < 1:
+            raise InputError(f"resamples={self.resamples}: at least 1")
+        if not 0 < self.level < 1:
+            raise InputError(f"level={self.level}: between 0 and 1")
+
+
+@dataclasses.dataclass(frozen=True)
+class Interval(Value):
+    """Percentile bootstrap interval over probes.
+
+    With few probes it is too narrow, and where all probes agree it has no width.
+
+    Attributes:
+        low: Lower end.
+        high: Upper end.
+        undefined: Share of the resamples in which the figure isn't defined (the teacher had no
+            success in any drawn probe); the ends are of the others.
+    """
+
+    low: float
+    high: float
+    undefined: float = 0.0
+
+
+@dataclasses.dataclass(frozen=True)
+class LogprobGap(Value):
+    """g(k), the mean over Q_k of `(log p_T(y|x) - log p_S(y|x)) / |y|`.
+
+    Attributes:
+        module: Id.
+        nats: g(k), in nats a unit; negative where the student is ahead.
+        unit: What |y| counts: tokens, or UTF-8 bytes.
+        interval: Of g(k); None with fewer than two probes.
+    """
+
+    module: str
+    nats: float
+    unit: Unit
+    interval: Interval | None
+
+
+@dataclasses.dataclass(frozen=True)
+class ModuleGap(Value):
     """Teacher and student on one module.
 
     Attributes:
         module: Id.
+        scorer: What `teacher` and `student` are means of.
         num_probes: Probes that were measured.
         teacher: P_T(k) in [0, 1].
         student: P_S(k) in [0, 1].
         relative: Δ(k) of Eq. 2, at most 1 and negative where the student is ahead; None where the
             teacher can't teach the module (see `relative_gap`).
-        logprob: g(k), nats a token (or a byte).
+        interval: Of Δ(k); None where Δ(k) is, and with fewer than two probes.
+        logprob: g(k), in nats a unit; None where the log-probabilities were not measured.
+        logprob_interval: Of g(k); None where g(k) is, and with fewer than two probes.
+        unit: Of g(k).
     """
 
     module: str
+    scorer: ScorerName
     num_probes: int
     teacher: float
     student: float
     relative: float | None
-    logprob: float
+    interval: Interval | None
+    logprob: float | None = None
+    logprob_interval: Interval | None = None
+    unit: Unit | None = None
 
 
 def relative_gap(
@@ -57,47 +128,166 @@ def relative_gap(
     return (teacher - student) / teacher
 
 
-def module_gaps(
+def logprob_gaps(
     teacher: Sequence[ProbeScore],
     student: Sequence[ProbeScore],
-    min_teacher_performance: float = 0.0,
-) -> list[ModuleGap]:
-    """Gaps of every module that has probes.
-
-    `g(k)` is the mean over the module's probes of `(log p_T(y|x) - log p_S(y|x)) / |y|`.
+    unit: Unit,
+    bootstrap: BootstrapSettings | None = None,
+) -> dict[str, LogprobGap]:
+    """g(k) of every module that has probes (method 1.2).
 
     Args:
         teacher: Scores of the teacher, one a probe.
-        student: Scores of the student on the same probes in the same order.
+        student: Scores of the student on the same probes; the order doesn't matter.
+        unit: What the scores' lengths count.
+        bootstrap: Of the intervals; None is the default.
+
+    Returns:
+        By module id, in the order of the ids.
+
+    Raises:
+        InputError: The scores aren't about the same probes, or measure |y| differently.
+    """
+    bootstrap = bootstrap or BootstrapSettings()
+    of_student = {(score.module, score.probe): score for score in student}
+    of_teacher = {(score.module, score.probe): score for score in teacher}
+    if len(of_student) != len(student) or len(of_teacher) != len(teacher):
+        raise InputError("a probe was scored twice by one model")
+    unpaired = of_student.keys() ^ of_teacher.keys()
+    if unpaired:
+        module, probe = min(unpaired)
+        raise InputError(f"probe {probe!r} of module {module!r} was scored by one model only")
+    differences: dict[str, list[float]] = {}
+    for (module, probe), t in sorted(of_teacher.items()):
+        s = of_student[module, probe]
+        if t.length != s.length:
+            raise InputError(
+                f"probe {probe!r}: the teacher's answer has length {t.length}, the student's "
+                f"{s.length}; models that tokenise differently are compared by UTF-8 bytes"
+            )
+        differences.setdefault(module, []).append(t.logprob_per_unit - s.logprob_per_unit)
+    return {
+        module: LogprobGap(
+            module,
+            math.fsum(values) / len(values),
+            unit,
+            _interval(_resampled_means([values], module, bootstrap)[0], bootstrap)
+            if len(values) > 1
+            else None,
+        )
+        for module, values in differences.items()
+    }
+
+
+def module_gaps(
+    teacher: Mapping[str, ModulePerformance],
+    student: Mapping[str, ModulePerformance],
+    logprob: Mapping[str, LogprobGap] | None = None,
+    min_teacher_performance: float = 0.0,
+    bootstrap: BootstrapSettings | None = None,
+) -> tuple[ModuleGap, ...]:
+    """Gaps of every module, with intervals over its probes.
+
+    A resample draws probes, and takes the teacher's and the student's value of each, so that what
+    makes a probe hard for both is not counted as noise of the gap.
+
+    Args:
+        teacher: P_T by module id.
+        student: P_S by module id, by the same scorer over the same probes.
+        logprob: g(k) by module id, where measured.
         min_teacher_performance: See `relative_gap`.
+        bootstrap: Of the intervals; None is the default.
 
     Returns:
         One entry a module, in the order of the ids.
 
     Raises:
-        InputError: The two sequences aren't about the same probes, or measure |y| differently.
+        InputError: The two are not about the same modules, probes or scorer.
     """
-    if len(teacher) != len(student):
-        raise InputError(f"{len(teacher)} teacher scores and {len(student)} student scores")
-    differences: dict[str, list[float]] = {}
-    for i, (t, s) in enumerate(zip(teacher, student, strict=True)):
-        if t.module != s.module:
-            raise InputError(f"probe {i}: modules {t.module!r} and {s.module!r}")
-        if t.length != s.length:
-            raise InputError(
-                f"probe {i}: the teacher's answer has length {t.length}, the student's {s.length}; "
-                "models that tokenise differently are compared by UTF-8 bytes"
-            )
-        differences.setdefault(t.module, []).append(t.logprob_per_unit - s.logprob_per_unit)
-    p_teacher, p_student = performance_by_module(teacher), performance_by_module(student)
-    return [
-        ModuleGap(
-            module=module,
-            num_probes=len(values),
-            teacher=p_teacher[module],
-            student=p_student[module],
-            relative=relative_gap(p_teacher[module], p_student[module], min_teacher_performance),
-            logprob=math.fsum(values) / len(values),
+    bootstrap = bootstrap or BootstrapSettings()
+    if teacher.keys() != student.keys():
+        raise InputError(
+            f"modules measured of one model only: {sorted(teacher.keys() ^ student.keys())}"
         )
-        for module, values in sorted(differences.items())
-    ]
+    gaps: list[ModuleGap] = []
+    for module in sorted(teacher):
+        t, s = teacher[module], student[module]
+        if (t.scorer, t.probes) != (s.scorer, s.probes):
+            raise InputError(
+                f"module {module!r}: teacher ({t.scorer}, {len(t.probes)} probes) and student "
+                f"({s.scorer}, {len(s.probes)} probes) were not measured by one scorer on the same "
+                "probes"
+            )
+        relative = relative_gap(t.mean, s.mean, min_teacher_performance)
+        interval = None
+        if relative is not None and len(t.probes) > 1:
+            means = _resampled_means([t.values, s.values], module, bootstrap)
+            taught = means[0] > 0
+            interval = _interval(
+                (means[0] - means[1])[taught] / means[0][taught],
+                bootstrap,
+                float(1 - taught.mean()),
+            )
+        measured = None if logprob is None else logprob.get(module)
+        gaps.append(
+            ModuleGap(
+                module=module,
+                scorer=t.scorer,
+                num_probes=len(t.probes),
+                teacher=t.mean,
+                student=s.mean,
+                relative=relative,
+                interval=interval,
+                logprob=None if measured is None else measured.nats,
+                logprob_interval=None if measured is None else measured.interval,
+                unit=None if measured is None else measured.unit,
+            )
+        )
+    return tuple(gaps)
+
+
+def deficient_modules(
+    gaps: Sequence[ModuleGap], tau_gap: float = 0.3, confident_gap: bool = False
+) -> tuple[str, ...]:
+    """Eq. 6: `K_def = { k : Δ(k) > τ_gap }`.
+
+    Args:
+        gaps: Of all modules. One that the teacher can't teach is not deficient.
+        tau_gap: τ_gap.
+        confident_gap: The lower end of the gap's interval has to pass τ_gap too [ours]; a module
+            without an interval (a single probe) doesn't.
+
+    Returns:
+        Module ids, sorted.
+    """
+    return tuple(
+        sorted(
+            gap.module
+            for gap in gaps
+            if gap.relative is not None
+            and gap.relative > tau_gap
+            and (not confident_gap or (gap.interval is not None and gap.interval.low > tau_gap))
+        )
+    )
+
+
+def _resampled_means(
+    values: Sequence[Sequence[float]], module: str, bootstrap: BootstrapSettings
+) -> np.ndarray:
+    """Means of each series over the same draws of probes: [series, resamples]."""
+    table = np.asarray(values, np.float64)
+    count = table.shape[1]
+    draws = stream(bootstrap.seed, "gap bootstrap", module).integers(
+        0, count, (bootstrap.resamples, count)
+    )
+    return table[:, draws].mean(axis=2)
+
+
+def _interval(
+    figures: np.ndarray, bootstrap: BootstrapSettings, undefined: float = 0.0
+) -> Interval | None:
+    if not figures.size:
+        return None
+    tail = (1 - bootstrap.level) / 2
+    low, high = np.quantile(figures, [tail, 1 - tail])
+    return Interval(float(low), float(high), undefined)

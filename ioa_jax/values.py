@@ -1,0 +1,43 @@
+"""Frozen values to and from JSON: what each step of the method leaves for the next one to read."""
+
+from __future__ import annotations
+
+from typing import ClassVar, TypeVar
+
+from pydantic import ConfigDict, TypeAdapter, ValidationError
+
+from ioa_jax.errors import InputError
+
+Kind = TypeVar("Kind", bound="Value")
+
+
+class Value:
+    """Base of the frozen dataclasses that are written to the run's folder.
+
+    Fields are numbers, strings, tuples, mappings and other values, so that the JSON of one is read
+    back as an equal value. JSON has no infinity and no NaN: neither has a value.
+    """
+
+    __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(extra="forbid", allow_inf_nan=False)
+
+    def to_json(self) -> str:
+        """Indented JSON text."""
+        return TypeAdapter(type(self)).dump_json(self, indent=2).decode()
+
+    @classmethod
+    def from_json(cls: type[Kind], text: str, source: str) -> Kind:
+        """Read what `to_json` wrote.
+
+        Args:
+            text: JSON.
+            source: The file's name, for errors.
+
+        Raises:
+            InputError: Names the source and the first bad field.
+        """
+        try:
+            return TypeAdapter(cls).validate_json(text)
+        except ValidationError as error:
+            first = error.errors()[0]
+            field = ".".join(str(part) for part in first["loc"]) or cls.__name__
+            raise InputError(f"{source}: field {field!r}: {first['msg']}") from None
