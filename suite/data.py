@@ -1,8 +1,8 @@
 """Where the benchmarks' items come from: a local folder, the hub, a web file or a package.
 
 A local folder (`--data-dir`, or the environment variable IOA_DATA_DIR) has one folder a benchmark
-with its splits as .jsonl or .jsonl.gz, or a copy of the hub's repository, under the same name or the
-repository's. What is neither in the folder nor in a package is downloaded, at a pinned revision.
+with its splits as .jsonl or .jsonl.gz, or a copy of the hub's repository, under the same name or
+the repository's. What is neither there nor in a package is downloaded, at a pinned revision.
 Whatever was read is told in a `Provenance`, which belongs in the results.
 """
 
@@ -14,6 +14,7 @@ import hashlib
 import importlib.metadata
 import json
 import os
+import urllib.request
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ from ioa_jax.errors import InputError, MissingDependencyError
 
 DATA_DIR = "IOA_DATA_DIR"
 SUFFIXES = (".jsonl", ".jsonl.gz")
+FETCH_SECONDS = 60.0
 
 Row = dict[str, Any]
 
@@ -148,7 +150,7 @@ class Provenance:
         items: How many rows.
         total: How many the whole split has.
         subset: What was read of the whole, in words, such as `test_even, 660 of 1319 items`.
-        checked: Whether the content is pinned: by a file's sha256, the hub's revision or a pin.
+        checked: Whether the content is pinned: by a file's sha256, a commit id or a pin.
     """
 
     name: str
@@ -348,7 +350,7 @@ def _download(source: Source, network: bool) -> _Found:
             rows = _load_dataset(remote, remote.id, revision=remote.revision)
             return _Found(rows, str(remote), {}, remote.split, source.total, checked=True)
         assert isinstance(remote, WebFile)
-        path = _download_file(remote.url)
+        data = _fetch(remote.url)
     except Exception as error:
         copy = ", or is a copy of the hub's repository" if isinstance(remote, Hub) else ""
         raise InputError(
@@ -357,13 +359,12 @@ def _download(source: Source, network: bool) -> _Found:
             f"or give a folder with --data-dir DIR or {DATA_DIR}=DIR, where DIR/{source.folder} "
             f"has {_file_names(source)}{copy}"
         ) from error
-    data = _read_bytes(path)
     name = remote.url.rpartition("/")[2]
     digest = hashlib.sha256(data).hexdigest()
     if remote.sha256 is not None and digest != remote.sha256:
         raise InputError(f"{remote.url}: sha256 is {digest}, not {remote.sha256}")
     return _Found(
-        _parse_lines(data, path),
+        _parse_lines(data, remote.url),
         str(remote),
         {name: digest},
         name.partition(".")[0],
@@ -387,10 +388,14 @@ def _load_dataset(hub: Hub, path: str, revision: str | None) -> list[tuple[str, 
     return rows
 
 
-def _download_file(url: str) -> Path:
-    import datasets
+def _fetch(url: str) -> bytes:
+    import huggingface_hub
 
-    return Path(str(datasets.DownloadManager().download(url)))
+    # One switch for all downloads, although this one isn't from the hub.
+    if huggingface_hub.is_offline_mode():
+        raise ConnectionError("HF_HUB_OFFLINE is set")
+    with urllib.request.urlopen(url, timeout=FETCH_SECONDS) as response:
+        return response.read()
 
 
 def _read_package(file: PackageFile) -> _Found:
@@ -427,7 +432,7 @@ def _read_bytes(path: Path) -> bytes:
         raise InputError(f"{path}: {error.strerror}") from None
 
 
-def _parse_lines(data: bytes, path: Path) -> list[tuple[str, Any]]:
+def _parse_lines(data: bytes, path: Path | str) -> list[tuple[str, Any]]:
     if data[:2] == b"\x1f\x8b":
         try:
             data = gzip.decompress(data)

@@ -1,7 +1,9 @@
 import dataclasses
 import gzip
 import hashlib
+import http.server
 import json
+import threading
 
 import datasets
 import datasets.config
@@ -229,18 +231,45 @@ def test_a_folder_with_something_else_is_an_error(folder):
         load(folder)
 
 
-def test_a_web_file_is_checked(tmp_path, monkeypatch):
-    path = tmp_path / "cached"
-    path.write_bytes(lines(ROWS))
-    monkeypatch.setattr(data_module, "_download_file", lambda url: path)
-    address = "https://example.org/commit/all.jsonl"
-    good = dataclasses.replace(SOURCE, remote=WebFile(address, sha256(lines(ROWS))))
-    found = DataSource().load(good)
+@pytest.fixture
+def address(tmp_path, monkeypatch):
+    """A web server with all.jsonl."""
+    (tmp_path / "all.jsonl").write_bytes(lines(ROWS))
+    monkeypatch.setattr("huggingface_hub.is_offline_mode", lambda: False)
+
+    class Handler(http.server.SimpleHTTPRequestHandler):
+        def __init__(self, *arguments):
+            super().__init__(*arguments, directory=str(tmp_path))
+
+        def log_message(self, format, *arguments):
+            pass
+
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
+        thread.join()
+
+
+def test_a_web_file_is_checked(address):
+    url = f"{address}/all.jsonl"
+    known = sha256(lines(ROWS))
+    found = DataSource().load(dataclasses.replace(SOURCE, remote=WebFile(url, known)))
+    assert list(found.rows) == ROWS
     assert found.provenance.subset == "all, 4 of 4 items"
-    assert found.provenance.files == {"all.jsonl": sha256(lines(ROWS))}
-    bad = dataclasses.replace(SOURCE, remote=WebFile(address, "0" * 64))
-    with pytest.raises(InputError, match=f"{address}: sha256 is"):
-        DataSource().load(bad)
+    assert found.provenance.files == {"all.jsonl": known}
+    with pytest.raises(InputError, match=f"{url}: sha256 is {known}, not {'0' * 64}"):
+        DataSource().load(dataclasses.replace(SOURCE, remote=WebFile(url, "0" * 64)))
+    with pytest.raises(InputError, match=r"nothing\.jsonl failed: HTTPError.*--data-dir"):
+        DataSource().load(dataclasses.replace(SOURCE, remote=WebFile(f"{address}/nothing.jsonl")))
+
+
+def test_offline_no_web_file_is_fetched(address, monkeypatch):
+    monkeypatch.setattr("huggingface_hub.is_offline_mode", lambda: True)
+    source = dataclasses.replace(SOURCE, remote=WebFile(f"{address}/all.jsonl"))
+    with pytest.raises(InputError, match="HF_HUB_OFFLINE is set"):
+        DataSource().load(source)
 
 
 def test_a_package_that_is_missing_or_changed(monkeypatch):
