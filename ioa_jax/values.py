@@ -10,6 +10,10 @@ from ioa_jax.errors import InputError
 
 Kind = TypeVar("Kind", bound="Value")
 
+# By this much a computed ratio may miss a threshold that it meets on paper: 0.72 / 0.8 is less than
+# 0.9 in floating point.
+ROUNDING = 1e-9
+
 
 class Value:
     """Base of the frozen dataclasses that are written to the run's folder.

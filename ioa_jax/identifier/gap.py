@@ -12,7 +12,7 @@ import numpy as np
 from ioa_jax.errors import InputError
 from ioa_jax.identifier.measure import ModulePerformance, ProbeScore, ScorerName
 from ioa_jax.streams import stream
-from ioa_jax.values import Value
+from ioa_jax.values import ROUNDING, Value
 
 Unit = Literal["token", "byte"]
 
@@ -265,8 +265,11 @@ def deficient_modules(
             gap.module
             for gap in gaps
             if gap.relative is not None
-            and gap.relative > tau_gap
-            and (not confident_gap or (gap.interval is not None and gap.interval.low > tau_gap))
+            and gap.relative > tau_gap + ROUNDING
+            and (
+                not confident_gap
+                or (gap.interval is not None and gap.interval.low > tau_gap + ROUNDING)
+            )
         )
     )
 

@@ -169,6 +169,12 @@ def test_deficient_is_equation_6():
     assert deficient_modules(gaps, tau_gap=0.29) == ("a", "b", "c")
 
 
+def test_a_gap_that_is_the_threshold_on_paper_is_not_deficient():
+    relative = relative_gap(1.0, 0.7)
+    assert relative > 0.3
+    assert deficient_modules([gap_of("a", relative)]) == ()
+
+
 def test_confident_gap_needs_the_lower_end_of_the_interval():
     gaps = [gap_of("a", 0.9, 0.31), gap_of("b", 0.9, 0.3), gap_of("c", 0.9)]
     assert deficient_modules(gaps) == ("a", "b", "c")
