@@ -1,0 +1,165 @@
+"""Runs untrusted programs, and benchmarks' tests against them."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Sequence
+from types import TracebackType
+from typing import Self
+
+from ioa_jax.sandbox.attempt import Attempt
+from ioa_jax.sandbox.backends import BackendError, ForkServer, Role, ServerGoneError, choose
+from ioa_jax.sandbox.base import Backend, CheckResult, Limits, SandboxInfo
+
+
+def probe() -> SandboxInfo:
+    """The strongest isolation that works here.
+
+    Raises:
+        SandboxError: None does; the message says why and what to do.
+    """
+    return choose(None, allow_weak=False)
+
+
+class Sandbox:
+    """A jail with a fork server in it, for programs, and a process beside it, for tests.
+
+    Each program runs in a process of its own, forked from the server, under `limits` and, with the
+    strong backends, Landlock and a filter of system calls: it reads the standard library, writes to
+    a directory of its own that is removed afterwards, and has no network, no processes and no
+    environment. The jail of bubblewrap adds namespaces; where there is no bubblewrap the server
+    makes its own if it may.
+
+    **Verdicts.** `check` tests from outside: a program can compute wrong answers, or none, but
+    can't declare itself right. What crosses is plain data (`workers.wire`), by value: what a
+    function does to its arguments in place is not seen by the tests, which no reference solution of
+    HumanEval or MBPP needs. A value that isn't plain stays in the program's process; tests can pass
+    it back, call it, iterate it and use its attributes, but not compare it. Exceptions arrive as
+    the nearest builtin class, with their message.
+
+    **What is left.** The kernel is shared, as are processor caches, and existence and size of files
+    can be asked for. Programs of one sandbox share its limit of threads and its 64 MiB of files.
+
+    Safe to use from several threads at once; as many programs then run at a time. Servers that die
+    are started again. Random numbers and hashes of texts are the same in each program.
+
+    Args:
+        limits: Of programs for which nothing else is said; default `Limits()`.
+        backend: None for the strongest that works here.
+        allow_weak: Take `rlimits`, under which programs can read files, use the network and be a
+            nuisance to other processes of their user, if asked for or if nothing else works.
+
+    Raises:
+        SandboxError: The backend doesn't work here, none does, or it is weak.
+    """
+
+    def __init__(
+        self,
+        limits: Limits | None = None,
+        backend: Backend | None = None,
+        allow_weak: bool = False,
+    ) -> None:
+        self.limits = limits or Limits()
+        self.info = choose(backend, allow_weak)
+        self._lock = threading.Lock()
+        self._servers: dict[Role, ForkServer] = {}
+        self._closed = False
+
+    def check(
+        self,
+        source: str,
+        test: str,
+        entry_points: Sequence[str],
+        limits: Limits | None = None,
+        *,
+        context: str = "",
+    ) -> CheckResult:
+        """Whether a program passes tests.
+
+        Args:
+            source: The untrusted program. It is a module named `program`, not `__main__`.
+            test: Trusted Python that raises if the program is wrong, run outside the jail.
+            entry_points: Names that stand for the program's in `test`. Other names that neither
+                test nor context nor Python defines stand for the program's too, but for those of
+                modules of the standard library, which are imported.
+            limits: Default: the sandbox's.
+            context: Trusted Python that runs before `test`, such as helpers that it uses.
+
+        Raises:
+            InputError: The tests aren't Python, or do what can't be done from outside, such as
+                passing a function to the program.
+        """
+        job = {"context": context, "test": test, "entry_points": list(entry_points)}
+
+        def start(attempt: Attempt) -> None:
+            attempt.start_checker(self._server("checker"), job)
+            attempt.start_program(self._server("program"), source)
+
+        return self._certainly(limits or self.limits, start)
+
+    def run(self, source: str, limits: Limits | None = None, *, stdin: str = "") -> CheckResult:
+        """Whether a program runs to its end, by its own account.
+
+        A program that wants to can pretend to, since whatever tests it has are in its own process.
+
+        Args:
+            source: The untrusted program. It is a module named `program`, not `__main__`.
+            limits: Default: the sandbox's.
+            stdin: Its standard input.
+        """
+
+        def start(attempt: Attempt) -> None:
+            attempt.start_program(self._server("program"), source, stdin, alone=True)
+
+        return self._certainly(limits or self.limits, start)
+
+    def close(self) -> None:
+        """End all processes. Running checks end with `infra_error`."""
+        with self._lock:
+            self._closed = True
+            for server in self._servers.values():
+                server.close()
+            self._servers.clear()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def _server(self, role: Role) -> ForkServer:
+        with self._lock:
+            if self._closed:
+                raise ServerGoneError("the sandbox is closed")
+            server = self._servers.get(role)
+            if server is None or not server.alive:
+                if server is not None:
+                    server.close()
+                    del self._servers[role]
+                try:
+                    server = ForkServer(role, self.info.backend, self.info.interpreter)
+                except BackendError as error:
+                    raise ServerGoneError(str(error)) from None
+                self._servers[role] = server
+            return server
+
+    def _certainly(self, limits: Limits, attempt: Callable[[Attempt], None]) -> CheckResult:
+        """Start with `attempt`, watch and judge; once more if the sandbox failed."""
+        result: CheckResult | None = None
+        for _ in range(2):
+            with Attempt(limits) as current:
+                try:
+                    attempt(current)
+                    current.watch()
+                    result = current.result()
+                except ServerGoneError as error:
+                    result = CheckResult("infra_error", str(error), "", "", 0.0, 0.0)
+            if result.status != "infra_error":
+                break
+        assert result is not None
+        return result

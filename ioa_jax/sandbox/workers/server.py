@@ -1,0 +1,261 @@
+"""A fork server: a process for each request, watched to its end.
+
+Started as `python -m workers.server CONFIG`; CONFIG is a JSON object with the members `control`
+(descriptor of a SEQPACKET socket), `role` (`program` or `checker`) and some of `Isolation`'s.
+
+A request is one packet, a JSON object with `limits` (see `set_limits`) and what the role needs,
+with descriptors: first a SEQPACKET socket for reports, then what the process gets as descriptors
+0, 1 and so on. Reports are JSON packets: `{"began": true}` by the process once it is confined,
+`{"refused": why}` instead if it can't be, and `{"code", "cpu", "files"}` by the server at its end:
+exit code, negative for a signal; processor time in seconds; whether its files were too many. When
+nobody can write to that socket any more, its process is killed.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import fcntl
+import gc
+import importlib
+import json
+import os
+import platform
+import select
+import shutil
+import signal
+import socket
+import sys
+import traceback
+from collections.abc import Callable
+from typing import Any
+
+from .isolation import FILES_BYTES, FILES_COUNT, Isolation
+
+# What programs import most. Once here, they don't load it each time.
+PRELOADED = (
+    "abc", "bisect", "collections", "copy", "dataclasses", "datetime", "enum", "functools",
+    "hashlib", "heapq", "itertools", "json", "math", "operator", "random", "re", "statistics",
+    "string", "sys", "traceback", "typing",
+)  # fmt: skip
+
+MAX_REQUEST_BYTES = 65536
+MAX_DESCRIPTORS = 8
+_ABOVE = 100  # higher than any descriptor that a process starts with
+_WATCH_FILES_SECONDS = 0.1
+
+
+@dataclasses.dataclass
+class _Job:
+    pid: int
+    pidfd: int
+    report: socket.socket
+    directory: str
+
+
+class Server:
+    """Serves until the other end of the control socket is closed."""
+
+    def __init__(
+        self,
+        control: socket.socket,
+        isolation: Isolation,
+        run: Callable[[dict[str, Any]], None],
+    ) -> None:
+        self._control = control
+        self._isolation = isolation
+        self._run = run
+        self._count = 0
+        self._poll = select.poll()
+        self._by_pidfd: dict[int, _Job] = {}
+        self._by_report: dict[int, _Job] = {}
+
+    def serve(self) -> None:
+        """Returns when nobody is there to serve; the processes are dead then."""
+        self._poll.register(self._control, select.POLLIN)
+        while True:
+            # A file system without a limit of its own is looked at now and then.
+            watch = bool(self._by_pidfd) and not self._isolation.files_bounded
+            events = self._poll.poll(_WATCH_FILES_SECONDS * 1000 if watch else None)
+            for descriptor, _ in events:
+                if descriptor in self._by_pidfd:
+                    self._finish(self._by_pidfd[descriptor])
+                elif descriptor in self._by_report:
+                    job = self._by_report[descriptor]
+                    self._poll.unregister(descriptor)
+                    _kill(job.pid)
+                elif descriptor == self._control.fileno() and not self._accept():
+                    for job in list(self._by_pidfd.values()):
+                        _kill(job.pid)
+                        self._finish(job)
+                    return
+            if watch:
+                for job in self._by_pidfd.values():
+                    if _has_too_many_files(job.directory):
+                        _kill(job.pid)
+
+    def _accept(self) -> bool:
+        data, descriptors, _, _ = socket.recv_fds(self._control, MAX_REQUEST_BYTES, MAX_DESCRIPTORS)
+        if not data:
+            return False
+        request = json.loads(data)
+        report = socket.socket(fileno=descriptors[0])
+        self._count += 1
+        directory = os.path.join(self._isolation.work, str(self._count))
+        os.mkdir(directory, 0o700)
+        # The limit of processes is one of all programs that run at the same time.
+        limits: dict[str, int] = request["limits"]
+        if "NPROC" in limits:
+            limits["NPROC"] *= len(self._by_pidfd) + 1
+            limits["NPROC"] += self._isolation.processes_besides()
+        parent = os.getpid()
+        pid = os.fork()
+        if pid == 0:
+            self._become(request, report, descriptors[1:], directory, parent)
+        for descriptor in descriptors[1:]:
+            os.close(descriptor)
+        job = _Job(pid, os.pidfd_open(pid), report, directory)
+        self._by_pidfd[job.pidfd] = job
+        self._by_report[report.fileno()] = job
+        self._poll.register(job.pidfd, select.POLLIN)
+        self._poll.register(report, select.POLLIN)
+        return True
+
+    def _become(
+        self,
+        request: dict[str, Any],
+        report: socket.socket,
+        descriptors: list[int],
+        directory: str,
+        parent: int,
+    ) -> None:
+        """In the forked process: never returns."""
+        try:
+            above = [
+                fcntl.fcntl(fd, fcntl.F_DUPFD, _ABOVE) for fd in (report.fileno(), *descriptors)
+            ]
+            for target, descriptor in enumerate(above[1:]):
+                os.dup2(descriptor, target)
+            os.closerange(len(descriptors), above[0])
+            os.closerange(above[0] + 1, above[-1] + 1)
+            report = socket.socket(fileno=above[0])
+            try:
+                self._isolation.confine_program(directory, request["limits"], parent)
+            except (OSError, ValueError) as error:
+                report.send(json.dumps({"refused": str(error)}).encode())
+                os._exit(1)
+            # The filter knows no `send`.
+            os.write(report.fileno(), b'{"began": true}')
+            os.close(report.detach())
+            self._run(request)
+        except BaseException:
+            traceback.print_exc()
+        finally:
+            os._exit(1)
+
+    def _finish(self, job: _Job) -> None:
+        _, status, usage = os.wait4(job.pid, 0)
+        # What the program may have started, where it could.
+        _kill(job.pid, alone=False)
+        end = {
+            "code": os.waitstatus_to_exitcode(status),
+            "cpu": usage.ru_utime + usage.ru_stime,
+            "files": not self._isolation.files_bounded and _has_too_many_files(job.directory),
+        }
+        _remove(job.directory)
+        # Whoever asked may have given up.
+        with contextlib.suppress(OSError):
+            job.report.send(json.dumps(end).encode())
+        del self._by_pidfd[job.pidfd], self._by_report[job.report.fileno()]
+        self._poll.unregister(job.pidfd)
+        # It isn't registered any more where the process was to be killed.
+        with contextlib.suppress(KeyError):
+            self._poll.unregister(job.report)
+        os.close(job.pidfd)
+        job.report.close()
+
+
+def _kill(pid: int, *, alone: bool = True) -> None:
+    """Kill a process's group and, unless it has been reaped, the process.
+
+    It may not lead a group yet.
+    """
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(pid, signal.SIGKILL)
+    if alone:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+
+
+def _has_too_many_files(directory: str) -> bool:
+    count = size = 0
+    for folder, folders, files in os.walk(directory):
+        count += len(folders) + len(files)
+        for name in files:
+            # The program may remove it meanwhile.
+            with contextlib.suppress(OSError):
+                size += os.lstat(os.path.join(folder, name)).st_size
+        if count > FILES_COUNT or size > FILES_BYTES:
+            return True
+    return False
+
+
+def _remove(directory: str) -> None:
+    """Remove a program's directory, even what it made unreadable."""
+
+    def make_writable_and_retry(function: Any, path: str, _: Any) -> None:
+        os.chmod(os.path.dirname(path), 0o700)
+        if not os.path.islink(path):
+            os.chmod(path, 0o700)
+        if function in (os.rmdir, os.unlink):
+            function(path)
+        else:
+            shutil.rmtree(path, onerror=make_writable_and_retry)
+
+    try:
+        os.rmdir(directory)
+    except OSError:
+        shutil.rmtree(directory, onerror=make_writable_and_retry)
+
+
+def _readable() -> list[str]:
+    """The standard library, and what it and the dynamic linker load."""
+    prefix = sys.base_prefix
+    libraries = [os.path.join(prefix, "lib"), os.path.join(prefix, "lib64")]
+    system = ["/lib", "/lib64", "/usr/lib", "/usr/lib64", "/etc/ld.so.cache", "/usr/share/zoneinfo"]
+    devices = ["/dev/null", "/dev/zero", "/dev/urandom"]
+    return [*sys.path, *libraries, *system, *devices]
+
+
+def main() -> None:
+    """Confine this process, say so, and serve."""
+    config: dict[str, Any] = json.loads(sys.argv[1])
+    control = socket.socket(fileno=config.pop("control"))
+    role: str = config.pop("role")
+    # The folder of this code isn't for programs.
+    sys.path[:] = [path for path in sys.path if path != os.environ.get("PYTHONPATH")]
+    os.environ.pop("PYTHONPATH", None)
+    isolation = Isolation(readable=_readable(), **config)
+    try:
+        isolation.confine_server()
+    except OSError as error:
+        control.send(json.dumps({"refused": str(error)}).encode())
+        return
+    for name in PRELOADED:
+        importlib.import_module(name)
+    from . import checker, program
+
+    hello = {
+        "isolation": isolation.in_force,
+        "landlock_abi": isolation.landlock_abi,
+        "python": platform.python_version(),
+    }
+    control.send(json.dumps(hello).encode())
+    # Forked processes share what is never touched.
+    gc.collect()
+    gc.freeze()
+    Server(control, isolation, checker.main if role == "checker" else program.main).serve()
+
+
+if __name__ == "__main__":
+    main()

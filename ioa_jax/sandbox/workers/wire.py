@@ -1,0 +1,206 @@
+"""Messages between a program and the process that tests it: plain data as tagged JSON.
+
+None, booleans, floats, strings, integers under 2**63 and lists are themselves; anything else is an
+object of one member, whose name is the type:
+
+    {"int": "0x8000000000000000"}  {"complex": [re, im]}  {"bytes": "00ff"}
+    {"tuple": [...]}  {"set": [...]}  {"frozenset": [...]}  {"dict": [[key, value], ...]}
+    {"object": 3}    something else, which stays in the program's process under this number
+
+Nothing is pickled or evaluated, so what arrives has no methods of the sender's.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable
+from typing import Any, cast
+
+MAX_DEPTH = 64
+MAX_MESSAGE_BYTES = 1 << 20
+_LENGTH_BYTES = 4
+_SMALL = 1 << 63
+
+
+class NotPlainError(Exception):
+    """A value that can't cross; the message says which and why."""
+
+
+class ProtocolError(Exception):
+    """What arrived isn't a message."""
+
+
+class TooLongError(Exception):
+    """A message is over `MAX_MESSAGE_BYTES`."""
+
+
+def encode(value: object, number: Callable[[object], int], depth: int = 0) -> Any:
+    """What stands for `value` in JSON.
+
+    A value of a subclass of a plain type (a Counter, a named tuple) becomes one of that type.
+
+    Args:
+        value: Anything.
+        number: Gives an object that isn't plain its number.
+        depth: How many containers it is in.
+
+    Raises:
+        NotPlainError: Containers are nested deeper than `MAX_DEPTH`, or `number` refuses.
+    """
+    if depth > MAX_DEPTH:
+        raise NotPlainError(f"containers nested deeper than {MAX_DEPTH}")
+
+    def items(values: Any) -> list[Any]:
+        return [encode(item, number, depth + 1) for item in values]
+
+    # The base class's own methods, so that the result is exactly of that type.
+    match value:
+        case None | bool():
+            return value
+        case int():
+            exact = int.__int__(value)
+            return exact if -_SMALL < exact < _SMALL else {"int": hex(exact)}
+        case float():
+            return float.__float__(value)
+        case str():
+            return str.__str__(value)
+        case list():
+            return items(list.__iter__(value))
+        case tuple():
+            return {"tuple": items(tuple.__iter__(value))}
+        case dict():
+            return {"dict": [items(pair) for pair in dict.items(value)]}
+        case set():
+            return {"set": items(set.__iter__(value))}
+        case frozenset():
+            return {"frozenset": items(frozenset.__iter__(value))}
+        case bytes():
+            return {"bytes": bytes.hex(value)}
+        case complex():
+            return {"complex": [value.real, value.imag]}
+        case _:
+            return {"object": number(value)}
+
+
+def decode(data: Any, resolve: Callable[[int], object]) -> object:
+    """The value that `encode` described.
+
+    Args:
+        data: Parsed JSON.
+        resolve: Gives the object of a number.
+
+    Raises:
+        ProtocolError: `encode` wouldn't have made this.
+    """
+    try:
+        return _decode(data, resolve)
+    except (TypeError, ValueError, RecursionError, AttributeError) as error:
+        raise ProtocolError(f"not a value: {error}") from None
+
+
+def _decode(data: Any, resolve: Callable[[int], object]) -> object:
+    if data is None or isinstance(data, bool | int | float | str):
+        return data
+    if isinstance(data, list):
+        return [_decode(item, resolve) for item in cast("list[Any]", data)]
+    ((tag, content),) = data.items()
+
+    def items() -> list[Any]:
+        if not isinstance(content, list):
+            raise ValueError(f"{tag} of {type(content).__name__}")
+        return [_decode(item, resolve) for item in cast("list[Any]", content)]
+
+    match tag:
+        case "int":
+            return int(content, 16)
+        case "tuple":
+            return tuple(items())
+        case "dict":
+            return {key: value for key, value in items()}
+        case "set":
+            return set(items())
+        case "frozenset":
+            return frozenset(items())
+        case "bytes":
+            return bytes.fromhex(content)
+        case "complex":
+            real, imaginary = items()
+            return complex(float(real), float(imaginary))
+        case "object":
+            if type(content) is not int:
+                raise ValueError(f"object of {type(content).__name__}")
+            return resolve(content)
+        case _:
+            raise ValueError(f"unknown tag {tag!r}")
+
+
+def pack(message: dict[str, Any]) -> bytes:
+    """A message with its length in front, as `send` writes it.
+
+    Raises:
+        TooLongError: It is too long.
+    """
+    data = json.dumps(message, separators=(",", ":")).encode()
+    if len(data) > MAX_MESSAGE_BYTES:
+        raise TooLongError(f"a message of {len(data)} bytes")
+    return len(data).to_bytes(_LENGTH_BYTES, "big") + data
+
+
+def unpack(data: bytes) -> dict[str, Any]:
+    """The message in `data`, which holds it alone.
+
+    Raises:
+        ProtocolError: It doesn't.
+    """
+    body = data[_LENGTH_BYTES:]
+    if len(data) < _LENGTH_BYTES or len(body) != int.from_bytes(data[:_LENGTH_BYTES], "big"):
+        raise ProtocolError(f"{len(data)} bytes that aren't one message")
+    try:
+        message = json.loads(body)
+    except (ValueError, RecursionError) as error:
+        raise ProtocolError(f"not JSON: {error}") from None
+    if not isinstance(message, dict):
+        raise ProtocolError(f"a message of type {type(message).__name__}")
+    return cast("dict[str, Any]", message)
+
+
+def send(descriptor: int, message: dict[str, Any]) -> None:
+    """Write one message. Not with `socket.send`, which a program's system call filter forbids.
+
+    Raises:
+        TooLongError: It is too long; nothing was written.
+        OSError: The other side is gone.
+    """
+    data = memoryview(pack(message))
+    while data:
+        data = data[os.write(descriptor, data) :]
+
+
+def receive(descriptor: int) -> dict[str, Any] | None:
+    """Read one message; None if the other side ended before it began one.
+
+    Raises:
+        ProtocolError: What came isn't a message, or an unfinished one.
+        TooLongError: It claims to be too long.
+    """
+    head = _read(descriptor, _LENGTH_BYTES)
+    if not head:
+        return None
+    length = int.from_bytes(head, "big")
+    if length > MAX_MESSAGE_BYTES:
+        raise TooLongError(f"a message of {length} bytes")
+    return unpack(head + _read(descriptor, length))
+
+
+def _read(descriptor: int, count: int) -> bytes:
+    data = bytearray()
+    while len(data) < count:
+        try:
+            chunk = os.read(descriptor, count - len(data))
+        except ConnectionResetError:
+            break
+        if not chunk:
+            break
+        data += chunk
+    return bytes(data)
