@@ -1,0 +1,155 @@
+"""A teacher that this project's own engine runs."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from ioa_jax.engine import generation
+from ioa_jax.engine.batching import TokenPair
+from ioa_jax.engine.generation import Generator
+from ioa_jax.engine.sampling import SamplingParams
+from ioa_jax.engine.scoring import Scorer
+from ioa_jax.errors import InputError
+from ioa_jax.models.load import LanguageModel, load_model
+from ioa_jax.models.precision import PrecisionName
+from ioa_jax.models.text import encode_prompt_completion, render_chat
+from ioa_jax.teachers.base import (
+    Capabilities,
+    ChatRequest,
+    Completion,
+    OnCompletion,
+    OnScores,
+    Sampling,
+    Teacher,
+    TokenScores,
+)
+
+
+class LocalSettings(BaseModel):
+    """Settings of `jax:`, `gguf:` and `smollm2`."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+    precision: PrecisionName = Field("bfloat16", description="Weights and operands of products.")
+    batch_size: int = Field(32, ge=1, description="Answers that are generated together.")
+
+
+class LocalTeacher(Teacher):
+    """Generates and scores with the JAX engine.
+
+    Attributes:
+        model: The model.
+    """
+
+    def __init__(self, model: LanguageModel, batch_size: int = 32) -> None:
+        """Prepare.
+
+        Args:
+            model: Its tokenizer has a chat template if chats are to be answered.
+            batch_size: Rows that decode together.
+        """
+        self.model = model
+        self._generator = Generator(model, batch_size)
+        self._scorer = Scorer(model)
+
+    @classmethod
+    def open(cls, spec: str, settings: LocalSettings) -> LocalTeacher:
+        """Load a model; errors as of `ioa_jax.models.load.load_model`."""
+        model = load_model(spec, settings.precision, dtype=settings.precision)
+        return cls(model, settings.batch_size)
+
+    @property
+    def fingerprint(self) -> str:
+        """Of weights and tokenizer, with the arithmetic, which changes answers too."""
+        return f"jax:{self.model.fingerprint}:{self.model.decoder.precision.operand}"
+
+    @property
+    def capabilities(self) -> Capabilities:
+        """Everything."""
+        return Capabilities(score=True)
+
+    def generate(
+        self,
+        requests: Sequence[ChatRequest],
+        sampling: Sampling,
+        on_completion: OnCompletion | None = None,
+    ) -> list[Completion]:
+        """As `Teacher.generate`, all requests in one run of full batches.
+
+        A request's sample depends on the whole list: the same list gives the same samples.
+        """
+        prompts = [self._prompt(index, request) for index, request in enumerate(requests)]
+        params = SamplingParams(
+            sampling.max_tokens,
+            sampling.temperature,
+            sampling.top_k,
+            sampling.top_p,
+            sampling.stop,
+            _list_seed(requests),
+        )
+
+        def finish(index: int, completion: generation.Completion) -> None:
+            if on_completion is not None:
+                on_completion(index, _completion(completion, sampling.logprobs))
+
+        completions = self._generator.generate(prompts, params, on_completion=finish)
+        return [_completion(completion, sampling.logprobs) for completion in completions]
+
+    def score(
+        self, pairs: Sequence[tuple[str, str]], on_scores: OnScores | None = None
+    ) -> list[TokenScores]:
+        """As `Teacher.score`, in packed batches."""
+        encoded: list[TokenPair] = []
+        for index, (prompt, completion) in enumerate(pairs):
+            try:
+                split = encode_prompt_completion(self.model.tokenizer, prompt, completion)
+            except InputError as error:
+                raise InputError(f"pair {index}: {error}") from None
+            encoded.append(TokenPair(tuple(split[0]), tuple(split[1])))
+        scores = [
+            TokenScores(
+                score.token_logprobs, score.is_greedy, len(pair.prompt) + len(pair.completion)
+            )
+            for score, pair in zip(self._scorer.score_tokens(encoded), encoded, strict=True)
+        ]
+        if on_scores is not None:
+            for index, score in enumerate(scores):
+                on_scores(index, score)
+        return scores
+
+    def count_prompt_tokens(self, request: ChatRequest) -> int:
+        """Exact."""
+        return len(self._prompt(0, request))
+
+    def close(self) -> None:
+        """Nothing to do: the arrays go with the model."""
+
+    def _prompt(self, index: int, request: ChatRequest) -> tuple[int, ...]:
+        try:
+            text = render_chat(self.model.tokenizer, request.messages)
+        except InputError as error:
+            raise InputError(f"request {index} for {request.purpose!r}: {error}") from None
+        return tuple(self.model.tokenizer(text, add_special_tokens=False)["input_ids"])
+
+
+def _list_seed(requests: Sequence[ChatRequest]) -> int:
+    """Seed of a run of the generator, which numbers the requests from 0 in each.
+
+    With the seeds alone, two lists of the same seeds would draw the same noise.
+    """
+    content = [[request.seed, [dict(m) for m in request.messages]] for request in requests]
+    digest = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).digest()
+    return int.from_bytes(digest[:4], "little") >> 1
+
+
+def _completion(completion: generation.Completion, logprobs: bool) -> Completion:
+    return Completion(
+        completion.text,
+        completion.prompt_tokens,
+        len(completion.tokens),
+        completion.finish_reason,
+        completion.logprobs if logprobs else None,
+    )

@@ -1,0 +1,241 @@
+"""Answers that fit a schema: asked for, found in the text, repaired a little, else asked for again.
+
+The schema goes into the prompt, since not every teacher can be held to one while it generates.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, Generic, TypeVar
+
+import json_repair
+from pydantic import BaseModel, ValidationError
+
+from ioa_jax.errors import InputError
+from ioa_jax.streams import stream
+from ioa_jax.teachers.base import ChatRequest, Completion, Sampling, Teacher
+
+Model = TypeVar("Model", bound=BaseModel)
+
+# A longer text is not repaired, and of a text with more brackets the later ones are not tried: both
+# are far beyond what a teacher writes that means to answer.
+MAX_REPAIRED_CHARACTERS = 100_000
+MAX_STARTS = 200
+
+
+@dataclasses.dataclass(frozen=True)
+class Accepted(Generic[Model]):
+    """An answer that fits.
+
+    Attributes:
+        value: As the schema parses it.
+        completion: The whole answer.
+        attempts: Calls that it took.
+        repaired: The text was no JSON and was repaired.
+    """
+
+    value: Model
+    completion: Completion
+    attempts: int
+    repaired: bool
+
+
+@dataclasses.dataclass(frozen=True)
+class Reject:
+    """An answer that doesn't fit.
+
+    Attributes:
+        request: Index of the request.
+        attempt: From 1.
+        completion: The whole answer, with its raw text.
+        kind: `length` (cut off), `filtered`, `no_json`, `schema` or `check`.
+        reason: In words.
+    """
+
+    request: int
+    attempt: int
+    completion: Completion
+    kind: str
+    reason: str
+
+
+@dataclasses.dataclass(frozen=True)
+class StructuredResult(Generic[Model]):
+    """What became of a list of requests.
+
+    Attributes:
+        accepted: One a request, in input order; None where every attempt was rejected.
+        rejects: Every rejected answer, also of requests that a later attempt answered.
+    """
+
+    accepted: tuple[Accepted[Model] | None, ...]
+    rejects: tuple[Reject, ...]
+
+
+class _Unfit(Exception):
+    """An answer is rejected for this reason."""
+
+    def __init__(self, kind: str, reason: str) -> None:
+        super().__init__(reason)
+        self.kind = kind
+
+
+def generate_structured(
+    teacher: Teacher,
+    requests: Sequence[ChatRequest],
+    sampling: Sampling,
+    schema: type[Model],
+    max_retries: int = 2,
+    repair: bool = True,
+    check: Callable[[int, Model], str | None] | None = None,
+) -> StructuredResult[Model]:
+    """Ask for JSON that fits a schema.
+
+    The schema is appended to each request's last message. A rejected answer is asked for again with
+    another seed and the reason in the prompt. All requests of one attempt go to the teacher
+    together.
+
+    Args:
+        teacher: Behind a ledger, if its calls should be kept.
+        requests: What to ask.
+        sampling: Of every attempt.
+        schema: A pydantic model; a `RootModel` for an array.
+        max_retries: Further attempts of a rejected request.
+        repair: Try to repair text that is no JSON: quotes, commas, comments, a bracket too few. An
+            answer that was cut at the token limit is never repaired: it would lack its end.
+        check: Called with (request index, value); what is wrong with a value that fits the schema,
+            or None.
+
+    Raises:
+        InputError: `max_retries` is negative.
+        TeacherError, BudgetExceeded: As of `teacher.generate`.
+    """
+    if max_retries < 0:
+        raise InputError(f"max_retries={max_retries}: at least 0")
+    instruction = schema_instruction(schema)
+    accepted: list[Accepted[Model] | None] = [None] * len(requests)
+    rejects: list[Reject] = []
+    reasons: dict[int, str] = dict.fromkeys(range(len(requests)), "")
+    for attempt in range(1, max_retries + 2):
+        if not reasons:
+            break
+        asked = list(reasons)
+        completions = teacher.generate(
+            [_attempt(requests[i], attempt, instruction, reasons[i]) for i in asked], sampling
+        )
+        reasons = {}
+        for index, completion in zip(asked, completions, strict=True):
+            try:
+                value, repaired = _parse_completion(completion, schema, repair)
+                complaint = check(index, value) if check is not None else None
+                if complaint is not None:
+                    raise _Unfit("check", complaint)
+            except _Unfit as unfit:
+                reasons[index] = str(unfit)
+                rejects.append(Reject(index, attempt, completion, unfit.kind, str(unfit)))
+            else:
+                accepted[index] = Accepted(value, completion, attempt, repaired)
+    return StructuredResult(tuple(accepted), tuple(rejects))
+
+
+def schema_instruction(schema: type[BaseModel]) -> str:
+    """What tells a teacher to answer in JSON that fits."""
+    text = json.dumps(schema.model_json_schema(), ensure_ascii=False, separators=(",", ":"))
+    return f"Answer with JSON alone, without any other text. It has to fit this schema:\n{text}"
+
+
+def _attempt(request: ChatRequest, attempt: int, instruction: str, reason: str) -> ChatRequest:
+    """The request with the schema, and from the second attempt on with what was wrong."""
+    parts = [request.messages[-1]["content"], instruction]
+    seed = request.seed
+    if attempt > 1:
+        parts.append(f"An earlier answer was rejected: {reason}")
+        seed = int(stream(request.seed, "structured", attempt).integers(2**31))
+    last = {**request.messages[-1], "content": "\n\n".join(parts)}
+    return ChatRequest((*request.messages[:-1], last), request.purpose, seed)
+
+
+def _parse_completion(
+    completion: Completion, schema: type[Model], repair: bool
+) -> tuple[Model, bool]:
+    """The value, and whether its text was repaired."""
+    if completion.finish_reason == "filtered":
+        raise _Unfit("filtered", "the teacher's server refused to answer")
+    cut = completion.finish_reason == "length"
+    try:
+        return _parse(completion.text, schema, repair and not cut)
+    except _Unfit as unfit:
+        if cut:
+            raise _Unfit(
+                "length", f"cut off after {completion.completion_tokens} tokens: {unfit}"
+            ) from None
+        raise
+
+
+def _parse(text: str, schema: type[Model], repair: bool) -> tuple[Model, bool]:
+    """The first JSON value in the text that fits, else the repaired text where that fits."""
+    misfits: list[tuple[int, str]] = []
+    for value, length in _json_values(text):
+        try:
+            return schema.model_validate(value), False
+        except ValidationError as error:
+            misfits.append((length, _first_error(error)))
+    # Also with misfits: where the whole is no JSON, they are parts of it.
+    value = _repaired(text) if repair else None
+    if value is not None:
+        try:
+            return schema.model_validate(value), True
+        except ValidationError as error:
+            rest = len(text) - sum(length for length, _ in misfits)
+            misfits.append((rest, _first_error(error)))
+    if misfits:
+        # What was meant as the answer is most likely the longest.
+        raise _Unfit("schema", max(misfits, key=lambda misfit: misfit[0])[1])
+    raise _Unfit("no_json", "no JSON object or array in the answer")
+
+
+def _json_values(text: str) -> Iterator[tuple[Any, int]]:
+    """(value, length of its text) of the objects and arrays in a text, outermost ones alone."""
+    decoder = json.JSONDecoder(parse_constant=_refuse_constant)
+    position = 0
+    for _ in range(MAX_STARTS):
+        start = _next_bracket(text, position)
+        if start is None:
+            return
+        try:
+            value, end = decoder.raw_decode(text, start)
+        except (ValueError, RecursionError):
+            position = start + 1
+        else:
+            yield value, end - start
+            position = end
+
+
+def _next_bracket(text: str, position: int) -> int | None:
+    found = [at for at in (text.find(bracket, position) for bracket in "{[") if at >= 0]
+    return min(found, default=None)
+
+
+def _refuse_constant(name: str) -> Any:
+    raise ValueError(f"{name} is no JSON")
+
+
+def _repaired(text: str) -> dict[str, Any] | list[Any] | None:
+    """What the text from its first bracket on was meant to be; None if that can't be told."""
+    start = _next_bracket(text, 0)
+    if start is None or len(text) > MAX_REPAIRED_CHARACTERS:
+        return None
+    end = max(text.rfind("}"), text.rfind("]")) + 1
+    try:
+        value = json_repair.loads(text[start:end] if end > start else text[start:])
+    except (ValueError, RecursionError):
+        return None
+    return value if isinstance(value, dict | list) else None
+
+
+def _first_error(error: ValidationError) -> str:
+    first = error.errors()[0]
+    field = ".".join(str(part) for part in first["loc"])
+    return f"field {field!r}: {first['msg']}" if field else first["msg"]

@@ -1,0 +1,174 @@
+import pytest
+from pydantic import BaseModel, ConfigDict, RootModel
+
+from ioa_jax.errors import InputError
+from ioa_jax.teachers.base import Completion, Sampling
+from ioa_jax.teachers.ledger import Ledger
+from ioa_jax.teachers.replay import LedgeredTeacher
+from ioa_jax.teachers.structured import generate_structured
+from tests.teachers.recorded import ScriptedTeacher, ask
+
+
+class Problem(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+    problem: str
+    steps: list[str]
+
+
+GOOD = '{"problem": "p", "steps": ["a", "b"]}'
+EXPECTED = Problem(problem="p", steps=["a", "b"])
+SAMPLING = Sampling()
+
+
+def once(text, **options):
+    """The result of one attempt that is answered with `text`."""
+    teacher = ScriptedTeacher(lambda request, number: text)
+    return generate_structured(teacher, [ask("x")], SAMPLING, Problem, max_retries=0, **options)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        GOOD,
+        f"Sure! Here it is:\n```json\n{GOOD}\n```\nI hope that [this] helps.",
+        f"First {{a plan}}, as in [1], then\n{GOOD}",
+        f'{{"problem": 3}} was wrong. {GOOD}',
+        '{"problem": "p",\n "steps": [\n"a", "b"]\n}',
+    ],
+)
+def test_json_is_found_in_prose(text):
+    (accepted,) = once(text).accepted
+    assert accepted is not None
+    assert accepted.value == EXPECTED
+    assert not accepted.repaired
+    assert accepted.completion.text == text
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        '{"problem": "p", "steps": ["a", "b",],}',
+        "{'problem': 'p', 'steps': ['a', 'b']}",
+        '```json\n{"problem": "p", // the text\n"steps": ["a" "b"]}\n``` Done.',
+        '{problem: "p", steps: ["a", "b"]}',
+        '{"problem": "p", "steps": ["a", "b"]',
+    ],
+)
+def test_small_faults_are_repaired_if_that_is_wanted(text):
+    (accepted,) = once(text).accepted
+    assert accepted is not None
+    assert accepted.value == EXPECTED
+    assert accepted.repaired
+    result = once(text, repair=False)
+    assert result.accepted == (None,)
+    assert result.rejects[0].completion.text == text
+
+
+@pytest.mark.parametrize(
+    ("text", "kind", "reason"),
+    [
+        ("I can't.", "no_json", "no JSON"),
+        ("", "no_json", "no JSON"),
+        ('{"problem": "p"}', "schema", "field 'steps': Field required"),
+        (f'{{"problem": "p"}} {GOOD[:-1]}, "more": 1}}', "schema", "field 'more'"),
+        ("[1, 2]", "schema", "valid dictionary or instance of Problem"),
+        ("{'problem': 'p'}", "schema", "field 'steps'"),
+        ("{" * 5_000, "no_json", "no JSON"),
+        ("[" * 200_000, "no_json", "no JSON"),
+    ],
+)
+def test_rejects_keep_text_and_reason(text, kind, reason):
+    result = once(text)
+    assert result.accepted == (None,)
+    (reject,) = result.rejects
+    assert (reject.request, reject.attempt, reject.kind) == (0, 1, kind)
+    assert reason in reject.reason
+    assert reject.completion.text == text
+
+
+def test_infinity_is_no_json():
+    teacher = ScriptedTeacher(lambda request, number: "[NaN]")
+    numbers = RootModel[list[float]]
+    result = generate_structured(teacher, [ask("x")], SAMPLING, numbers, 0, repair=False)
+    assert result.rejects[0].kind == "no_json"
+
+
+class Cut(ScriptedTeacher):
+    """Answers end at the token limit or are filtered."""
+
+    def __init__(self, text, reason):
+        super().__init__()
+        self.text, self.reason = text, reason
+
+    def generate(self, requests, sampling, on_completion=None):
+        return [Completion(self.text, 1, 7, self.reason) for _ in requests]
+
+
+def test_a_cut_answer_is_not_repaired():
+    cut = '{"problem": "p", "steps": ["a", "b"'
+    result = generate_structured(Cut(cut, "length"), [ask("x")], SAMPLING, Problem, 0)
+    assert result.rejects[0].kind == "length"
+    assert "after 7 tokens" in result.rejects[0].reason
+    # A complete object before the cut is one all the same.
+    result = generate_structured(Cut(GOOD + "\nAnd", "length"), [ask("x")], SAMPLING, Problem, 0)
+    assert result.accepted[0] is not None
+    result = generate_structured(Cut(GOOD, "filtered"), [ask("x")], SAMPLING, Problem, 0)
+    assert result.rejects[0].kind == "filtered"
+
+
+def test_only_rejected_requests_are_asked_again_with_the_reason_and_another_seed():
+    def script(request, number):
+        text = request.messages[-1]["content"]
+        return GOOD if text.startswith("good") or "rejected" in text else '{"problem": "p"}'
+
+    teacher = ScriptedTeacher(script)
+    requests = [ask("bad", seed=4), ask("good"), ask("bad 2")]
+    result = generate_structured(teacher, requests, SAMPLING, Problem, max_retries=2)
+    assert [a.value for a in result.accepted if a] == [EXPECTED] * 3
+    assert [a.attempts for a in result.accepted if a] == [2, 1, 2]
+    assert [(r.request, r.attempt) for r in result.rejects] == [(0, 1), (2, 1)]
+    assert teacher.batches == [3, 2]
+    first, *_, again, _ = teacher.asked
+    prompt = first.messages[-1]["content"]
+    assert prompt.startswith("bad\n\n")
+    assert '"steps"' in prompt
+    assert again.messages[-1]["content"].startswith(prompt)
+    assert "field 'steps': Field required" in again.messages[-1]["content"]
+    assert (first.seed, again.purpose) == (4, "synthesis")
+    assert again.seed != 4
+
+
+def test_attempts_are_bounded_and_all_kept():
+    teacher = ScriptedTeacher(lambda request, number: f"no {number}")
+    result = generate_structured(teacher, [ask("x")], SAMPLING, Problem, max_retries=2)
+    assert result.accepted == (None,)
+    assert [r.completion.text for r in result.rejects] == ["no 0", "no 1", "no 2"]
+    assert len({request.seed for request in teacher.asked}) == 3
+    with pytest.raises(InputError, match="max_retries"):
+        generate_structured(teacher, [ask("x")], SAMPLING, Problem, max_retries=-1)
+
+
+def test_a_check_rejects_what_fits_the_schema():
+    teacher = ScriptedTeacher(lambda request, number: f"[{number}]")
+    result = generate_structured(
+        teacher,
+        [ask("x")],
+        SAMPLING,
+        RootModel[list[int]],
+        check=lambda index, value: None if value.root == [2] else f"{value.root} is not [2]",
+    )
+    assert result.accepted[0] is not None
+    assert result.accepted[0].value.root == [2]
+    assert [(r.kind, r.reason) for r in result.rejects] == [
+        ("check", "[0] is not [2]"),
+        ("check", "[1] is not [2]"),
+    ]
+
+
+def test_attempts_replay_from_the_ledger(tmp_path):
+    inner = ScriptedTeacher(lambda request, number: GOOD if number else "no")
+    teacher = LedgeredTeacher(inner, Ledger(tmp_path))
+    result = generate_structured(teacher, [ask("x")], SAMPLING, Problem)
+    replay = LedgeredTeacher(None, Ledger(tmp_path))
+    assert generate_structured(replay, [ask("x")], SAMPLING, Problem) == result
+    assert len(result.rejects) == 1
