@@ -1,0 +1,170 @@
+"""Whether a stage is done (method 2.3, Eq. 9)."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Collection, Mapping, Sequence
+from typing import Literal
+
+from ioa_jax.errors import InputError
+from ioa_jax.identifier.dependency import DependencyGraph
+from ioa_jax.values import ROUNDING, Value
+
+
+@dataclasses.dataclass(frozen=True)
+class GateSettings(Value):
+    """Of Eq. 9.
+
+    Attributes:
+        tau_mastery: τ_mastery, above 0.
+        max_remedial_rounds: Rounds of remedial data that a stage may have [ours; the paper has no
+            bound].
+    """
+
+    tau_mastery: float = 0.9
+    max_remedial_rounds: int = 5
+
+    def __post_init__(self) -> None:
+        if self.tau_mastery <= 0:
+            raise InputError(f"tau_mastery={self.tau_mastery}: above 0")
+        if self.max_remedial_rounds < 0:
+            raise InputError(f"max_remedial_rounds={self.max_remedial_rounds}: at least 0")
+
+
+@dataclasses.dataclass(frozen=True)
+class ModuleMastery(Value):
+    """One module at a gate.
+
+    Attributes:
+        module: Id.
+        ratio: r(k).
+        mastered: Whether r(k) reaches τ_mastery.
+    """
+
+    module: str
+    ratio: float
+    mastered: bool
+
+
+@dataclasses.dataclass(frozen=True)
+class GateResult(Value):
+    """What a stage's gate found, and what follows.
+
+    Attributes:
+        stage: Number of the stage.
+        remedial_round: Remedial rounds that the stage had before; 0 at its first gate.
+        modules: The stage's, by id.
+        minimum: `min_{k∈s} r(k)`, to be compared with τ_mastery.
+        passed: Eq. 9.
+        weak: Modules under τ_mastery, sorted.
+        parked: The weak modules, where no remedial round is left: the run goes on without them, and
+            what depends on them is flagged.
+        action: `advance`, `remediate` (data for the weak modules alone, then another gate), or
+            `park`.
+    """
+
+    stage: int
+    remedial_round: int
+    modules: tuple[ModuleMastery, ...]
+    minimum: float
+    passed: bool
+    weak: tuple[str, ...]
+    parked: tuple[str, ...]
+    action: Literal["advance", "remediate", "park"]
+
+
+def relative_mastery(student: float, teacher: float) -> float:
+    """`r(k) = P_S(k) / P_T(k)`; above 1 where the student is ahead.
+
+    Args:
+        student: P_S(k) in [0, 1].
+        teacher: P_T(k), above 0 and at most 1.
+
+    Raises:
+        InputError: A performance is outside its range; a module that the teacher can't teach is set
+            aside, never divided by.
+    """
+    if not 0 <= student <= 1:
+        raise InputError(f"student performance {student} is outside [0, 1]")
+    if not 0 < teacher <= 1:
+        raise InputError(f"teacher performance {teacher}; what the teacher can't do has no mastery")
+    return student / teacher
+
+
+def masters(ratio: float, threshold: float) -> bool:
+    """Whether r(k) reaches a threshold, up to rounding."""
+    return ratio >= threshold - ROUNDING
+
+
+def judge_stage(
+    stage: int,
+    modules: Sequence[str],
+    student: Mapping[str, float],
+    teacher: Mapping[str, float],
+    remedial_round: int,
+    settings: GateSettings | None = None,
+) -> GateResult:
+    """Eq. 9: advance if and only if `min_{k∈s} r(k) ≥ τ_mastery`.
+
+    Args:
+        stage: Number of the stage.
+        modules: s, at least one.
+        student: P_S by module id, measured after training on the stage.
+        teacher: P_T by module id.
+        remedial_round: Remedial rounds that the stage had.
+        settings: None is the default.
+
+    Raises:
+        InputError: No modules, one that wasn't measured, or a performance out of range.
+    """
+    settings = settings or GateSettings()
+    if not modules:
+        raise InputError(f"stage {stage} has no modules")
+    if not 0 <= remedial_round <= settings.max_remedial_rounds:
+        raise InputError(
+            f"stage {stage}: remedial round {remedial_round} of {settings.max_remedial_rounds}"
+        )
+    found: list[ModuleMastery] = []
+    for module in sorted(modules):
+        if module not in student or module not in teacher:
+            raise InputError(f"module {module!r}: student and teacher have to be measured on it")
+        try:
+            ratio = relative_mastery(student[module], teacher[module])
+        except InputError as error:
+            raise InputError(f"module {module!r}: {error}") from None
+        found.append(ModuleMastery(module, ratio, masters(ratio, settings.tau_mastery)))
+    weak = tuple(entry.module for entry in found if not entry.mastered)
+    last = remedial_round == settings.max_remedial_rounds
+    return GateResult(
+        stage=stage,
+        remedial_round=remedial_round,
+        modules=tuple(found),
+        minimum=min(entry.ratio for entry in found),
+        passed=not weak,
+        weak=weak,
+        parked=weak if last else (),
+        action="advance" if not weak else "park" if last else "remediate",
+    )
+
+
+def flag_dependents(parked: Collection[str], graph: DependencyGraph) -> dict[str, tuple[str, ...]]:
+    """Parked modules that each module needs, directly or through others.
+
+    Args:
+        parked: Modules given up.
+        graph: Of all modules.
+
+    Returns:
+        Sorted parked modules by the id of what needs them; modules that need none are left out.
+
+    Raises:
+        InputError: A parked module isn't in the graph.
+    """
+    for module in parked:
+        if module not in graph.modules:
+            raise InputError(f"parked module {module!r} isn't in the dependency graph")
+    flags = {
+        module: tuple(other for other in graph.all_prerequisites(module) if other in parked)
+        for module in graph.modules
+    }
+    return {module: others for module, others in flags.items() if others}
