@@ -1,0 +1,150 @@
+"""The split into synthesis seeds and probes, and modules too small for it (method 0 and 1.1)."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Literal
+
+from ioa_jax.errors import InputError
+from ioa_jax.streams import stream
+from ioa_jax.values import Value
+
+Role = Literal["seed", "probe"]
+
+
+@dataclasses.dataclass(frozen=True)
+class MergedModule(Value):
+    """A module that had too few items.
+
+    Attributes:
+        module: Id of what was given up.
+        into: The sibling that took its items; None where its category has no other module, so that
+            the items are set aside.
+        num_seeds: Synthesis seeds that it had, with those of modules merged into it before.
+        num_probes: Probes that it had, likewise.
+    """
+
+    module: str
+    into: str | None
+    num_seeds: int
+    num_probes: int
+
+
+@dataclasses.dataclass(frozen=True)
+class ModuleItems(Value):
+    """Which items belong to which module after small modules were merged.
+
+    Attributes:
+        modules: Module id by item id; items that were set aside have none.
+        merged: What was merged or set aside, in the order in which it happened.
+    """
+
+    modules: dict[str, str]
+    merged: tuple[MergedModule, ...]
+
+
+def split_seeds(
+    modules: Mapping[str, str], probe_fraction: float = 0.2, seed: int = 0
+) -> dict[str, Role]:
+    """Which items are synthesis seeds and which are probes, stratified by module.
+
+    A module's split depends on its own items and on `seed`, on nothing else. A module of two items
+    or more has at least one of each; a single item is a seed.
+
+    Args:
+        modules: Module id by item id.
+        probe_fraction: Share of each module's items that are probes, rounded to whole items.
+        seed: Of the draws.
+
+    Returns:
+        Role by item id, in the order of the ids.
+
+    Raises:
+        InputError: The fraction isn't between 0 and 1.
+    """
+    if not 0 < probe_fraction < 1:
+        raise InputError(f"probe_fraction={probe_fraction}: between 0 and 1")
+    members: dict[str, list[str]] = {}
+    for item in sorted(modules):
+        members.setdefault(modules[item], []).append(item)
+    probes: set[str] = set()
+    for module, items in members.items():
+        if len(items) > 1:
+            count = int(len(items) * probe_fraction + 0.5)
+            order = stream(seed, "seed split", module).permutation(len(items))
+            probes |= {items[i] for i in order[: min(max(count, 1), len(items) - 1)]}
+    return {item: "probe" if item in probes else "seed" for item in sorted(modules)}
+
+
+def merge_small_modules(
+    modules: Mapping[str, str],
+    roles: Mapping[str, Role],
+    difficulty: Mapping[str, float],
+    min_seeds: int,
+    min_probes: int = 1,
+) -> ModuleItems:
+    """Merge modules with too few items into their nearest sibling (method 1.1).
+
+    A sibling is a module of the same category. The nearest is the one whose difficulty is closest;
+    among equals the one with more items, then the one with the smaller id [ours]. The smallest
+    module is merged first, and looked at again together with what it took. Roles don't change: a
+    probe stays a probe.
+
+    Args:
+        modules: Module id (`category/module`) by item id.
+        roles: By item id, from `split_seeds`.
+        difficulty: By module id, on any one scale.
+        min_seeds: Synthesis seeds that a module needs.
+        min_probes: Probes that it needs.
+
+    Raises:
+        InputError: An item has no role, or a module no difficulty.
+    """
+    for item, module in sorted(modules.items()):
+        if item not in roles:
+            raise InputError(f"item {item!r} is neither a seed nor a probe")
+        if module not in difficulty:
+            raise InputError(f"module {module!r} has no difficulty")
+    members: dict[str, list[str]] = {}
+    for item, module in sorted(modules.items()):
+        members.setdefault(module, []).append(item)
+    merged: list[MergedModule] = []
+    while True:
+        counts = {
+            module: (
+                sum(roles[item] == "seed" for item in items),
+                sum(roles[item] == "probe" for item in items),
+            )
+            for module, items in members.items()
+        }
+        small = [
+            (sum(counts[module]), module)
+            for module in members
+            if counts[module][0] < min_seeds or counts[module][1] < min_probes
+        ]
+        if not small:
+            break
+        module = min(small)[1]
+        items = members.pop(module)
+        siblings = [other for other in members if _category(other) == _category(module)]
+        into = min(
+            siblings,
+            key=lambda other: (
+                abs(difficulty[other] - difficulty[module]),
+                -len(members[other]),
+                other,
+            ),
+            default=None,
+        )
+        if into is not None:
+            members[into] += items
+        merged.append(MergedModule(module, into, *counts[module]))
+    return ModuleItems(
+        {item: module for module, items in sorted(members.items()) for item in sorted(items)},
+        tuple(merged),
+    )
+
+
+def _category(module: str) -> str:
+    return module.split("/", 1)[0]
