@@ -11,16 +11,16 @@ import signal
 import socket
 import time
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Self, cast
 
 from ioa_jax.errors import InputError
-from ioa_jax.sandbox.backends import ForkServer, ServerGoneError
 from ioa_jax.sandbox.base import CheckResult, Limits, Status
+from ioa_jax.sandbox.processes import Checker, ForkServer, ServerGoneError
 from ioa_jax.sandbox.workers import wire
 from ioa_jax.sandbox.workers.program import EXIT_MEMORY
 
-_GRACE_SECONDS = 10.0  # for a server to report the end of what it killed
-_LAST_SECONDS = 1.0  # for a program to end that has closed its channel
+_GRACE_SECONDS = 5.0  # for a server to report the end of what it killed
+_LAST_SECONDS = 1.0  # for a program to end whose channel is closed, or whose tests are over
 _ANSWER_BYTES = 1 << 17
 _CHUNK_BYTES = 1 << 16
 
@@ -51,8 +51,8 @@ class _Stream:
         os.close(self.descriptor)
 
 
-class _Process:
-    """A process that a server forked, by the reports about it."""
+class _Program:
+    """A program's process, by the reports about it."""
 
     def __init__(self, report: socket.socket) -> None:
         self.report = report
@@ -84,6 +84,9 @@ class _Process:
 class Attempt:
     """Starts processes, watches them and judges. A context manager, for one program.
 
+    Attributes:
+        checker_is_free: Whether the checker has answered, and can test another program.
+
     Args:
         limits: The program's.
     """
@@ -92,7 +95,7 @@ class Attempt:
         self._limits = limits
         self._began = time.monotonic()
         self._until = self._began + limits.wall_seconds
-        self._on_time_out: tuple[Status, str] = (
+        self._on_time_out: tuple[Status, str] | None = (
             "timeout",
             f"no end within {limits.wall_seconds:g} s of wall time",
         )
@@ -105,7 +108,9 @@ class Attempt:
         self._ended: tuple[Status, str] | None = None
         self._killed = False
         self._nonce: str | None = None
-        self._checker: _Process | None = None
+        self.checker_is_free = False
+        self._checker: Checker | None = None
+        self._verdict: dict[str, str] | None = None
 
     def __enter__(self) -> Self:
         return self
@@ -119,27 +124,23 @@ class Attempt:
         # Closing a report's socket kills its process.
         self._stack.close()
 
-    def start_checker(self, server: ForkServer, job: dict[str, Any]) -> None:
-        """Start the process that tests.
+    def start_checker(self, checker: Checker, job: dict[str, Any]) -> None:
+        """Begin the tests.
 
         Args:
-            server: Forks checkers.
+            checker: Nobody else uses it until the attempt's end.
             job: `context`, `test` and `entry_points`.
 
         Raises:
             ServerGoneError: It isn't there.
         """
-        answer, answer_end = os.pipe()
-        self._answer = self._follow(answer)
         with contextlib.ExitStack() as passed:
-            passed.callback(os.close, answer_end)
-            null = os.open(os.devnull, os.O_RDWR)
-            passed.callback(os.close, null)
             file = _memory_file(passed, json.dumps(job).encode())
-            limits = {"AS": self._limits.memory_bytes, "CPU": self._limits.cpu_seconds}
-            descriptors = [null, null, null, self._near.fileno(), file, answer_end]
-            self._checker = self._start(server, {"limits": limits}, descriptors)
+            request = {"memory": self._limits.memory_bytes, "cpu": self._limits.cpu_seconds}
+            checker.submit(request, [self._near.fileno(), file])
         self._near.close()
+        self._checker = checker
+        self._selector.register(checker.control, selectors.EVENT_READ, checker)
 
     def start_program(
         self, server: ForkServer, source: str, stdin: str = "", *, alone: bool = False
@@ -181,8 +182,10 @@ class Attempt:
             text = _memory_file(passed, stdin.encode(errors="surrogatepass"))
             file = _memory_file(passed, source.encode(errors="surrogatepass"))
             descriptors = [text, stdout_end, stderr_end, self._far.fileno(), file]
-            self._program = self._start(server, request, descriptors)
+            report = self._stack.enter_context(server.submit(request, descriptors))
         self._far.close()
+        self._program = _Program(report)
+        self._selector.register(report, selectors.EVENT_READ, self._program)
 
     def watch(self) -> None:
         """Returns when everything has ended or been ended.
@@ -193,22 +196,21 @@ class Attempt:
         while self._is_unfinished():
             remaining = self._until - time.monotonic()
             if remaining <= 0:
-                if self._killed:
-                    raise ServerGoneError("a process that was killed didn't end")
-                self._stop(*self._on_time_out)
+                self._time_out()
                 continue
             for key, _ in self._selector.select(remaining):
                 source = key.data
-                if isinstance(source, _Process):
+                if isinstance(source, Checker):
+                    self._selector.unregister(source.control)
+                    self._on_verdict(source.control.recv(_CHUNK_BYTES))
+                elif isinstance(source, _Program):
                     source.read()
                     if source.end is not None:
                         self._selector.unregister(source.report)
-                    continue
-                source.read()
-                if not source.open:
-                    self._selector.unregister(source.descriptor)
-                    if source is self._answer and self._checker is not None:
-                        self._on_verdict()
+                else:
+                    source.read()
+                    if not source.open:
+                        self._selector.unregister(source.descriptor)
             self._limit_output()
         # What was written just before the end.
         while self._stdout.read() or self._stderr.read():
@@ -233,39 +235,60 @@ class Attempt:
             wall_seconds=time.monotonic() - self._began,
         )
 
-    def _start(
-        self, server: ForkServer, request: dict[str, Any], descriptors: list[int]
-    ) -> _Process:
-        report = self._stack.enter_context(server.submit(request, descriptors))
-        process = _Process(report)
-        self._selector.register(report, selectors.EVENT_READ, process)
-        return process
-
     def _follow(self, descriptor: int) -> _Stream:
         stream = _Stream(descriptor)
         self._stack.callback(stream.close)
         self._selector.register(descriptor, selectors.EVENT_READ, stream)
         return stream
 
-    def _is_unfinished(self) -> bool:
-        if self._program.end is None or self._answer.open:
-            return True
-        # How the checker ended matters only if it didn't say anything.
-        return self._checker is not None and self._checker.end is None and not self._answer.data
-
-    def _on_verdict(self) -> None:
-        if self._answer.data and _verdict(self._answer.data)["status"] == "gone":
-            # Its end, which says why, is about to be reported.
-            self._until = min(self._until, time.monotonic() + _LAST_SECONDS)
-            self._on_time_out = ("failed", "it closed the channel to its tests")
-        else:
+    def _time_out(self) -> None:
+        if not self._killed:
+            self._ended = self._ended or self._on_time_out
             self._kill()
+        elif self._program.end is None:
+            raise ServerGoneError("a process that was killed didn't end")
+        elif self._checker is None:
+            # Something that the program started holds its channel.
+            self._answer.open = False
+        else:
+            self._checker.kill()
+            self._verdict = {"status": "timeout", "detail": "the tests don't end"}
+
+    def _is_unfinished(self) -> bool:
+        if self._program.end is None:
+            return True
+        return self._answer.open if self._checker is None else self._verdict is None
+
+    def _on_verdict(self, data: bytes) -> None:
+        assert self._checker is not None
+        if data:
+            verdict: dict[str, str] = json.loads(data)
+            self.checker_is_free = True
+        else:
+            code = self._checker.kill()
+            verdict = (
+                {"status": "timeout", "detail": "the tests took too much processor time"}
+                if code == -signal.SIGXCPU
+                else {"status": "infra_error", "detail": f"the tests' process ended with {code}"}
+            )
+        self._verdict = verdict
+        match verdict["status"]:
+            case "passed" if not self._killed:
+                # It is about to end by itself, and has passed if it doesn't.
+                self._until = min(self._until, time.monotonic() + _LAST_SECONDS)
+                self._on_time_out = None
+            case "gone" if not self._killed:
+                # Its end, which says why, is about to be reported.
+                self._until = min(self._until, time.monotonic() + _LAST_SECONDS)
+                self._on_time_out = ("failed", "it closed the channel to its tests")
+            case _:
+                self._kill()
 
     def _limit_output(self) -> bool:
         size = len(self._stdout.data) + len(self._stderr.data)
         if size > self._limits.output_bytes:
             self._stop("output_limit", f"more than {self._limits.output_bytes} bytes of output")
-        elif len(self._answer.data) > _ANSWER_BYTES:
+        elif self._checker is None and len(self._answer.data) > _ANSWER_BYTES:
             self._stop("forged", "it wrote to its channel")
         return self._ended is not None
 
@@ -279,35 +302,25 @@ class Attempt:
             self._killed = True
             self._until = time.monotonic() + _GRACE_SECONDS
             self._program.kill()
-            if self._checker is not None:
-                self._checker.kill()
 
     def _judge(self, end: dict[str, Any]) -> tuple[Status, str]:
-        for process in (self._program, self._checker):
-            if process is not None and process.refused:
-                return "infra_error", f"a process can't be confined: {process.refused}"
+        if self._program.refused:
+            return "infra_error", f"a process can't be confined: {self._program.refused}"
         if not self._program.began:
             return "infra_error", "the process ended before its program began"
         if end["files"]:
             return "output_limit", "it made too many or too large files"
         if self._ended is not None:
             return self._ended
-        if self._checker is None:
+        if self._verdict is None:
             return self._judge_alone(end)
-        if not self._answer.data:
-            assert self._checker.end is not None
-            code, cpu = self._checker.end["code"], self._checker.end["cpu"]
-            if self._is_out_of_time(code, cpu):
-                return "timeout", f"the tests took {cpu:.1f} s of processor time"
-            return "infra_error", f"the tests' process ended with {code}"
-        verdict = _verdict(self._answer.data)
-        match verdict["status"]:
-            case "gone":
+        match self._verdict:
+            case {"status": "gone"}:
                 return self._judge_exit(end)
-            case "bad_test":
-                raise InputError(f"the tests can't be run: {verdict['detail']}")
-            case status:
-                return status, verdict["detail"]
+            case {"status": "bad_test", "detail": detail}:
+                raise InputError(f"the tests can't be run: {detail}")
+            case verdict:
+                return cast("Status", verdict["status"]), verdict["detail"]
 
     def _judge_alone(self, end: dict[str, Any]) -> tuple[Status, str]:
         if not self._answer.data:
@@ -351,7 +364,3 @@ def _memory_file(stack: contextlib.ExitStack, data: bytes) -> int:
         view = view[os.write(descriptor, view) :]
     os.lseek(descriptor, 0, os.SEEK_SET)
     return descriptor
-
-
-def _verdict(data: bytearray) -> dict[str, Any]:
-    return json.loads(data)

@@ -12,6 +12,11 @@ Status = Literal[
 ]  # fmt: skip
 Backend = Literal["bubblewrap+landlock+seccomp", "landlock+seccomp", "rlimits"]
 
+JAILED: Backend = "bubblewrap+landlock+seccomp"
+WEAK: Backend = "rlimits"
+# The strongest first.
+STRONG: tuple[Backend, ...] = (JAILED, "landlock+seccomp")
+
 
 @dataclasses.dataclass(frozen=True)
 class Limits:

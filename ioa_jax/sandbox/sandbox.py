@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Generator, Sequence
 from types import TracebackType
 from typing import Self
 
 from ioa_jax.sandbox.attempt import Attempt
-from ioa_jax.sandbox.backends import BackendError, ForkServer, Role, ServerGoneError, choose
+from ioa_jax.sandbox.backends import choose
 from ioa_jax.sandbox.base import Backend, CheckResult, Limits, SandboxInfo
+from ioa_jax.sandbox.processes import BackendError, Checker, ForkServer, ServerGoneError
 
 
 def probe() -> SandboxInfo:
@@ -62,7 +64,8 @@ class Sandbox:
         self.limits = limits or Limits()
         self.info = choose(backend, allow_weak)
         self._lock = threading.Lock()
-        self._servers: dict[Role, ForkServer] = {}
+        self._server: ForkServer | None = None
+        self._free_checkers: list[Checker] = []
         self._closed = False
 
     def check(
@@ -91,11 +94,14 @@ class Sandbox:
         """
         job = {"context": context, "test": test, "entry_points": list(entry_points)}
 
-        def start(attempt: Attempt) -> None:
-            attempt.start_checker(self._server("checker"), job)
-            attempt.start_program(self._server("program"), source)
+        def work(attempt: Attempt) -> CheckResult:
+            with self._checker(attempt) as checker:
+                attempt.start_checker(checker, job)
+                attempt.start_program(self._take_server(), source)
+                attempt.watch()
+                return attempt.result()
 
-        return self._certainly(limits or self.limits, start)
+        return _certainly(limits or self.limits, work)
 
     def run(self, source: str, limits: Limits | None = None, *, stdin: str = "") -> CheckResult:
         """Whether a program runs to its end, by its own account.
@@ -108,18 +114,22 @@ class Sandbox:
             stdin: Its standard input.
         """
 
-        def start(attempt: Attempt) -> None:
-            attempt.start_program(self._server("program"), source, stdin, alone=True)
+        def work(attempt: Attempt) -> CheckResult:
+            attempt.start_program(self._take_server(), source, stdin, alone=True)
+            attempt.watch()
+            return attempt.result()
 
-        return self._certainly(limits or self.limits, start)
+        return _certainly(limits or self.limits, work)
 
     def close(self) -> None:
         """End all processes. Running checks end with `infra_error`."""
         with self._lock:
             self._closed = True
-            for server in self._servers.values():
-                server.close()
-            self._servers.clear()
+            processes = [*self._free_checkers, *([self._server] if self._server else [])]
+            for process in processes:
+                process.close()
+            self._free_checkers.clear()
+            self._server = None
 
     def __enter__(self) -> Self:
         return self
@@ -132,34 +142,50 @@ class Sandbox:
     ) -> None:
         self.close()
 
-    def _server(self, role: Role) -> ForkServer:
+    def _take_server(self) -> ForkServer:
         with self._lock:
             if self._closed:
                 raise ServerGoneError("the sandbox is closed")
-            server = self._servers.get(role)
-            if server is None or not server.alive:
-                if server is not None:
-                    server.close()
-                    del self._servers[role]
+            if self._server is None or not self._server.alive:
+                if self._server is not None:
+                    self._server.close()
+                    self._server = None
                 try:
-                    server = ForkServer(role, self.info.backend, self.info.interpreter)
+                    self._server = ForkServer(self.info.backend, self.info.interpreter)
                 except BackendError as error:
                     raise ServerGoneError(str(error)) from None
-                self._servers[role] = server
-            return server
+            return self._server
 
-    def _certainly(self, limits: Limits, attempt: Callable[[Attempt], None]) -> CheckResult:
-        """Start with `attempt`, watch and judge; once more if the sandbox failed."""
-        result: CheckResult | None = None
-        for _ in range(2):
+    @contextlib.contextmanager
+    def _checker(self, attempt: Attempt) -> Generator[Checker]:
+        """A checker of the attempt's own."""
+        with self._lock:
+            checker = self._free_checkers.pop() if self._free_checkers else None
+        try:
+            checker = checker or Checker(self.info.interpreter)
+        except BackendError as error:
+            raise ServerGoneError(str(error)) from None
+        try:
+            yield checker
+        finally:
+            with self._lock:
+                keep = attempt.checker_is_free and not self._closed
+                if keep:
+                    self._free_checkers.append(checker)
+            if not keep:
+                checker.kill()
+                checker.close()
+
+
+def _certainly(limits: Limits, work: Callable[[Attempt], CheckResult]) -> CheckResult:
+    """What comes of an attempt, or of a second one if the sandbox failed at the first."""
+
+    def attempt() -> CheckResult:
+        try:
             with Attempt(limits) as current:
-                try:
-                    attempt(current)
-                    current.watch()
-                    result = current.result()
-                except ServerGoneError as error:
-                    result = CheckResult("infra_error", str(error), "", "", 0.0, 0.0)
-            if result.status != "infra_error":
-                break
-        assert result is not None
-        return result
+                return work(current)
+        except ServerGoneError as error:
+            return CheckResult("infra_error", str(error), "", "", 0.0, 0.0)
+
+    result = attempt()
+    return attempt() if result.status == "infra_error" else result

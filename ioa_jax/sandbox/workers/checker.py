@@ -1,24 +1,32 @@
-"""In the process that tests: run a benchmark's own code against a program in another process.
+"""The process that tests: runs benchmarks' own code against programs in other processes.
 
-Descriptor 3 is the channel to the program, 4 a file with the job, 5 takes the verdict.
+Started as `python -m workers.checker CONTROL`, a descriptor of a SEQPACKET socket. A request is one
+packet, a JSON object with `memory` (bytes of address space) and `cpu` (seconds), with two
+descriptors: the channel to a program, and a file with the job, a JSON object with `context`, `test`
+and `entry_points`. The answer is one packet, a JSON object with `status` and `detail`. `gone` as a
+status says that the program ended without an answer, `bad_test` that the job is at fault.
 """
 
 from __future__ import annotations
 
-import ast
 import builtins
 import importlib
 import json
 import os
-import select
+import platform
+import random
+import resource
+import socket
 import sys
+import traceback
+import types
 import warnings
 from typing import Any, NoReturn
 
 from . import wire
 
-CHANNEL, JOB, VERDICT = 3, 4, 5
 _LONGEST_DETAIL = 2000
+_TEST_FILE = "<test>"
 
 
 class Stop(BaseException):
@@ -64,7 +72,8 @@ class Remote:
 class Channel:
     """Requests to the program and its answers."""
 
-    def __init__(self) -> None:
+    def __init__(self, descriptor: int) -> None:
+        self._descriptor = descriptor
         self._count = 0
 
     def expect_ready(self) -> None:
@@ -90,7 +99,7 @@ class Channel:
         number = self._count
         try:
             encoded = wire.encode(arguments, _number_of)
-            wire.send(CHANNEL, {"id": number, "do": do, "of": subject, "with": encoded})
+            wire.send(self._descriptor, {"id": number, "do": do, "of": subject, "with": encoded})
         except wire.NotPlainError as error:
             raise Stop("bad_test", f"the test passes {error}") from None
         except wire.TooLongError as error:
@@ -120,12 +129,17 @@ class Channel:
             Stop: It did something else on the channel.
         """
         self.ask("end", None, None)
-        if select.select([CHANNEL], [], [], 0)[0]:
+        with socket.socket(fileno=os.dup(self._descriptor)) as channel:
+            try:
+                unasked = channel.recv(1, socket.MSG_DONTWAIT)
+            except BlockingIOError:
+                return
+        if unasked:
             raise Stop("forged", "the program wrote to its channel")
 
     def _receive(self) -> dict[str, Any]:
         try:
-            message = wire.receive(CHANNEL)
+            message = wire.receive(self._descriptor)
         except wire.ProtocolError as error:
             raise Stop("forged", f"the program wrote to its channel: {error}") from None
         except wire.TooLongError as error:
@@ -135,37 +149,67 @@ class Channel:
         return message
 
 
-def main(request: dict[str, Any]) -> None:
-    """Reach a verdict and write it, as JSON with `status` and `detail`."""
-    with os.fdopen(JOB, "rb") as file:
-        job: dict[str, Any] = json.load(file)
-    # What the server opened was replaced by /dev/null.
-    sys.stdout = sys.stderr = os.fdopen(1, "w", encoding="utf-8", closefd=False)
+def main() -> None:
+    """Answer requests until the other end of the socket is closed."""
+    control = socket.socket(fileno=int(sys.argv[1]))
+    control.send(json.dumps({"python": platform.python_version()}).encode())
+    while True:
+        data, descriptors, _, _ = socket.recv_fds(control, 4096, 2)
+        if not data:
+            return
+        limits = json.loads(data)
+        with open(descriptors[1], "rb") as file:
+            job: dict[str, Any] = json.load(file)
+        usage = resource.getrusage(resource.RUSAGE_SELF)
+        _limit(resource.RLIMIT_CPU, int(usage.ru_utime + usage.ru_stime) + 1 + limits["cpu"])
+        _limit(resource.RLIMIT_AS, limits["memory"])
+        verdict = _judge(Channel(descriptors[0]), job)
+        os.close(descriptors[0])
+        control.send(json.dumps(verdict).encode())
+
+
+def _limit(kind: int, value: int) -> None:
+    """Set a soft limit, which can be raised again."""
+    _, hard = resource.getrlimit(kind)
+    resource.setrlimit(kind, (value if hard == resource.RLIM_INFINITY else min(value, hard), hard))
+
+
+def _judge(channel: Channel, job: dict[str, Any]) -> dict[str, str]:
+    # No test sees what another left.
+    random.seed(0)
     try:
-        _check(job["context"], job["test"], job["entry_points"])
-        verdict = {"status": "passed", "detail": ""}
+        _check(channel, job["context"], job["test"], job["entry_points"])
+        return {"status": "passed", "detail": ""}
     except Stop as stop:
-        verdict = {"status": stop.status, "detail": str(stop)}
+        status, detail = stop.status, str(stop)
     except BaseException as error:
-        verdict = {"status": "failed", "detail": f"{type(error).__name__}: {error}"}
-    verdict["detail"] = verdict["detail"][:_LONGEST_DETAIL]
-    os.write(VERDICT, json.dumps(verdict).encode())
-    os._exit(0)
+        status, detail = "failed", f"{type(error).__name__}: {error}".removesuffix(": ")
+        line = _failing_line(error, job["test"])
+        detail += f" in {line!r}" if line else ""
+    return {"status": status, "detail": detail[:_LONGEST_DETAIL]}
 
 
-def _check(context: str, test: str, entry_points: list[str]) -> None:
+def _failing_line(error: BaseException, test: str) -> str:
+    """The last line of the test that the exception went through."""
+    lines = [
+        line
+        for frame, line in traceback.walk_tb(error.__traceback__)
+        if frame.f_code.co_filename == _TEST_FILE
+    ]
+    return test.splitlines()[lines[-1] - 1].strip() if lines else ""
+
+
+def _check(channel: Channel, context: str, test: str, entry_points: list[str]) -> None:
     namespace: dict[str, Any] = {"__name__": "test"}
     try:
         with warnings.catch_warnings():
-            # An unknown escape in a benchmark's strings is not the program's fault.
+            # An unknown escape in a benchmark's texts is not the program's fault.
             warnings.simplefilter("ignore")
-            tree = ast.parse(context + "\n" + test)
-            code = compile(test, "<test>", "exec")
+            code = compile(test, _TEST_FILE, "exec")
             exec(compile(context, "<context>", "exec"), namespace)
-    except BaseException as error:
+    except Exception as error:
         raise Stop("bad_test", f"{type(error).__name__}: {error}") from None
-    channel = Channel()
-    for name in sorted(_free_names(tree)):
+    for name in _names(code).difference(namespace, dir(builtins)):
         # A program that imports a module lends it to the tests beside it; here they get their own.
         namespace[name] = (
             importlib.import_module(name)
@@ -179,25 +223,13 @@ def _check(context: str, test: str, entry_points: list[str]) -> None:
     channel.end()
 
 
-def _free_names(tree: ast.Module) -> set[str]:
-    """Names that code uses and nothing in it, nor Python, defines."""
-    used: set[str] = set()
-    defined = set(dir(builtins))
-    for node in ast.walk(tree):
-        match node:
-            case ast.Name(id=name, ctx=ast.Load()):
-                used.add(name)
-            case ast.Name(id=name) | ast.arg(arg=name):
-                defined.add(name)
-            case ast.FunctionDef() | ast.AsyncFunctionDef() | ast.ClassDef():
-                defined.add(node.name)
-            case ast.Import() | ast.ImportFrom():
-                defined |= {(alias.asname or alias.name).partition(".")[0] for alias in node.names}
-            case ast.ExceptHandler(name=str(name)):
-                defined.add(name)
-            case _:
-                pass
-    return used - defined
+def _names(code: types.CodeType) -> set[str]:
+    """Global names that code may look up; those of attributes are among them, and do no harm."""
+    found = set(code.co_names)
+    for constant in code.co_consts:
+        if isinstance(constant, types.CodeType):
+            found |= _names(constant)
+    return found
 
 
 def _number_of(value: object) -> int:
@@ -231,3 +263,7 @@ def _text_of(described: Any) -> str:
         return f"{described['types'][0]}: {described['message']}"
     except (KeyError, IndexError, TypeError):
         raise Stop("forged", "the program wrote to its channel") from None
+
+
+if __name__ == "__main__":
+    main()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import os
 import resource
@@ -83,13 +84,12 @@ class Isolation:
         self._prctl(_PR_SET_DUMPABLE, 0)
         self.in_force += ["no_new_privileges", "no_capabilities", f"uid:{os.getuid()}"]
 
-    def confine_program(self, directory: str, limits: Mapping[str, int], parent: int) -> None:
-        """To be called in a forked process, before it runs anything untrusted.
+    def confine_files(self, directory: str, server: int) -> None:
+        """To be called in a forked process, first.
 
         Args:
             directory: Where the program works, and may write.
-            limits: By the names of `Limits`.
-            parent: The server's process number.
+            server: The server's process number.
 
         Raises:
             OSError: The kernel refuses.
@@ -97,29 +97,37 @@ class Isolation:
         # A group of its own, so that it can be killed whole where it could fork.
         os.setsid()
         self._prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-        if os.getppid() != parent:
+        if os.getppid() != server:
             raise OSError("the server ended")
         os.chdir(directory)
-        set_limits(limits)
         if self.landlock:
             landlock.restrict(self._libc, self.landlock_abi, self.readable, [directory])
+
+    def confine(self, limits: Mapping[str, int]) -> None:
+        """To be called after that, before the process runs anything untrusted.
+
+        Args:
+            limits: See `set_limits`.
+
+        Raises:
+            OSError: The kernel refuses.
+        """
+        set_limits(limits)
         if self.seccomp:
             seccomp.restrict(self._libc)
 
-    def processes_besides(self) -> int:
-        """How many processes and threads count towards the limit before the program's first."""
+    def count_processes(self) -> int:
+        """How many processes and threads count towards a program's limit beside its own."""
         if self.counts_alone:
             return 1
         # Those of root too: one that may not be traced looks like root's here. A limit that is too
         # high by a few is better than one that stops a program's first thread.
         uid, count = os.getuid(), 0
-        for name in os.listdir("/proc"):
-            try:
-                if name.isdecimal() and os.stat(f"/proc/{name}").st_uid in (uid, 0):
+        for name in filter(str.isdecimal, os.listdir("/proc")):
+            # Any may end meanwhile.
+            with contextlib.suppress(OSError):
+                if os.stat(f"/proc/{name}").st_uid in (uid, 0):
                     count += len(os.listdir(f"/proc/{name}/task"))
-            except OSError:
-                # It ended meanwhile.
-                continue
         return count
 
     def _enter_namespaces(self) -> None:

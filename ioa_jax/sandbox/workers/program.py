@@ -20,15 +20,15 @@ _MOST_ITEMS = 100_000
 _LONGEST_MESSAGE = 2000
 
 
-def main(request: dict[str, Any]) -> None:
+def main(nonce: str | None) -> None:
     """Run the source; then answer, or say the nonce.
 
     Args:
-        request: `nonce` is a text, or None if the program is to answer calls.
+        nonce: None if the program is to answer calls.
     """
     with os.fdopen(SOURCE, "rb") as file:
         source = file.read()
-    # Made before the limits, on descriptors that have been replaced since.
+    # Those of the server were made for other files.
     sys.stdin = os.fdopen(0, encoding="utf-8", closefd=False)
     sys.stdout = os.fdopen(1, "w", encoding="utf-8", errors="backslashreplace", closefd=False)
     sys.stderr = os.fdopen(2, "w", encoding="utf-8", errors="backslashreplace", closefd=False)
@@ -36,7 +36,6 @@ def main(request: dict[str, Any]) -> None:
     # "__main__"` don't run. A registered module, since dataclasses and pickle look theirs up.
     module = types.ModuleType("program")
     sys.modules["program"] = module
-    nonce: str | None = request["nonce"]
     try:
         exec(compile(source, "<program>", "exec"), module.__dict__)
         if nonce is None:
@@ -64,8 +63,12 @@ class _Answers:
         self._objects: list[Any] = []
 
     def serve(self) -> None:
-        """Returns when there is nobody to answer."""
+        """Returns when nothing more will be asked."""
         while (request := wire.receive(CHANNEL)) is not None:
+            if request["do"] == "end":
+                _flush()
+                wire.send(CHANNEL, {"value": None, "id": request["id"]})
+                return
             answer: dict[str, Any]
             try:
                 answer = {"value": wire.encode(self._do(request), self._number)}
@@ -82,9 +85,6 @@ class _Answers:
                 wire.send(CHANNEL, {"too_long": str(error), "id": request["id"]})
 
     def _do(self, request: dict[str, Any]) -> object:
-        if request["do"] == "end":
-            _flush()
-            return None
         subject = request["of"]
         target: Any = self._lookup(subject) if isinstance(subject, str) else self._objects[subject]
         arguments: Any = wire.decode(request["with"], self._objects.__getitem__)

@@ -1,14 +1,15 @@
-"""A fork server: a process for each request, watched to its end.
+"""A fork server: a process for each program, watched to its end.
 
 Started as `python -m workers.server CONFIG`; CONFIG is a JSON object with the members `control`
-(descriptor of a SEQPACKET socket), `role` (`program` or `checker`) and some of `Isolation`'s.
+(descriptor of a SEQPACKET socket) and some of `Isolation`'s.
 
-A request is one packet, a JSON object with `limits` (see `set_limits`) and what the role needs,
-with descriptors: first a SEQPACKET socket for reports, then what the process gets as descriptors
-0, 1 and so on. Reports are JSON packets: `{"began": true}` by the process once it is confined,
-`{"refused": why}` instead if it can't be, and `{"code", "cpu", "files"}` by the server at its end:
-exit code, negative for a signal; processor time in seconds; whether its files were too many. When
-nobody can write to that socket any more, its process is killed.
+A packet on that socket has one descriptor, itself a SEQPACKET socket, and asks for a process, which
+waits there for its request: one packet, a JSON object with `limits` (see `set_limits`) and `nonce`
+(see `program`), with what the process gets as descriptors 0, 1 and so on. So a process can be
+forked ahead of its program. It reports there, in JSON: `{"began": true}` once it is confined,
+`{"refused": why}` instead if it can't be; at its end the server reports `{"code", "cpu",
+"files"}`: exit code, negative for a signal; processor time in seconds; whether its files were too
+many. When nobody can write to that socket any more, its process is killed.
 """
 
 from __future__ import annotations
@@ -27,16 +28,15 @@ import signal
 import socket
 import sys
 import traceback
-from collections.abc import Callable
 from typing import Any
 
+from . import program
 from .isolation import FILES_BYTES, FILES_COUNT, Isolation
 
 # What programs import most. Once here, they don't load it each time.
 PRELOADED = (
-    "abc", "bisect", "collections", "copy", "dataclasses", "datetime", "enum", "functools",
-    "hashlib", "heapq", "itertools", "json", "math", "operator", "random", "re", "statistics",
-    "string", "sys", "traceback", "typing",
+    "bisect", "collections", "copy", "dataclasses", "datetime", "functools", "heapq", "itertools",
+    "json", "math", "operator", "random", "re", "string", "sys", "traceback", "typing",
 )  # fmt: skip
 
 MAX_REQUEST_BYTES = 65536
@@ -56,15 +56,9 @@ class _Job:
 class Server:
     """Serves until the other end of the control socket is closed."""
 
-    def __init__(
-        self,
-        control: socket.socket,
-        isolation: Isolation,
-        run: Callable[[dict[str, Any]], None],
-    ) -> None:
+    def __init__(self, control: socket.socket, isolation: Isolation) -> None:
         self._control = control
         self._isolation = isolation
-        self._run = run
         self._count = 0
         self._poll = select.poll()
         self._by_pidfd: dict[int, _Job] = {}
@@ -98,56 +92,53 @@ class Server:
         data, descriptors, _, _ = socket.recv_fds(self._control, MAX_REQUEST_BYTES, MAX_DESCRIPTORS)
         if not data:
             return False
-        request = json.loads(data)
         report = socket.socket(fileno=descriptors[0])
         self._count += 1
         directory = os.path.join(self._isolation.work, str(self._count))
         os.mkdir(directory, 0o700)
-        # The limit of processes is one of all programs that run at the same time.
-        limits: dict[str, int] = request["limits"]
-        if "NPROC" in limits:
-            limits["NPROC"] *= len(self._by_pidfd) + 1
-            limits["NPROC"] += self._isolation.processes_besides()
-        parent = os.getpid()
+        server, others = os.getpid(), self._isolation.count_processes()
         pid = os.fork()
         if pid == 0:
-            self._become(request, report, descriptors[1:], directory, parent)
-        for descriptor in descriptors[1:]:
-            os.close(descriptor)
+            self._become(report, directory, server, others)
         job = _Job(pid, os.pidfd_open(pid), report, directory)
         self._by_pidfd[job.pidfd] = job
         self._by_report[report.fileno()] = job
         self._poll.register(job.pidfd, select.POLLIN)
-        self._poll.register(report, select.POLLIN)
+        # Its packets are for the process.
+        self._poll.register(report, select.POLLRDHUP)
         return True
 
-    def _become(
-        self,
-        request: dict[str, Any],
-        report: socket.socket,
-        descriptors: list[int],
-        directory: str,
-        parent: int,
-    ) -> None:
+    def _become(self, report: socket.socket, directory: str, server: int, others: int) -> None:
         """In the forked process: never returns."""
         try:
-            above = [
-                fcntl.fcntl(fd, fcntl.F_DUPFD, _ABOVE) for fd in (report.fileno(), *descriptors)
-            ]
-            for target, descriptor in enumerate(above[1:]):
-                os.dup2(descriptor, target)
-            os.closerange(len(descriptors), above[0])
-            os.closerange(above[0] + 1, above[-1] + 1)
-            report = socket.socket(fileno=above[0])
+            # From here on `program`'s few descriptors and this one are all there are.
+            at = fcntl.fcntl(report.fileno(), fcntl.F_DUPFD, _ABOVE)
+            os.closerange(3, at)
+            report = socket.socket(fileno=at)
             try:
-                self._isolation.confine_program(directory, request["limits"], parent)
+                self._isolation.confine_files(directory, server)
+                data, descriptors, _, _ = socket.recv_fds(
+                    report, MAX_REQUEST_BYTES, MAX_DESCRIPTORS
+                )
+                if not data:
+                    os._exit(0)
+                request = json.loads(data)
+                # The limit of processes is one of all programs that run at the same time.
+                limits: dict[str, int] = request["limits"]
+                limits["NPROC"] *= len(self._by_pidfd) + 1
+                limits["NPROC"] += others
+                self._isolation.confine(limits)
             except (OSError, ValueError) as error:
                 report.send(json.dumps({"refused": str(error)}).encode())
                 os._exit(1)
+            # They came above 2, in order.
+            for target, descriptor in enumerate(descriptors):
+                os.dup2(descriptor, target)
+            os.closerange(len(descriptors), at)
             # The filter knows no `send`.
-            os.write(report.fileno(), b'{"began": true}')
+            os.write(at, b'{"began": true}')
             os.close(report.detach())
-            self._run(request)
+            program.main(request["nonce"])
         except BaseException:
             traceback.print_exc()
         finally:
@@ -231,7 +222,6 @@ def main() -> None:
     """Confine this process, say so, and serve."""
     config: dict[str, Any] = json.loads(sys.argv[1])
     control = socket.socket(fileno=config.pop("control"))
-    role: str = config.pop("role")
     # The folder of this code isn't for programs.
     sys.path[:] = [path for path in sys.path if path != os.environ.get("PYTHONPATH")]
     os.environ.pop("PYTHONPATH", None)
@@ -243,8 +233,6 @@ def main() -> None:
         return
     for name in PRELOADED:
         importlib.import_module(name)
-    from . import checker, program
-
     hello = {
         "isolation": isolation.in_force,
         "landlock_abi": isolation.landlock_abi,
@@ -254,7 +242,7 @@ def main() -> None:
     # Forked processes share what is never touched.
     gc.collect()
     gc.freeze()
-    Server(control, isolation, checker.main if role == "checker" else program.main).serve()
+    Server(control, isolation).serve()
 
 
 if __name__ == "__main__":

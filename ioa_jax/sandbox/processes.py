@@ -1,0 +1,281 @@
+"""The sandbox's own processes, as seen from the one that uses it."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import shutil
+import socket
+import subprocess
+import tempfile
+import threading
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from ioa_jax.sandbox import workers
+from ioa_jax.sandbox.base import JAILED, WEAK, Backend
+
+NOBODY = 65534
+
+_START_SECONDS = 60.0
+_END_SECONDS = 10.0
+_FILES_BYTES = 64 << 20
+_OLDEST_PYTHON = (3, 11)
+
+
+class BackendError(Exception):
+    """A server can't be started with this backend and interpreter; the message says why."""
+
+
+class ServerGoneError(Exception):
+    """One of the sandbox's processes ended, or was ended."""
+
+
+class _Worker:
+    """A process that runs one of `workers`' modules, with its folder and a socket to it.
+
+    As root it is user nobody's. Its environment is empty.
+    """
+
+    def __init__(self) -> None:
+        self.folder = Path(tempfile.mkdtemp(prefix="ioa-sandbox-"))
+        self.process: subprocess.Popen[bytes] | None = None
+        self.control, self._theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        self._errors = tempfile.TemporaryFile()  # noqa: SIM115
+        self._user = NOBODY if os.geteuid() == 0 else None
+
+    def _copy_code(self) -> Path:
+        """Copy `workers`, which may lie where the process's user can't read it."""
+        code = self.folder / "code"
+        shutil.copytree(
+            Path(workers.__file__).parent,
+            code / "workers",
+            ignore=shutil.ignore_patterns("__pycache__"),
+        )
+        if self._user is not None:
+            for path in (self.folder, code, code / "workers"):
+                path.chmod(0o755)
+            for path in (code / "workers").iterdir():
+                path.chmod(0o644)
+        return code
+
+    def _start(self, command: Sequence[str], code: str, module: str, argument: str) -> None:
+        """Start the process.
+
+        Raises:
+            BackendError: The command can't be run.
+        """
+        # -s -S -P and not -I, which would ignore PYTHONHASHSEED: the same program gets the same
+        # hashes of texts each time.
+        options = ["-s", "-S", "-P", "-B", "-X", "utf8", "-m", f"workers.{module}"]
+        try:
+            self.process = subprocess.Popen(
+                [*command, *options, argument],
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                stderr=self._errors,
+                cwd="/",
+                env={"PYTHONHASHSEED": "0", "PYTHONPATH": code},
+                pass_fds=(self._theirs.fileno(),),
+                start_new_session=True,
+                user=self._user,
+                group=self._user,
+                extra_groups=None if self._user is None else (),
+            )
+        except OSError as error:
+            raise BackendError(str(error)) from None
+        self._theirs.close()
+
+    def _greet(self) -> dict[str, Any]:
+        """The process's first packet.
+
+        Raises:
+            BackendError: It didn't come, or refuses.
+        """
+        self.control.settimeout(_START_SECONDS)
+        try:
+            data = self.control.recv(1 << 16)
+        except TimeoutError:
+            raise BackendError(f"nothing within {_START_SECONDS:.0f} s of the start") from None
+        finally:
+            self.control.settimeout(None)
+        if not data:
+            self._errors.seek(0)
+            lines = self._errors.read().decode(errors="replace").strip().splitlines()
+            raise BackendError(lines[-1] if lines else "it ended without a word")
+        hello: dict[str, Any] = json.loads(data)
+        if "refused" in hello:
+            raise BackendError(hello["refused"])
+        version = tuple(int(part) for part in hello["python"].split(".")[:2])
+        if version < _OLDEST_PYTHON:
+            raise BackendError(f"Python {hello['python']} is too old")
+        return hello
+
+    @property
+    def alive(self) -> bool:
+        """Whether the process runs."""
+        return self.process is not None and self.process.poll() is None
+
+    def close(self) -> None:
+        """End the process and everything that it forked, and remove its folder."""
+        self.control.close()
+        self._theirs.close()
+        if self.process is not None:
+            try:
+                self.process.wait(_END_SECONDS)
+            except subprocess.TimeoutExpired:
+                self.process.kill()
+                self.process.wait()
+        self._errors.close()
+        with contextlib.suppress(FileNotFoundError):
+            shutil.rmtree(self.folder)
+
+
+class ForkServer(_Worker):
+    """Forks processes for programs.
+
+    Args:
+        backend: How it and they are isolated.
+        interpreter: Path of a Python.
+
+    Raises:
+        BackendError: It didn't start.
+    """
+
+    def __init__(self, backend: Backend, interpreter: str) -> None:
+        super().__init__()
+        self._lock = threading.Lock()
+        self._spare: list[socket.socket] = []
+        try:
+            code = self._copy_code()
+            work = self.folder / "work"
+            work.mkdir(mode=0o700)
+            if self._user is not None:
+                os.chown(work, self._user, self._user)
+            isolated, jailed = backend != WEAK, backend == JAILED
+            config = {
+                "control": self._theirs.fileno(),
+                "landlock": isolated,
+                "seccomp": isolated,
+                "namespaces": isolated and not jailed,
+                "jailed": jailed,
+                "work": "/tmp" if jailed else str(work),
+            }
+            jail = _bubblewrap(interpreter, code) if jailed else []
+            code_seen = "/sandbox" if jailed else str(code)
+            self._start([*jail, interpreter], code_seen, "server", json.dumps(config))
+            self.hello = self._greet()
+        except BaseException:
+            self.close()
+            raise
+
+    def submit(self, request: dict[str, Any], descriptors: Sequence[int]) -> socket.socket:
+        """Give a process its program.
+
+        Args:
+            request: `limits` and `nonce`, see `workers.server`.
+            descriptors: What it gets as descriptors 0, 1 and so on.
+
+        Returns:
+            The socket of its reports, to be closed by the caller.
+
+        Raises:
+            ServerGoneError: There is nobody to do it.
+        """
+        with self._lock:
+            # One ahead: the next program's process is made while this one's works.
+            report = self._spare.pop() if self._spare else self._ask()
+            try:
+                self._spare.append(self._ask())
+                socket.send_fds(report, [json.dumps(request).encode()], list(descriptors))
+            except (OSError, ServerGoneError) as error:
+                report.close()
+                raise ServerGoneError(str(error)) from None
+        return report
+
+    def close(self) -> None:
+        """End the server, what it forked, and those that wait."""
+        super().close()
+        for report in self._spare:
+            report.close()
+
+    def _ask(self) -> socket.socket:
+        """Ask for a process; what is sent to it waits until it is there."""
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        with theirs:
+            try:
+                socket.send_fds(self.control, [b"fork"], [theirs.fileno()])
+            except OSError as error:
+                ours.close()
+                raise ServerGoneError(str(error)) from None
+        return ours
+
+
+class Checker(_Worker):
+    """Tests programs, one at a time.
+
+    Args:
+        interpreter: Path of a Python.
+
+    Raises:
+        BackendError: It didn't start.
+    """
+
+    def __init__(self, interpreter: str) -> None:
+        super().__init__()
+        try:
+            code = self._copy_code()
+            self._start([interpreter], str(code), "checker", str(self._theirs.fileno()))
+            self._greet()
+        except BaseException:
+            self.close()
+            raise
+
+    def submit(self, request: dict[str, Any], descriptors: Sequence[int]) -> None:
+        """Begin a test; the answer comes through `control`.
+
+        Args:
+            request: `memory` and `cpu`, see `workers.checker`.
+            descriptors: Channel and job.
+
+        Raises:
+            ServerGoneError: The process isn't there.
+        """
+        try:
+            socket.send_fds(self.control, [json.dumps(request).encode()], list(descriptors))
+        except OSError as error:
+            raise ServerGoneError(str(error)) from None
+
+    def kill(self) -> int:
+        """End it now, if it hasn't ended; returns its exit code, negative for a signal."""
+        assert self.process is not None
+        self.process.kill()
+        return self.process.wait()
+
+
+def _bubblewrap(interpreter: str, code: Path) -> list[str]:
+    """The command that puts a server in a jail.
+
+    Neither /proc, which would show the jail's environment and which containers refuse to mount,
+    nor a host name, which they refuse to set.
+
+    Raises:
+        BackendError: There is no bubblewrap.
+    """
+    path = shutil.which("bwrap", path="/usr/local/bin:/usr/bin:/bin")
+    if path is None:
+        raise BackendError("bwrap isn't installed (Debian's package bubblewrap)")
+    command = [path, "--unshare-all", "--new-session", "--ro-bind", "/usr", "/usr"]
+    for name in ("/lib", "/lib32", "/lib64"):
+        if os.path.islink(name):
+            command += ["--symlink", os.readlink(name), name]
+        else:
+            command += ["--ro-bind-try", name, name]
+    command += ["--ro-bind-try", "/etc/ld.so.cache", "/etc/ld.so.cache"]
+    prefix = str(Path(interpreter).parent.parent)
+    if not Path(prefix).is_relative_to("/usr"):
+        command += ["--ro-bind", prefix, prefix]
+    command += ["--ro-bind", str(code), "/sandbox", "--dev", "/dev"]
+    return [*command, "--size", str(_FILES_BYTES), "--tmpfs", "/tmp", "--chdir", "/tmp"]
