@@ -56,6 +56,7 @@ class _Slot:
     """A batch row that is being decoded."""
 
     request: int
+    stream: int
     prompt: tuple[int, ...]
     limit: int
     tokens: list[int]
@@ -72,7 +73,7 @@ class _State:
         last: [B] int32, the token to feed next.
         length: [B] int32, tokens in the cache.
         remaining: [B] int32, tokens that may still be sampled; 0 is a finished or free row.
-        request: [B] int32, for the row's random stream.
+        stream: [B] int32, number of the row's random stream.
         sampled: [B] int32, tokens sampled so far.
     """
 
@@ -80,7 +81,7 @@ class _State:
     last: Array
     length: Array
     remaining: Array
-    request: Array
+    stream: Array
     sampled: Array
 
 
@@ -133,6 +134,7 @@ class Generator:
         params: SamplingParams | None = None,
         progress: Progress | None = None,
         on_completion: Callable[[int, Completion], None] | None = None,
+        streams: Sequence[int] | None = None,
     ) -> list[Completion]:
         """Complete every prompt; results in input order.
 
@@ -141,6 +143,8 @@ class Generator:
             params: Default greedy.
             progress: Called with (prompts done, prompts in all).
             on_completion: Called with (prompt index, completion) as each finishes.
+            streams: Number of each prompt's random stream, int32; default its index. With numbers
+                of their own, prompts draw the same samples whatever else is generated with them.
 
         Raises:
             InputError: A prompt is empty or leaves no room in the model's context.
@@ -188,7 +192,7 @@ class Generator:
                     # Padding rows cost as much as prompts: waiting prompts take their place.
                     count = min(len(queue), max(len(free), self._min_rows))
                     fresh = [
-                        self._new_slot(i, encoded[i], params)
+                        self._new_slot(i, encoded[i], i if streams is None else streams[i], params)
                         for i in (queue.popleft() for _ in range(count))
                     ]
                     prefilled = self._prefill_prompts(fresh, prefix, prefix_cache)
@@ -294,9 +298,11 @@ class Generator:
         )
         return shared, jax.tree.map(lambda x: x[..., :1, :, :, :], cache)
 
-    def _new_slot(self, request: int, prompt: tuple[int, ...], params: SamplingParams) -> _Slot:
+    def _new_slot(
+        self, request: int, prompt: tuple[int, ...], stream: int, params: SamplingParams
+    ) -> _Slot:
         room = self.model.decoder.config.max_position - len(prompt)
-        return _Slot(request, prompt, min(params.max_tokens, room), [], [])
+        return _Slot(request, stream, prompt, min(params.max_tokens, room), [], [])
 
     def _prefill_prompts(
         self, new: list[_Slot], shared: int, prefix_cache: KVCache | None
@@ -330,19 +336,19 @@ class Generator:
         rows = jax.tree.leaves(prefilled.cache)[0].shape[-4]
         target = np.full(rows, batch, np.int32)  # out of range: dropped
         last, lengths = np.zeros(rows, np.int32), np.zeros(rows, np.int32)
-        limits, requests = np.zeros(rows, np.int32), np.zeros(rows, np.int32)
+        limits, streams = np.zeros(rows, np.int32), np.zeros(rows, np.int32)
         for row, source in moved.items():
             slot = prefilled.slots[source]
             # The last prompt token is fed again by the first decoding step, which then samples like
             # every other: one program instead of two.
             target[source], last[source] = row, slot.prompt[-1]
             lengths[source], limits[source] = len(slot.prompt) - 1, slot.limit
-            requests[source] = slot.request
+            streams[source] = slot.stream
         self._note("insert", batch, state.cache.num_slots, rows, prefilled.cache.num_slots)
         return _insert(
             state,
             prefilled.cache,
-            *(jnp.asarray(x) for x in (target, last, lengths, limits, requests)),
+            *(jnp.asarray(x) for x in (target, last, lengths, limits, streams)),
         )
 
     def _decode(
@@ -422,7 +428,7 @@ def _insert(
     last: Array,
     length: Array,
     remaining: Array,
-    request: Array,
+    stream: Array,
 ) -> _State:
     """Copy prefilled rows [n] into the rows `target` of the state; targets out of range: none."""
     slots = state.cache.num_slots
@@ -438,7 +444,7 @@ def _insert(
         last=state.last.at[target].set(last, mode="drop"),
         length=state.length.at[target].set(length, mode="drop"),
         remaining=state.remaining.at[target].set(remaining, mode="drop"),
-        request=state.request.at[target].set(request, mode="drop"),
+        stream=state.stream.at[target].set(stream, mode="drop"),
         sampled=state.sampled.at[target].set(0, mode="drop"),
     )
 
@@ -462,8 +468,8 @@ def _decode_steps(
         hidden, cache = decoder.hidden_cached(state.last[:, None], state.length, state.cache)
         logits = decoder.logits(hidden[:, 0])
         keys = jax.vmap(
-            lambda request, count: jax.random.fold_in(jax.random.fold_in(key, request), count)
-        )(state.request, state.sampled)
+            lambda stream, count: jax.random.fold_in(jax.random.fold_in(key, stream), count)
+        )(state.stream, state.sampled)
         token = sample(logits, keys, temperature, params)
         chosen = jnp.take_along_axis(logits, token[:, None], axis=-1)[:, 0]
         logprob = chosen - jax.nn.logsumexp(logits, axis=-1)
@@ -475,7 +481,7 @@ def _decode_steps(
             last=jnp.where(active, token, state.last),
             length=state.length + advance,
             remaining=jnp.where(ended, 0, jnp.maximum(state.remaining - 1, 0)),
-            request=state.request,
+            stream=state.stream,
             sampled=state.sampled + advance,
         )
         tokens = tokens.at[step].set(jnp.where(active, token, -1))

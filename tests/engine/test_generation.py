@@ -134,3 +134,14 @@ def test_bad_parameters(options):
 def test_prompt_that_fills_the_context_is_an_error():
     with pytest.raises(InputError, match="context is 512"):
         Generator(tiny_model()).generate([(2,) * 512])
+
+
+def test_a_prompt_with_a_stream_of_its_own_draws_the_same_whatever_is_beside_it():
+    generator = Generator(tiny_model(), batch_size=8)
+    prompts = [pair.prompt for pair in random_pairs(6)]
+    params = SamplingParams(max_tokens=10, temperature=1.0, seed=4)
+    together = generator.generate(prompts, params, streams=[10, 11, 12, 13, 14, 15])
+    some = generator.generate([prompts[4], prompts[1]], params, streams=[14, 11])
+    assert [c.tokens for c in some] == [together[4].tokens, together[1].tokens]
+    swapped = generator.generate([prompts[4], prompts[1]], params, streams=[11, 14])
+    assert [c.tokens for c in swapped] != [c.tokens for c in some]
