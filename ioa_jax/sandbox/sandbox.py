@@ -6,7 +6,6 @@ import contextlib
 import threading
 from collections.abc import Callable, Generator, Sequence
 from types import TracebackType
-from typing import Self
 
 from ioa_jax.sandbox.attempt import Attempt
 from ioa_jax.sandbox.backends import choose
@@ -131,7 +130,7 @@ class Sandbox:
             self._free_checkers.clear()
             self._server = None
 
-    def __enter__(self) -> Self:
+    def __enter__(self) -> Sandbox:
         return self
 
     def __exit__(
@@ -157,7 +156,7 @@ class Sandbox:
             return self._server
 
     @contextlib.contextmanager
-    def _checker(self, attempt: Attempt) -> Generator[Checker]:
+    def _checker(self, attempt: Attempt) -> Generator[Checker, None, None]:
         """A checker of the attempt's own."""
         with self._lock:
             checker = self._free_checkers.pop() if self._free_checkers else None

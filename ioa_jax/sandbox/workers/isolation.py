@@ -39,7 +39,7 @@ class Isolation:
         landlock_abi: The kernel's; 0 without Landlock.
         counts_alone: Whether the kernel counts the jail's processes apart from all others of the
             same user.
-        files_bounded: Whether `work` is a file system of limited size.
+        files_bounded: Whether `work` is a file system of limited size and number of files.
     """
 
     landlock: bool
@@ -72,8 +72,8 @@ class Isolation:
                 raise OSError(f"no table of system calls for {os.uname().machine}")
             self.in_force.append("seccomp")
         if self.jailed:
-            self.in_force += ["namespaces", "files_bounded"]
-            self.counts_alone = self.files_bounded = True
+            self.in_force.append("namespaces")
+            self.counts_alone = True
         elif self.namespaces:
             self._enter_namespaces()
         self._prctl(_PR_SET_NO_NEW_PRIVS, 1)

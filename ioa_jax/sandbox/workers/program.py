@@ -76,6 +76,8 @@ class _Answers:
                 raise
             except wire.NotPlainError as error:
                 answer = {"not_plain": str(error)}
+            except wire.TooLongError as error:
+                answer = {"too_long": str(error)}
             except BaseException as error:
                 answer = {"error": _describe(error)}
             answer["id"] = request["id"]
@@ -97,7 +99,10 @@ class _Answers:
                 setattr(target, *arguments)
                 return None
             case "items":
-                return list(itertools.islice(target, _MOST_ITEMS))
+                items = list(itertools.islice(target, _MOST_ITEMS + 1))
+                if len(items) > _MOST_ITEMS:
+                    raise wire.TooLongError(f"more than {_MOST_ITEMS} items")
+                return items
             case unknown:
                 raise wire.ProtocolError(f"unknown request {unknown!r}")
 

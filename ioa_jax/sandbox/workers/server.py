@@ -68,8 +68,9 @@ class Server:
         """Returns when nobody is there to serve; the processes are dead then."""
         self._poll.register(self._control, select.POLLIN)
         while True:
-            # A file system without a limit of its own is looked at now and then.
-            watch = bool(self._by_pidfd) and not self._isolation.files_bounded
+            # A file system without limits of its own is looked at now and then, while there is more
+            # than the process that waits for a program.
+            watch = len(self._by_pidfd) > 1 and not self._isolation.files_bounded
             events = self._poll.poll(_WATCH_FILES_SECONDS * 1000 if watch else None)
             for descriptor, _ in events:
                 if descriptor in self._by_pidfd:
