@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping
 from types import TracebackType
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 
 @dataclasses.dataclass(frozen=True)
@@ -51,6 +51,7 @@ class Verdict:
     parts: Mapping[str, Any] = dataclasses.field(default_factory=dict[str, Any])
 
 
+@runtime_checkable
 class Grader(Protocol):
     """Judges texts. Safe to call from several threads at once.
 

@@ -1,5 +1,6 @@
 import concurrent.futures
 import os
+import signal
 
 import pytest
 
@@ -98,7 +99,9 @@ def test_the_wall_limit_ends_what_uses_no_processor():
         grader.grade(item("5"), r"\boxed{2+3}")
         worker = grader._idle.get()
         grader._idle.put(worker)
-        os.kill(worker._process.pid, 19)  # SIGSTOP
+        process = worker._process
+        assert process is not None
+        os.kill(process.pid, signal.SIGSTOP)
         verdict = grader.grade(item("5"), r"\boxed{2+3}")
         assert (verdict.source, verdict.detail) == ("timeout", "killed after 0.5 s")
         assert grader.grade(item("5"), r"\boxed{2+3}").correct
@@ -124,6 +127,7 @@ def test_closing_ends_the_processes():
     worker = grader._idle.get()
     grader._idle.put(worker)
     process = worker._process
+    assert process is not None
     grader.close()
     grader.close()
     assert process.returncode is not None

@@ -1,0 +1,35 @@
+import pytest
+
+from ioa_jax.errors import InputError
+from ioa_jax.graders.base import Item
+from ioa_jax.graders.exact import ExactGrader
+
+
+@pytest.mark.parametrize(
+    ("reference", "text", "correct", "ignoring_case"),
+    [
+        ("a b", " a\n  b ", True, True),
+        ("a b", "ab", False, False),
+        ("Cat", "cat", False, True),
+        # One letter with a dot above, and the same as letter and mark.
+        ("\u017c", "z\u0307", True, True),
+        ("cat", "the cat", False, False),
+        ("cat", "", False, False),
+    ],
+)
+def test_equality(reference, text, correct, ignoring_case):
+    item = Item("1", "?", ("other", reference))
+    assert ExactGrader().grade(item, text).correct == correct
+    assert ExactGrader(ignore_case=True).grade(item, text).correct == ignoring_case
+
+
+def test_the_rule_is_named():
+    item = Item("1", "?", ("x",))
+    assert ExactGrader().grade(item, " X ").rule == "whole"
+    verdict = ExactGrader(ignore_case=True).grade(item, " X ")
+    assert (verdict.rule, verdict.extracted, verdict.score) == ("whole_ignoring_case", "x", 1.0)
+
+
+def test_an_item_without_a_reference():
+    with pytest.raises(InputError, match=r"'1'.*'references'"):
+        ExactGrader().check_item(Item("1", "?"))
