@@ -40,8 +40,9 @@ class Stop(BaseException):
 class Remote:
     """Something of the program's, in the program's process.
 
-    It can be called, iterated and passed back, and has attributes; it can't be compared, hashed or
-    asked whether it is true, since the program's own methods would have to answer.
+    It can be called, iterated, passed back and asked whether it is true, and has attributes. It
+    can't be compared or hashed: the program's own methods would have to answer, and could always
+    say what the tests want to hear.
     """
 
     def __init__(self, channel: Channel, subject: str | int) -> None:
@@ -63,10 +64,13 @@ class Remote:
     def __iter__(self) -> Any:
         return iter(self._channel.ask("items", self._subject, None))
 
+    def __bool__(self) -> bool:
+        return self._channel.ask("bool", self._subject, None) is True
+
     def _refuse(self, *_: Any) -> NoReturn:
         raise Stop("failed", "a value that isn't plain data was compared")
 
-    __eq__ = __ne__ = __lt__ = __le__ = __gt__ = __ge__ = __bool__ = __hash__ = _refuse  # pyright: ignore
+    __eq__ = __ne__ = __lt__ = __le__ = __gt__ = __ge__ = __hash__ = _refuse  # pyright: ignore
 
 
 class Channel:

@@ -98,6 +98,8 @@ class _Answers:
             case "set":
                 setattr(target, *arguments)
                 return None
+            case "bool":
+                return bool(target)
             case "items":
                 items = list(itertools.islice(target, _MOST_ITEMS + 1))
                 if len(items) > _MOST_ITEMS:

@@ -5,6 +5,7 @@ object of one member, whose name is the type:
 
     {"int": "0x8000000000000000"}  {"complex": [re, im]}  {"bytes": "00ff"}
     {"tuple": [...]}  {"set": [...]}  {"frozenset": [...]}  {"dict": [[key, value], ...]}
+    {"type": "str"}  one of `TYPES`
     {"object": 3}    something else, which stays in the program's process under this number
 
 Nothing is pickled or evaluated, so what arrives has no methods of the sender's.
@@ -17,6 +18,10 @@ import os
 from collections.abc import Callable
 from typing import Any, cast
 
+TYPES = {
+    kind.__name__: kind
+    for kind in (bool, int, float, complex, str, bytes, list, tuple, dict, set, frozenset)
+}
 MAX_DEPTH = 64
 MAX_MESSAGE_BYTES = 1 << 20
 _LENGTH_BYTES = 4
@@ -79,6 +84,8 @@ def encode(value: object, number: Callable[[object], int], depth: int = 0) -> An
             return {"bytes": bytes.hex(value)}
         case complex():
             return {"complex": [value.real, value.imag]}
+        case type() if TYPES.get(value.__name__) is value:
+            return {"type": value.__name__}
         case _:
             return {"object": number(value)}
 
@@ -95,7 +102,7 @@ def decode(data: Any, resolve: Callable[[int], object]) -> object:
     """
     try:
         return _decode(data, resolve)
-    except (TypeError, ValueError, RecursionError, AttributeError) as error:
+    except (TypeError, ValueError, KeyError, RecursionError, AttributeError) as error:
         raise ProtocolError(f"not a value: {error}") from None
 
 
@@ -127,6 +134,8 @@ def _decode(data: Any, resolve: Callable[[int], object]) -> object:
         case "complex":
             real, imaginary = items()
             return complex(float(real), float(imaginary))
+        case "type":
+            return TYPES[content]
         case "object":
             if type(content) is not int:
                 raise ValueError(f"object of {type(content).__name__}")
@@ -135,13 +144,16 @@ def _decode(data: Any, resolve: Callable[[int], object]) -> object:
             raise ValueError(f"unknown tag {tag!r}")
 
 
+_ENCODER = json.JSONEncoder(separators=(",", ":"))
+
+
 def pack(message: dict[str, Any]) -> bytes:
     """A message with its length in front, as `send` writes it.
 
     Raises:
         TooLongError: It is too long.
     """
-    data = json.dumps(message, separators=(",", ":")).encode()
+    data = _ENCODER.encode(message).encode()
     if len(data) > MAX_MESSAGE_BYTES:
         raise TooLongError(f"a message of {len(data)} bytes")
     return len(data).to_bytes(_LENGTH_BYTES, "big") + data
