@@ -122,19 +122,14 @@ def perf(
         typer.Option(help="Only this part; may be repeated. Default: all.", show_default=False),
     ] = None,
     rounds: Annotated[int, typer.Option(min=1, help="Timed rounds of each contestant.")] = 5,
-    tunix_python: Annotated[
-        Path | None,
-        typer.Option(
-            help="Interpreter of an environment with google-tunix, which needs other versions "
-            "than ours.",
-            show_default=False,
-        ),
-    ] = None,
 ) -> None:
-    """Speed and memory beside torch + transformers, in one run. Needs torch."""
+    """Speed and memory beside torch + transformers, in one run.
+
+    Needs torch. `pip install google-tunix==0.1.5` adds google-tunix.
+    """
     from suite.perf.measure import PARTS, measure
 
-    measure(model, output, tuple(part or PARTS), rounds, tunix_python)
+    measure(model, output, tuple(part or PARTS), rounds)
 
 
 @app.command()

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 import json
 import os
-import statistics
 import subprocess
 import sys
 import tempfile
-import time
+import traceback
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from ioa_jax.errors import InputError, MissingDependencyError
+from suite.perf.workload import Workload
 
 PARTS = ("scoring", "training", "generation", "memory")
 
@@ -26,6 +27,8 @@ TARGETS = {
     ("generation", "float32"): 4.0,
 }
 MEMORY_LIMIT_GIB = 6.0
+
+TUNIX = "tunix bfloat16"
 
 BOUNDS = {
     "scoring": "matrix products; then attention's softmax and the head's logsumexp",
@@ -41,17 +44,17 @@ def measure(
     output: Path,
     parts: tuple[str, ...] = PARTS,
     rounds: int = 3,
-    tunix_python: Path | None = None,
     log: Callable[[str], None] = print,
 ) -> dict[str, Any]:
     """Measure, print and write `perf.json` and `perf.md` under `output`.
+
+    google-tunix takes part where it is installed.
 
     Args:
         spec: The model, as for `load_model`.
         output: Directory; made where missing.
         parts: Some of `PARTS`.
         rounds: Timed rounds of each contestant.
-        tunix_python: Interpreter of an environment with google-tunix; None leaves it out.
         log: Takes lines of progress.
 
     Raises:
@@ -78,10 +81,14 @@ def measure(
     torch.set_num_threads(os.cpu_count() or 1)
     model = load_model(spec, "bfloat16", dtype=jnp.bfloat16)
     work = workload.make_workload(model.tokenizer)
-    pad = model.tokenizer.pad_token_id or 0
+    pad: Any = model.tokenizer.pad_token_id or 0
     results: dict[str, Any] = {
         "model": spec,
-        "environment": {**environment(), "torch": torch.__version__},
+        "environment": {
+            **environment(),
+            "torch": torch.__version__,
+            "google-tunix": _tunix_version(),
+        },
         "rounds": rounds,
         "parts": {},
         "targets": {f"{part}/{dtype}": ratio for (part, dtype), ratio in TARGETS.items()},
@@ -114,11 +121,17 @@ def measure(
                     contestants[f"torch {dtype}"] = getattr(torch_reference, part)(
                         torch_reference.load(directory, dtype), work, pad
                     )
+            failure: str | None = None
+            if results["environment"]["google-tunix"] is not None:
+                try:
+                    contestants[TUNIX] = _tunix(part, directory, work, pad)
+                except Exception:
+                    # Whatever tunix raises here is what there is to report of it.
+                    failure = traceback.format_exc().strip().splitlines()[-1]
+                    log(f"{TUNIX}: {failure}")
             results["parts"][part] = workload.alternate(contestants, rounds, log)
-            if tunix_python is not None:
-                results["parts"][part]["tunix"] = _tunix(
-                    tunix_python, directory, part, work, rounds, log
-                )
+            if failure is not None:
+                results["parts"][part][TUNIX] = {"error": failure}
     results["derived"] = _derive(results, model.decoder.config)
     text = table(results)
     (output / "perf.json").write_text(json.dumps(results, indent=2) + "\n")
@@ -148,40 +161,26 @@ def _memory(spec: str) -> dict[str, Any]:
     return json.loads(done.stdout.splitlines()[-1])
 
 
-def _tunix(
-    python: Path,
-    directory: str,
-    part: str,
-    work: Any,
-    rounds: int,
-    log: Callable[[str], None],
-) -> dict[str, Any]:
-    """google-tunix needs other versions than ours, so it runs in its own interpreter."""
-    worker = Path(__file__).with_name("tunix_worker.py")
-    with tempfile.TemporaryDirectory() as folder:
-        job = Path(folder) / "job.json"
-        job.write_text(
-            json.dumps(
-                {
-                    "directory": directory,
-                    "part": part,
-                    "rounds": rounds,
-                    "pairs": work.pairs,
-                    "prompts": work.prompts,
-                    "rows": work.rows.tolist(),
-                }
-            )
-        )
-        began = time.perf_counter()
-        done = subprocess.run(
-            [str(python), str(worker), str(job)], capture_output=True, text=True, check=False
-        )
-        log(f"tunix {part}: {time.perf_counter() - began:.0f} s")
-    if done.returncode:
-        return {"error": done.stderr.strip().splitlines()[-1:] or ["no message"]}
-    found = json.loads(done.stdout.splitlines()[-1])
-    found["tokens_per_second"] = found["tokens"] / statistics.median(found["seconds"])
-    return found
+def _tunix_version() -> str | None:
+    try:
+        return importlib.metadata.version("google-tunix")
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+def _tunix(part: str, directory: str, work: Workload, pad: int) -> Callable[[], int]:
+    """tunix's contestant, run once: what it can't do here, it raises here.
+
+    Its trainer compiles in its first step and again in its second, which is the warm-up's.
+    """
+    from suite.perf import tunix_reference
+
+    if part == "training":
+        run = tunix_reference.training(directory, "bfloat16", work.rows)
+    else:
+        run = getattr(tunix_reference, part)(tunix_reference.load(directory, "bfloat16"), work, pad)
+    run()
+    return run
 
 
 def _derive(results: dict[str, Any], config: Any) -> dict[str, Any]:
@@ -215,8 +214,9 @@ def _derive(results: dict[str, Any], config: Any) -> dict[str, Any]:
 
 def _tunix_cell(found: dict[str, Any] | None) -> str:
     if found is None:
-        return "-"
-    return str(found.get("error") or round(found["tokens_per_second"]))
+        return "not installed"
+    # A bar would end the cell.
+    return str(found.get("error") or round(found["tokens_per_second"])).replace("|", "\\|")
 
 
 def table(results: dict[str, Any]) -> str:
@@ -226,7 +226,7 @@ def table(results: dict[str, Any]) -> str:
         "process; tokens/s.",
         "",
         "| part | ours bf16 | torch f32 | torch bf16 | ours / f32 | asked | ours / bf16 | asked "
-        "| tunix | bound by |",
+        "| tunix bf16 | bound by |",
         "|---|---|---|---|---|---|---|---|---|---|",
     ]
 
@@ -237,7 +237,6 @@ def table(results: dict[str, Any]) -> str:
         if part == "memory":
             continue
         derived = results["derived"]
-        tunix = found.get("tunix")
         lines.append(
             f"| {part} "
             + "".join(
@@ -249,7 +248,7 @@ def table(results: dict[str, Any]) -> str:
                 f"| {number(results['targets'].get(f'{part}/{dtype}'), 1)} "
                 for dtype in ("float32", "bfloat16")
             )
-            + f"| {_tunix_cell(tunix)}"
+            + f"| {_tunix_cell(found.get(TUNIX))}"
             f" | {BOUNDS[part]} |"
         )
     peak = results["peak"]
