@@ -33,8 +33,8 @@ class LocalSettings(BaseModel):
     """Settings of `jax:`, `gguf:` and `smollm2`."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
-    precision: PrecisionName = Field("bfloat16", description="Weights and operands of products.")
-    batch_size: int = Field(32, ge=1, description="Answers that are generated together.")
+    precision: PrecisionName = Field(default="bfloat16", description="Of weights and products.")
+    batch_size: int = Field(default=32, ge=1, description="Answers that are generated together.")
 
 
 class LocalTeacher(Teacher):

@@ -24,8 +24,8 @@ class Budget(BaseModel):
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
-    max_tokens: int | None = Field(None, ge=0, description="Tokens that the teacher generates.")
-    max_cost: float | None = Field(None, ge=0, description="In the currency of the prices.")
+    max_tokens: int | None = Field(default=None, ge=0, description="Generated tokens.")
+    max_cost: float | None = Field(default=None, ge=0, description="In the currency of the prices.")
 
 
 class Prices(BaseModel):
@@ -34,7 +34,7 @@ class Prices(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
     prompt: float = Field(ge=0, description="Of a million prompt tokens.")
     completion: float = Field(ge=0, description="Of a million generated tokens.")
-    currency: str = Field("USD", description="Of both.")
+    currency: str = Field(default="USD", description="Of both.")
     as_of: datetime.date = Field(description="Day on which the price list said so.")
 
     def cost(self, prompt_tokens: int, completion_tokens: int) -> float:

@@ -1,0 +1,436 @@
+"""A teacher behind a server that speaks OpenAI's protocol, such as vLLM's."""
+
+from __future__ import annotations
+
+import concurrent.futures
+import functools
+import hashlib
+import importlib
+import json
+import logging
+import os
+import random
+import threading
+import urllib.parse
+from collections.abc import Callable, Sequence
+from typing import Any, Literal, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from ioa_jax.errors import InputError, MissingDependencyError
+from ioa_jax.teachers.base import (
+    Capabilities,
+    ChatRequest,
+    Completion,
+    OnCompletion,
+    OnScores,
+    Sampling,
+    Teacher,
+    TeacherError,
+    TokenScores,
+    prompt_token_bound,
+)
+from ioa_jax.teachers.pacing import Pacer
+from ioa_jax.teachers.protocol import (
+    ChatBody,
+    TextBody,
+    may_pass,
+    read_completion,
+    read_prompt_logprobs,
+    retry_after_seconds,
+)
+
+log = logging.getLogger(__name__)
+
+OPENAI_HOST = "api.openai.com"
+DEFAULT_KEY_VARIABLE = "OPENAI_API_KEY"
+NO_KEY = "none"
+MAX_BACKOFF_SECONDS = 60.0
+BYTES_PER_TOKEN = 4  # of English text, for pacing alone
+# A server without the endpoint or its options answers with one of these.
+_UNSUPPORTED_STATUS = (400, 404, 405, 422, 501)
+
+Result = TypeVar("Result")
+Body = TypeVar("Body", bound=BaseModel)
+
+
+class OpenAISettings(BaseModel):
+    """Settings of `openai:`."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+    api_key_variable: str = Field(
+        default=DEFAULT_KEY_VARIABLE, description="Environment variable that holds the API key."
+    )
+    concurrency: int = Field(default=8, ge=1, description="Calls at a time.")
+    max_retries: int = Field(default=6, ge=0, description="Further attempts of a call that failed.")
+    timeout_seconds: float = Field(default=600.0, gt=0, description="Wait for an answer at most.")
+    backoff_seconds: float = Field(
+        default=1.0,
+        ge=0,
+        description="Before the first retry; doubles with each, up to a minute.",
+    )
+    requests_per_minute: float | None = Field(default=None, gt=0, description="None is no limit.")
+    tokens_per_minute: float | None = Field(
+        default=None,
+        gt=0,
+        description="Prompt (estimated) and max_tokens; None is no limit.",
+    )
+    max_tokens_field: Literal["auto", "max_tokens", "max_completion_tokens"] = Field(
+        default="auto",
+        description="What the server calls the limit; auto: max_completion_tokens for OpenAI's "
+        "own, max_tokens for others.",
+    )
+    extra_body: dict[str, Any] = Field(
+        default_factory=dict[str, Any],
+        description="Further fields of each chat call, such as reasoning_effort.",
+    )
+    fingerprint: str | None = Field(
+        default=None,
+        description="Name of the model in the ledger, for one that is served under several "
+        "addresses; None: model, address and extra_body.",
+    )
+
+
+class _NoPromptLogprobs(TeacherError):
+    """The server doesn't score given texts."""
+
+
+class _Stopped(Exception):
+    """Another call failed, so that this one isn't tried again."""
+
+
+class OpenAITeacher(Teacher):
+    """Calls a server, several requests at a time.
+
+    What may pass is tried again with growing pauses: connections that can't be made or are cut,
+    timeouts, status 408, 409, 425, 429 and 5xx, and bodies that aren't the JSON they should be.
+
+    Attributes:
+        model: Its name on the server.
+        base_url: The server's address, with the version's path.
+        settings: Settings.
+    """
+
+    def __init__(self, model: str, base_url: str, settings: OpenAISettings | None = None) -> None:
+        """Prepare; nothing is sent yet.
+
+        Raises:
+            InputError: The address isn't one of http, holds credentials, or needs a key that the
+                environment lacks.
+            MissingDependencyError: The package openai isn't installed.
+        """
+        self.model = model
+        self.base_url = base_url.rstrip("/")
+        self.settings = settings or OpenAISettings.model_validate({})
+        address = urllib.parse.urlsplit(self.base_url)
+        if address.scheme not in ("http", "https") or not address.hostname:
+            raise InputError(f"base URL {base_url!r}: has to begin with http:// or https://")
+        if address.username or address.password or address.query:
+            raise InputError(
+                f"base URL of {address.hostname}: holds credentials or a query, which would be "
+                "recorded; put the key in an environment variable and name it in api_key_variable"
+            )
+        self._is_openai = address.hostname == OPENAI_HOST
+        self._key = self._read_key()
+        self._openai = _import_openai()
+        # Retries are ours: the client knows nothing of broken bodies or of the other threads.
+        self._client = self._openai.OpenAI(
+            api_key=self._key,
+            base_url=self.base_url,
+            timeout=self.settings.timeout_seconds,
+            max_retries=0,
+        )
+        self._requests = Pacer(self.settings.requests_per_minute)
+        self._tokens = Pacer(self.settings.tokens_per_minute)
+
+    @property
+    def fingerprint(self) -> str:
+        """Model, address and a hash of `extra_body`, unless the settings name it."""
+        if self.settings.fingerprint is not None:
+            return self.settings.fingerprint
+        name = f"openai:{self.model}@{self.base_url}"
+        if not self.settings.extra_body:
+            return name
+        extra = json.dumps(self.settings.extra_body, sort_keys=True)
+        return f"{name}#{hashlib.sha256(extra.encode()).hexdigest()[:16]}"
+
+    @functools.cached_property
+    def _capabilities(self) -> Capabilities:
+        try:
+            self._prompt_logprobs("a b", "the question whether it scores", threading.Event())
+        except _NoPromptLogprobs:
+            return Capabilities(score=False)
+        return Capabilities(score=True)
+
+    @property
+    def capabilities(self) -> Capabilities:
+        """Whether the server gives log-probabilities of prompts: asked with one short call."""
+        return self._capabilities
+
+    def generate(
+        self,
+        requests: Sequence[ChatRequest],
+        sampling: Sampling,
+        on_completion: OnCompletion | None = None,
+    ) -> list[Completion]:
+        """As `Teacher.generate`; when a request fails for good, running ones are still awaited."""
+        limit = self.settings.max_tokens_field
+        if limit == "auto":
+            limit = "max_completion_tokens" if self._is_openai else "max_tokens"
+        options: dict[str, Any] = {
+            limit: sampling.max_tokens,
+            "temperature": sampling.temperature,
+            "top_p": sampling.top_p,
+        }
+        if sampling.stop:
+            options["stop"] = list(sampling.stop)
+        if sampling.logprobs:
+            options["logprobs"] = True
+        # The protocol has no top_k; vLLM and others take it as a field of their own.
+        extra = {"top_k": sampling.top_k} if sampling.top_k else {}
+        extra |= self.settings.extra_body
+
+        def call(index: int, stop: threading.Event) -> Completion:
+            request = requests[index]
+            what = f"request {index} for {request.purpose!r}"
+            body = self._ask(
+                lambda: self._client.chat.completions.with_raw_response.create(
+                    model=self.model,
+                    messages=[dict(message) for message in request.messages],
+                    seed=request.seed,
+                    extra_body=extra,
+                    **options,
+                ),
+                ChatBody,
+                what,
+                sum(len(m["content"].encode()) for m in request.messages) / BYTES_PER_TOKEN
+                + sampling.max_tokens,
+                stop,
+            )
+            completion = read_completion(body, sampling.logprobs)
+            if completion.completion_tokens > sampling.max_tokens:
+                raise TeacherError(
+                    f"{self._name}: {what}: the server generated {completion.completion_tokens} "
+                    f"tokens although {limit} was {sampling.max_tokens}, so no budget could be "
+                    "kept; set max_tokens_field to the name that it heeds"
+                )
+            return completion
+
+        return self._run(len(requests), call, on_completion)
+
+    def score(
+        self, pairs: Sequence[tuple[str, str]], on_scores: OnScores | None = None
+    ) -> list[TokenScores]:
+        """As `Teacher.score`, by the completions endpoint's echo.
+
+        Raises:
+            InputError: A prompt or completion is empty, or a completion has no token of its own.
+            TeacherError: The server gives no log-probabilities of prompts, or a pair got none.
+        """
+        for index, (prompt, completion) in enumerate(pairs):
+            if not completion:
+                raise InputError(f"pair {index}: the completion is empty")
+            if not prompt.strip():
+                raise InputError(
+                    f"pair {index}: the prompt is empty; a server scores only what follows a token"
+                )
+        counts: dict[str, int] = {}
+
+        def call(index: int, stop: threading.Event) -> TokenScores:
+            prompt, completion = pairs[index]
+            what = f"pair {index}"
+            stripped = prompt.rstrip()
+            if stripped not in counts:
+                counts[stripped] = self._count_tokens(stripped, what, stop)
+            return self._prompt_logprobs(
+                stripped + prompt[len(stripped) :] + completion, what, stop, counts[stripped]
+            )
+
+        return self._run(len(pairs), call, on_scores)
+
+    def count_prompt_tokens(self, request: ChatRequest) -> int:
+        """An upper bound: the tokenizer is with the server."""
+        return prompt_token_bound(request)
+
+    def close(self) -> None:
+        """Close the connections."""
+        self._client.close()
+
+    @property
+    def _name(self) -> str:
+        return f"{self.model} at {self.base_url}"
+
+    def _read_key(self) -> str:
+        variable = self.settings.api_key_variable
+        key = os.environ.get(variable, "")
+        if not key and (self._is_openai or variable != DEFAULT_KEY_VARIABLE):
+            raise InputError(f"{self._name} needs an API key: set the variable {variable}")
+        # Servers of one's own often want none, but the client insists on one.
+        return key or NO_KEY
+
+    def _count_tokens(self, text: str, what: str, stop: threading.Event) -> int:
+        body = self._ask(
+            lambda: self._client.completions.with_raw_response.create(
+                model=self.model,
+                prompt=text,
+                max_tokens=1,
+                temperature=0.0,
+                extra_body={"add_special_tokens": False},
+            ),
+            TextBody,
+            what,
+            len(text.encode()) / BYTES_PER_TOKEN,
+            stop,
+        )
+        return body.usage.prompt_tokens
+
+    def _prompt_logprobs(
+        self, text: str, what: str, stop: threading.Event, start: int = 1
+    ) -> TokenScores:
+        """Scores of a text's tokens from number `start` on.
+
+        One request suits both kinds of server: those that echo the prompt with log-probabilities,
+        and vLLM, whose own field gives ranks too. The one token that has to be generated is left.
+        """
+        body = self._ask(
+            lambda: self._client.completions.with_raw_response.create(
+                model=self.model,
+                prompt=text,
+                max_tokens=1,
+                temperature=0.0,
+                echo=True,
+                logprobs=1,
+                extra_body={"prompt_logprobs": 0, "add_special_tokens": False},
+            ),
+            TextBody,
+            what,
+            len(text.encode()) / BYTES_PER_TOKEN,
+            stop,
+            unsupported=True,
+        )
+        count = body.usage.prompt_tokens
+        tokens = read_prompt_logprobs(body.choices[0], count)
+        if tokens is None:
+            raise _NoPromptLogprobs(
+                f"{self._name}: {what}: the answer has no log-probabilities of the prompt; to "
+                "score, serve the model with vLLM or another server that echoes them"
+            )
+        scored = tokens[start:]
+        if not scored:
+            raise InputError(
+                f"{what}: the completion has no token of its own after the prompt; start it where "
+                "a token starts"
+            )
+        return TokenScores(
+            tuple(logprob for logprob, _ in scored), all(greedy for _, greedy in scored), count
+        )
+
+    def _run(
+        self,
+        count: int,
+        call: Callable[[int, threading.Event], Result],
+        on_result: Callable[[int, Result], None] | None,
+    ) -> list[Result]:
+        """Call for every index in threads; results come to this one, in any order."""
+        results: dict[int, Result] = {}
+        stop = threading.Event()
+        with concurrent.futures.ThreadPoolExecutor(self.settings.concurrency) as pool:
+            pending = {pool.submit(call, index, stop): index for index in range(count)}
+
+            def take(future: concurrent.futures.Future[Result]) -> None:
+                index = pending.pop(future)
+                results[index] = future.result()
+                if on_result is not None:
+                    on_result(index, results[index])
+
+            try:
+                for future in concurrent.futures.as_completed(list(pending)):
+                    take(future)
+            except BaseException:
+                # An interrupt too: what is under way is paid for, so it is awaited and kept.
+                stop.set()
+                for future in pending:
+                    future.cancel()
+                for future in list(pending):
+                    if not future.cancelled() and future.exception() is None:
+                        take(future)
+                raise
+        return [results[index] for index in range(count)]
+
+    def _ask(
+        self,
+        send: Callable[[], Any],
+        body_type: type[Body],
+        what: str,
+        tokens: float,
+        stop: threading.Event,
+        unsupported: bool = False,
+    ) -> Body:
+        """The body of an answer, after as many attempts as it takes.
+
+        Args:
+            send: Makes the call.
+            body_type: What the body should be.
+            what: Of the call, for messages.
+            tokens: What it counts against the rate limit.
+            stop: Ends waiting.
+            unsupported: A refusal of the request means that the server can't score.
+
+        Raises:
+            TeacherError: The server refused, or no attempt succeeded.
+        """
+        attempts = self.settings.max_retries + 1
+        reason = ""
+        for attempt in range(1, attempts + 1):
+            self._wait(max(self._requests.reserve(), self._tokens.reserve(tokens)), stop)
+            retry_after = 0.0
+            try:
+                return body_type.model_validate_json(send().content)
+            except ValidationError as error:
+                first = error.errors()[0]
+                field = ".".join(str(part) for part in first["loc"]) or "body"
+                reason = f"broken answer: {field}: {first['msg']}"
+            except self._openai.APIStatusError as error:
+                reason = self._status_reason(error)
+                if not may_pass(error):
+                    if unsupported and error.status_code in _UNSUPPORTED_STATUS:
+                        raise _NoPromptLogprobs(f"{self._name}: {what}: {reason}") from None
+                    raise TeacherError(f"{self._name}: {what}: {reason}") from None
+                retry_after = retry_after_seconds(error.response.headers)
+            except self._openai.APIConnectionError as error:
+                # The client's own message says only that there was one.
+                cause = error.__cause__ or error
+                reason = f"{type(error).__name__}: {cause}"
+            if attempt < attempts:
+                backoff = self.settings.backoff_seconds * 2 ** (attempt - 1)
+                # Apart from each other, or all threads would come back at once.
+                pause = min(backoff, MAX_BACKOFF_SECONDS) * random.uniform(0.5, 1.0)
+                if retry_after:
+                    self._requests.hold(retry_after)
+                log.warning("%s: %s: %s; trying again", self._name, what, reason)
+                self._wait(max(pause, retry_after), stop)
+        raise TeacherError(
+            f"{self._name}: {what}: no usable answer after {attempts} attempts, lastly {reason}; "
+            "answers before it are kept, so run again when the server is well"
+        )
+
+    def _wait(self, seconds: float, stop: threading.Event) -> None:
+        if stop.wait(seconds):
+            raise _Stopped
+
+    def _status_reason(self, error: Any) -> str:
+        message = str(error.message)
+        if self._key != NO_KEY:
+            # Some servers quote the key that they refuse.
+            message = message.replace(self._key, "<key>")
+        return f"status {error.status_code}: {message}"
+
+
+def _import_openai() -> Any:
+    try:
+        return importlib.import_module("openai")
+    except ModuleNotFoundError:
+        raise MissingDependencyError(
+            "teachers behind a server need the package openai; get it with: "
+            'pip install "ioa-jax[openai]"'
+        ) from None
