@@ -1,0 +1,319 @@
+"""Programs, judged by a benchmark's own tests in the sandbox.
+
+HumanEval (Chen et al., 2021, arXiv 2107.03374) asks for the rest of a function, MBPP (Austin et
+al., 2021, arXiv 2108.07732) for a function. What of a text is the program is found by rules with
+names:
+
+- `fence`: a code block that defines the function; of several the last that is closed. What
+  HumanEval's prompt has before its signature is put in front.
+- `fence_body`: HumanEval, no block has the signature; the longest continues the prompt.
+- `fence_other`: MBPP, no block defines the function; the longest is the program.
+- `repeated_signature`: no block, but the function, with imports and helpers before it; up to the
+  first line that isn't code.
+- `bare_body`: HumanEval, neither: the text continues the prompt, up to the next line at the margin.
+- `whole`: MBPP, neither: the text is the program.
+- `completion`: from a base model, HumanEval: continues the prompt, up to Codex's stop strings.
+- `program`: from a base model, MBPP: up to `[DONE]`.
+- `empty`: there is no text.
+"""
+
+from __future__ import annotations
+
+import re
+from types import TracebackType
+from typing import NamedTuple
+
+from ioa_jax.errors import InputError
+from ioa_jax.graders.base import Item, Verdict
+from ioa_jax.sandbox import Backend, Limits, Sandbox
+
+# What begins at the margin no longer belongs to the body that was being completed.
+CODEX_STOPS = ("\nclass", "\ndef", "\n#", "\nif", "\nprint")
+MBPP_STOPS = ("[DONE]",)
+
+_FENCE = re.compile(r"^[ \t]*```[^\n`]*\n(.*?)(?:(^[ \t]*```)|\Z)", re.MULTILINE | re.DOTALL)
+_MARGIN = re.compile(r"\n(?=\S)")
+_CODE_START = re.compile(
+    r"^(?:(?:async )?def \w+\s*\(|class \w+\s*[:(]|@\w|import \w[\w., ]*$|from [\w.]+ import )"
+)
+_CODE_LINE = re.compile(_CODE_START.pattern + r"|^(?:[ \t]|#|\)|\]|\}|\w+ *=[^=]|$)")
+
+_TEXT_FIELDS = {"humaneval": ("prompt", "entry_point", "test"), "mbpp": ("entry_point",)}
+
+
+class Extraction(NamedTuple):
+    """A program found in a text, and the rule that found it."""
+
+    code: str
+    rule: str
+
+
+class CodeGrader:
+    """Grades programs by `data["kind"]`, which is `humaneval` or `mbpp`.
+
+    HumanEval's items have the texts `prompt`, `entry_point` and `test`, which defines
+    `check(candidate)`; MBPP's have `entry_point`, the list `test_list`, and may have the text
+    `test_setup_code` and the list `test_imports`. The reference is the body or the program.
+
+    A verdict's `status` is the sandbox's. With `infra_error` nothing is known about the program:
+    such items have to be reported apart.
+    """
+
+    def __init__(
+        self,
+        style: str = "chat",
+        limits: Limits | None = None,
+        backend: Backend | None = None,
+        allow_weak: bool = False,
+        sandbox: Sandbox | None = None,
+    ) -> None:
+        """Finds out which isolation works here.
+
+        Args:
+            style: `chat` for answers of chat models, `base` for continuations of the prompt.
+            limits: Of one program with its tests; default: the sandbox's.
+            backend: As `Sandbox`.
+            allow_weak: As `Sandbox`.
+            sandbox: One to use, and not to close, rather than one of its own.
+
+        Raises:
+            InputError: There is no such style.
+            SandboxError: Programs can't be run here as isolated as was asked.
+        """
+        if style not in ("chat", "base"):
+            raise InputError(f"code grader: style={style!r}: 'chat' or 'base' is needed")
+        self._style = style
+        self._limits = limits
+        self._owns_sandbox = sandbox is None
+        self._sandbox = sandbox or Sandbox(limits, backend, allow_weak)
+        info = self._sandbox.info
+        self._source = f"sandbox {info.backend}, Python {info.python}"
+
+    def check_item(self, item: Item) -> None:
+        """As the class says.
+
+        Raises:
+            InputError: Otherwise.
+        """
+        kind = item.data.get("kind")
+        if kind not in _TEXT_FIELDS:
+            raise InputError(f"item {item.id!r}: field 'kind': {kind!r}: 'humaneval' or 'mbpp'")
+        for field in _TEXT_FIELDS[kind]:
+            value = item.data.get(field)
+            if not isinstance(value, str) or not value.strip():
+                raise InputError(f"item {item.id!r}: field {field!r}: a text is needed")
+        if kind == "humaneval":
+            if _definition(item.data["entry_point"], item.data["prompt"]) < 0:
+                raise InputError(
+                    f"item {item.id!r}: field 'prompt': it doesn't define "
+                    f"{item.data['entry_point']!r}, which 'entry_point' names"
+                )
+        elif not item.data.get("test_list") or isinstance(item.data["test_list"], str):
+            raise InputError(f"item {item.id!r}: field 'test_list': a list of tests is needed")
+
+    def grade(self, item: Item, text: str) -> Verdict:
+        """Judge a text.
+
+        Raises:
+            InputError: As `check_item`; or the tests aren't Python.
+        """
+        self.check_item(item)
+        return self._run(item, self._extract(item, text))
+
+    def grade_gold(self, item: Item) -> Verdict:
+        """Judge the first reference.
+
+        Raises:
+            InputError: As `grade`; or there is no reference.
+        """
+        self.check_item(item)
+        if not item.references:
+            raise InputError(f"item {item.id!r}: field 'references': a program is needed")
+        before = item.data["prompt"] if item.data["kind"] == "humaneval" else ""
+        return self._run(item, Extraction(before + item.references[0], "reference"))
+
+    def close(self) -> None:
+        """End the sandbox, if it is the grader's own."""
+        if self._owns_sandbox:
+            self._sandbox.close()
+
+    def __enter__(self) -> CodeGrader:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def _extract(self, item: Item, text: str) -> Extraction:
+        if item.data["kind"] == "humaneval":
+            if self._style == "base":
+                return continue_function(text, item.data["prompt"])
+            return complete_function(text, item.data["prompt"], item.data["entry_point"])
+        if self._style == "base":
+            return continue_program(text)
+        return find_program(text, item.data["entry_point"])
+
+    def _run(self, item: Item, found: Extraction) -> Verdict:
+        if found.rule == "empty":
+            detail = "no program in the text"
+            return Verdict(False, 0.0, None, found.rule, self._source, detail, "failed")
+        entry_point: str = item.data["entry_point"]
+        if item.data["kind"] == "humaneval":
+            # Some tests call a helper that the prompt defines.
+            context = item.data["prompt"][: _definition(entry_point, item.data["prompt"])]
+            test = f"{item.data['test']}\n\ncheck({entry_point})\n"
+        else:
+            context = "\n".join(item.data.get("test_imports") or ())
+            tests = [item.data.get("test_setup_code") or "", *item.data["test_list"]]
+            test = "\n".join(tests).replace("\r\n", "\n") + "\n"
+        # Half a surrogate pair has no place in a file.
+        code = found.code.replace("\r\n", "\n").encode(errors="replace").decode()
+        result = self._sandbox.check(code, test, [entry_point], self._limits, context=context)
+        return Verdict(
+            correct=result.passed,
+            score=float(result.passed),
+            extracted=code,
+            rule=found.rule,
+            source=self._source,
+            detail=result.detail,
+            status=result.status,
+        )
+
+
+def complete_function(answer: str, prompt: str, entry_point: str) -> Extraction:
+    """The function that a chat model's answer to HumanEval has, as a whole program.
+
+    Args:
+        answer: What the model wrote.
+        prompt: Imports and helpers, then the signature with a docstring.
+        entry_point: The function's name.
+    """
+    if not answer.strip():
+        return Extraction(prompt, "empty")
+    before = prompt[: max(0, _definition(entry_point, prompt))]
+    blocks = _blocks(answer)
+    defining = [block for block in blocks if _definition(entry_point, block) >= 0]
+    if defining:
+        return Extraction(before + defining[-1], "fence")
+    if blocks:
+        return Extraction(prompt + _as_body(max(blocks, key=len)), "fence_body")
+    if _definition(entry_point, answer) >= 0:
+        return Extraction(before + _code_lines(answer, entry_point), "repeated_signature")
+    return Extraction(prompt + _MARGIN.split(_as_body(answer), maxsplit=1)[0], "bare_body")
+
+
+def continue_function(completion: str, prompt: str) -> Extraction:
+    """HumanEval's prompt with a base model's continuation, up to Codex's stop strings."""
+    if not completion.strip():
+        return Extraction(prompt, "empty")
+    return Extraction(prompt + _cut(completion, CODEX_STOPS), "completion")
+
+
+def find_program(answer: str, entry_point: str) -> Extraction:
+    """The program that a chat model's answer to MBPP has."""
+    if not answer.strip():
+        return Extraction("", "empty")
+    blocks = _blocks(answer)
+    defining = [block for block in blocks if _definition(entry_point, block) >= 0]
+    if defining:
+        return Extraction(defining[-1], "fence")
+    if blocks:
+        return Extraction(max(blocks, key=len), "fence_other")
+    if _definition(entry_point, answer) >= 0:
+        return Extraction(_code_lines(answer, entry_point), "repeated_signature")
+    return Extraction(answer, "whole")
+
+
+def continue_program(completion: str) -> Extraction:
+    """A base model's continuation of MBPP's prompt, up to `[DONE]`."""
+    code = _cut(completion, MBPP_STOPS)
+    return Extraction(code, "program" if code.strip() else "empty")
+
+
+def pass_at_k(n: int, c: int, k: int) -> float:
+    """Unbiased estimate `1 - C(n-c, k) / C(n, k)` of one problem's pass@k (Chen et al., eq. 1).
+
+    Args:
+        n: Samples.
+        c: How many of them are correct.
+        k: At least 1, at most `n`.
+
+    Raises:
+        InputError: Not `1 <= k <= n` or not `0 <= c <= n`.
+    """
+    if not 1 <= k <= n:
+        raise InputError(f"pass@{k} of {n} samples: k must be from 1 to the number of samples")
+    if not 0 <= c <= n:
+        raise InputError(f"{c} correct of {n} samples")
+    if n - c < k:
+        return 1.0
+    wrong = 1.0
+    for i in range(n - c + 1, n + 1):
+        wrong *= 1 - k / i
+    return 1 - wrong
+
+
+def _definition(name: str, code: str) -> int:
+    """Index where code defines the name at the margin; -1 if it doesn't."""
+    name = re.escape(name)
+    pattern = rf"^(?:(?:async )?def {name}\s*\(|class {name}\b|{name}\s*=[^=])"
+    match = re.search(pattern, code, re.MULTILINE)
+    return -1 if match is None else match.start()
+
+
+def _blocks(answer: str) -> list[str]:
+    """Contents of the code blocks that aren't blank; one that isn't closed comes first."""
+    found = [match for match in _FENCE.finditer(answer) if match[1].strip()]
+    found.sort(key=lambda match: match[2] is not None)
+    return [_undented(match[1]) for match in found]
+
+
+def _undented(block: str) -> str:
+    """A block in a list is indented with it; a function's body stays as it is."""
+    lines = block.splitlines(keepends=True)
+    first = next(line for line in lines if line.strip())
+    margin = first[: len(first) - len(first.lstrip())]
+    if not _CODE_START.match(first.lstrip()) or not margin:
+        return block
+    return "".join(line.removeprefix(margin) for line in lines)
+
+
+def _code_lines(answer: str, entry_point: str) -> str:
+    """From the first line that begins code to the first one after the function that isn't code."""
+    definition = _definition(entry_point, answer)
+    kept: list[str] = []
+    position = 0
+    for line in answer.splitlines(keepends=True):
+        is_code = (_CODE_LINE if kept else _CODE_START).match(line.rstrip("\r\n"))
+        if position >= definition or is_code:
+            if not is_code and position > definition:
+                break
+            kept.append(line)
+        position += len(line)
+    return "".join(kept)
+
+
+def _as_body(text: str) -> str:
+    """A function's body with the indentation that answers tend to lose, on the first line or all.
+
+    All have lost it if another line is at the margin too, or the first opens a block and the next
+    is indented once only.
+    """
+    body = text.strip("\n")
+    first, *others = [line for line in body.splitlines() if line.strip()]
+    if first.startswith((" ", "\t")):
+        return body
+    indents = [len(line) - len(line.lstrip()) for line in others]
+    opens = first.rstrip().endswith(":")
+    if any(indent == 0 for indent in indents) or (opens and indents and indents[0] <= 4):
+        return "".join("    " + line for line in body.splitlines(keepends=True))
+    return "    " + body
+
+
+def _cut(text: str, stops: tuple[str, ...]) -> str:
+    found = [at for at in (text.find(stop) for stop in stops) if at >= 0]
+    return text[: min(found, default=len(text))]

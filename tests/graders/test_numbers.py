@@ -1,0 +1,90 @@
+from decimal import Decimal
+
+import pytest
+
+from ioa_jax.errors import InputError
+from ioa_jax.graders.base import Item
+from ioa_jax.graders.numbers import NumberGrader, extract_flexible, extract_strict, number
+from ioa_jax.graders.registry import check_golds
+from tests.graders import data
+
+
+@pytest.mark.parametrize(
+    ("text", "strict", "flexible"),
+    [
+        ("so 3 + 4 = 7\n#### 7", "7", "7"),
+        ("#### 7\nQuestion: and 8?\n#### 9", "7", "9"),
+        ("It costs $1,234.50.", None, "$1,234.50."),
+        ("#### -3", "-3", "-3"),
+        ("####7", None, "7"),
+        ("in all 5 apples", None, "5"),
+        ("nothing", None, None),
+        ("", None, None),
+    ],
+)
+def test_extraction(text, strict, flexible):
+    assert extract_strict(text) == strict
+    assert extract_flexible(text) == flexible
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("$29.00", Decimal(29)),
+        ("1,234.50.", Decimal("1234.5")),
+        ("-3", Decimal(-3)),
+        ("1.2.3", None),
+        ("..", None),
+        ("$", None),
+        ("", None),
+        ("nan", None),
+        ("Infinity", None),
+    ],
+)
+def test_number(text, value):
+    assert number(text) == value
+
+
+def test_the_chosen_rule_decides_and_both_are_told():
+    item = Item("1", "?", ("29",))
+    text = "He pays $29.00 in all."
+    flexible = NumberGrader().grade(item, text)
+    assert flexible.correct
+    assert (flexible.rule, flexible.extracted) == ("flexible", "$29.00")
+    assert flexible.parts == {"strict": False, "flexible": True}
+    strict = NumberGrader("strict").grade(item, text)
+    assert not strict.correct
+    assert (strict.rule, strict.extracted, strict.detail) == ("strict", None, "no number found")
+    assert strict.parts == flexible.parts
+
+
+def test_what_is_no_number_is_told():
+    verdict = NumberGrader().grade(Item("1", "?", ("1.2",)), "version 1.2.3")
+    assert not verdict.correct
+    assert (verdict.extracted, verdict.detail) == ("1.2.3", "not a number")
+
+
+@pytest.mark.parametrize("references", [(), ("eighteen",), ("18", "")])
+def test_bad_items(references):
+    with pytest.raises(InputError, match=r"'7'.*'references'"):
+        NumberGrader().grade(Item("7", "?", references), "18")
+
+
+def test_an_unknown_rule():
+    with pytest.raises(InputError, match="rule='loose'"):
+        NumberGrader("loose")
+
+
+@pytest.mark.parametrize("name", ["train", "test_even"])
+@pytest.mark.parametrize("rule", ["strict", "flexible"])
+def test_all_solutions_of_gsm8k_pass(name, rule):
+    items = [
+        Item(
+            str(i), row["question"], (row["answer"].split("#### ")[1],), {"solution": row["answer"]}
+        )
+        for i, row in enumerate(data.rows(f"gsm8k/{name}.jsonl"))
+    ]
+    assert check_golds(NumberGrader(rule), items) == []
+    # The check can fail.
+    wrong = [Item("w", "?", ("-1",), items[0].data)]
+    assert [found for found, _ in check_golds(NumberGrader(rule), wrong)] == ["w"]
