@@ -1,4 +1,5 @@
 import dataclasses
+from typing import Any, cast
 
 import jax
 import jax.numpy as jnp
@@ -29,7 +30,7 @@ TRAIN = TrainConfig(
 )
 SETTINGS = InterventionSettings(TRAIN, steps=4, snapshots=2, modules_at_once=3)
 MODULES = ("m/a", "m/b", "m/c")
-TEACHER = dict.fromkeys(MODULES, 0.5)
+TEACHER: dict[str, float] = {module: 0.5 for module in MODULES}
 
 
 @pytest.fixture(scope="module")
@@ -100,7 +101,7 @@ def test_each_adapter_is_what_plain_training_gives(together, decoder, lessons, p
     schedule = make_schedule(lessons["m/b"], config)
     lora = init_lora(decoder.config, jax.random.key(0), 2, 4.0)
     settings = config.step_settings()
-    state = settings.optimizer().init(lora)
+    state = settings.optimizer().init(cast(Any, lora))
     for step, rate in enumerate(learning_rates(config, 4)):
         rows = schedule.rows(step, config).device_arrays()
         lora, state, _ = train_step(

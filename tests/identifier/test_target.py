@@ -13,7 +13,7 @@ def gap_of(module, relative):
 
 
 def graph(*edges, modules="abcd"):
-    return build_graph(modules, [Dependency(*ends, value, "prior") for *ends, value in edges])
+    return build_graph(modules, [Dependency(a, b, value, "prior") for a, b, value in edges])
 
 
 def ranked(**values):

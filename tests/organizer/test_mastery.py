@@ -51,7 +51,7 @@ def test_without_remediation_the_first_gate_parks():
 
 
 def test_dependents_of_parked_modules_are_flagged_through_others():
-    edges = [Dependency(*ends, 0.9, "prior") for ends in ("ab", "bc", "dc")]
+    edges = [Dependency(a, b, 0.9, "prior") for a, b in ("ab", "bc", "dc")]
     graph = build_graph("abcde", edges)
     assert flag_dependents(["a", "d"], graph) == {"b": ("a",), "c": ("a", "d")}
     assert flag_dependents([], graph) == {}
