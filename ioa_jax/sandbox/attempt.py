@@ -66,7 +66,11 @@ class _Program:
         Raises:
             ServerGoneError: There won't be another.
         """
-        data = self.report.recv(_CHUNK_BYTES)
+        try:
+            data = self.report.recv(_CHUNK_BYTES)
+        except ConnectionResetError:
+            # It was killed before it took its request. What was reported comes after the error.
+            return
         if not data:
             raise ServerGoneError("the fork server died")
         message: dict[str, Any] = json.loads(data)
@@ -207,6 +211,8 @@ class Attempt:
                     source.read()
                     if source.end is not None:
                         self._selector.unregister(source.report)
+                        if self._killed:
+                            self._until = min(self._until, time.monotonic() + _LAST_SECONDS)
                 else:
                     source.read()
                     if not source.open:
@@ -304,6 +310,8 @@ class Attempt:
             self._program.kill()
 
     def _judge(self, end: dict[str, Any]) -> tuple[Status, str]:
+        if self._verdict is not None and self._verdict["status"] == "bad_test":
+            raise InputError(f"the tests can't be run: {self._verdict['detail']}")
         if self._program.refused:
             return "infra_error", f"a process can't be confined: {self._program.refused}"
         if not self._program.began:
@@ -314,13 +322,9 @@ class Attempt:
             return self._ended
         if self._verdict is None:
             return self._judge_alone(end)
-        match self._verdict:
-            case {"status": "gone"}:
-                return self._judge_exit(end)
-            case {"status": "bad_test", "detail": detail}:
-                raise InputError(f"the tests can't be run: {detail}")
-            case verdict:
-                return cast("Status", verdict["status"]), verdict["detail"]
+        if self._verdict["status"] == "gone":
+            return self._judge_exit(end)
+        return cast("Status", self._verdict["status"]), self._verdict["detail"]
 
     def _judge_alone(self, end: dict[str, Any]) -> tuple[Status, str]:
         if not self._answer.data:

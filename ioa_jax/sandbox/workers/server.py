@@ -82,7 +82,7 @@ class Server:
                 elif descriptor == self._control.fileno() and not self._accept():
                     for job in list(self._by_pidfd.values()):
                         _kill(job.pid)
-                        self._finish(job)
+                        self._finish(job, silently=True)
                     return
             if watch:
                 for job in self._by_pidfd.values():
@@ -145,7 +145,7 @@ class Server:
         finally:
             os._exit(1)
 
-    def _finish(self, job: _Job) -> None:
+    def _finish(self, job: _Job, silently: bool = False) -> None:
         _, status, usage = os.wait4(job.pid, 0)
         # What the program may have started, where it could.
         _kill(job.pid, alone=False)
@@ -157,7 +157,8 @@ class Server:
         _remove(job.directory)
         # Whoever asked may have given up.
         with contextlib.suppress(OSError):
-            job.report.send(json.dumps(end).encode())
+            if not silently:
+                job.report.send(json.dumps(end).encode())
         del self._by_pidfd[job.pidfd], self._by_report[job.report.fileno()]
         self._poll.unregister(job.pidfd)
         # It isn't registered any more where the process was to be killed.

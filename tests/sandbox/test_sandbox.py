@@ -1,0 +1,370 @@
+"""What programs and tests get. Real processes run here; nothing is faked."""
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+import ioa_jax
+from ioa_jax.errors import InputError, SandboxError
+from ioa_jax.sandbox import Limits, Sandbox, backends, probe, processes, workers
+from ioa_jax.sandbox.base import STRONG, WEAK
+
+
+@pytest.fixture(scope="module")
+def box():
+    with Sandbox() as box:
+        yield box
+
+
+def test_a_program_alone(box):
+    result = box.run("print('out')\nimport sys\nprint('err', file=sys.stderr)")
+    assert (result.status, result.detail) == ("passed", "")
+    assert (result.stdout, result.stderr) == ("out\n", "err\n")
+    assert 0 < result.cpu_seconds < 5
+    failed = box.run("assert 1 == 2, 'one is not two'")
+    assert (failed.status, failed.detail) == ("failed", "AssertionError: one is not two")
+    assert "Traceback" in failed.stderr
+    assert "SyntaxError" in box.run("x = (").detail
+    assert "RecursionError" in box.run("def f(): return f()\nf()").detail
+
+
+def test_input(box):
+    source = "import sys\nprint(input().upper(), sys.stdin.read())"
+    assert box.run(source, stdin="gruß\nrest").stdout == "GRUSS rest\n"
+    assert box.run("import sys\nassert sys.stdin.read() == ''").passed
+
+
+def test_a_program_is_not_main(box):
+    assert box.run("if __name__ == '__main__': raise SystemExit('demonstration')").passed
+    dataclass = (
+        "import dataclasses\n@dataclasses.dataclass\nclass A:\n    x: int\nassert A(1).x == 1"
+    )
+    assert box.run(dataclass).passed
+
+
+def test_an_event_loop_works(box):
+    source = "import asyncio\nasync def f(): await asyncio.sleep(0.01)\nasyncio.run(f())"
+    assert box.run(source).passed
+
+
+def test_programs_repeat(box):
+    source = "import random\nprint(hash('a'), list({str(i) for i in range(20)}), random.random())"
+    assert box.run(source).stdout == box.run(source).stdout
+    test = "import random\nassert random.random() == f()"
+    known = float(box.run("import random\nrandom.seed(0)\nprint(random.random())").stdout)
+    assert box.check(f"def f(): return {known!r}", test, ["f"]).passed
+
+
+def test_right_and_wrong(box):
+    test = "def check(g):\n    assert g(2, y=3) == 5\n    assert g(0) == 1, 'default'\ncheck(f)"
+    assert box.check("def f(x, y=1): return x + y", test, ["f"]).passed
+    wrong = box.check("def f(x, y=0): return x + y", test, ["f"])
+    assert wrong.status == "failed"
+    assert wrong.detail.startswith("AssertionError: default in ")
+    assert "assert g(0) == 1" in wrong.detail
+    assert "name 'f' is not defined" in box.check("def g(): pass", test, ["f"]).detail
+    assert "SyntaxError" in box.check("def f(:", test, ["f"]).detail
+
+
+def test_output_of_a_tested_program(box):
+    result = box.check("def f():\n    print('x')\n    return 1", "assert f() == 1", ["f"])
+    assert result.passed
+    assert result.stdout == "x\n"
+
+
+VALUES = [
+    None, True, 0, -1, 10**30, -(2**63), 2**63, 1.5, float("inf"), -0.0, 1 + 2j, "", "ü\ud800\n",
+    b"\x00\xff", [], [1, [2]], (), (1, (2,)), {}, {1: "a", (2, 3): [4]}, set(), {1, "b"},
+    frozenset({1}), int, str,
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("value", VALUES, ids=repr)
+def test_values_cross(box, value):
+    name = value.__name__ if isinstance(value, type) else repr(value)
+    name = name.replace("inf", "float('inf')")
+    test = f"value = {name}\nfound = f(value)\nassert repr(found) == repr(value)"
+    assert box.check("def f(x): return x", test, ["f"]).detail == ""
+    if not isinstance(value, type):
+        typed = f"assert type(f(value)) is {type(value).__name__}"
+        typed = typed.replace("NoneType", "type(None)")
+        assert box.check("def f(x): return x", f"value = {name}\n{typed}", ["f"]).passed
+
+
+def test_subclasses_arrive_as_their_plain_type(box):
+    source = (
+        "import collections, enum\n"
+        "class Colour(enum.IntEnum):\n    RED = 1\n"
+        "Point = collections.namedtuple('Point', 'x y')\n"
+        "def f(): return [collections.Counter('aab'), Colour.RED, Point(1, 2)]"
+    )
+    test = "assert f() == [{'a': 2, 'b': 1}, 1, (1, 2)]\nassert [type(v) for v in f()][0] is dict"
+    assert box.check(source, test, ["f"]).detail == ""
+
+
+def test_exceptions_cross(box):
+    source = (
+        "class Odd(KeyError): pass\n"
+        "def f(kind):\n"
+        "    if kind == 'value': raise ValueError('no such')\n"
+        "    if kind == 'own': raise Odd('mine')\n"
+        "    if kind == 'unicode': b'\\xff'.decode()\n"
+        "    raise SystemExit(0)\n"
+    )
+    test = (
+        "try: f('value')\nexcept ValueError as error: assert str(error) == 'no such'\n"
+        "try: f('own')\nexcept KeyError as error: assert 'mine' in str(error)\n"
+        "try: f('unicode')\nexcept ValueError as error: assert 'decode' in str(error)\n"
+    )
+    assert box.check(source, test, ["f"]).detail == ""
+    uncaught = box.check(source, "f('value')", ["f"])
+    assert uncaught.detail == "ValueError: no such in \"f('value')\""
+    # What isn't an Exception can't be caught by tests that catch everything.
+    swallowing = "try: f('exit')\nexcept Exception: pass"
+    assert "SystemExit" in box.check(source, swallowing, ["f"]).detail
+
+
+def test_arguments_go_by_value(box):
+    source = "def f(x):\n    x.clear()\n    return x"
+    assert box.check(source, "a = [3]\nassert f(a) == []\nassert a == [3]", ["f"]).passed
+
+
+def test_objects_stay_with_the_program(box):
+    source = (
+        "class Node:\n"
+        "    def __init__(self, value): self.value, self.left = value, None\n"
+        "    def depth(self): return 1 + (self.left.depth() if self.left else 0)\n"
+        "def depth(node): return node.depth()\n"
+        "def numbers():\n    yield from range(3)\n"
+        "def find(text):\n    import re\n    return re.search('a', text)\n"
+    )
+    test = (
+        "root = Node(5)\nroot.left = Node(6)\nroot.left.left = Node(7)\n"
+        "assert depth(root) == 3\nassert root.left.value == 6 and root.depth() == 3\n"
+        "assert list(numbers()) == [0, 1, 2] and sum(numbers()) == 3\n"
+        "assert find('ab') and not find('b')\n"
+    )
+    assert box.check(source, test, ["depth", "numbers"]).detail == ""
+    compared = box.check(source, "assert Node(1) != Node(2)", ["Node"])
+    assert "isn't plain data" in compared.detail
+
+
+def test_context_and_names(box):
+    source = "import sys\ndef sum(x): return 7\ndef help(x): return x"
+    test = "assert sum([1]) == help(7) and sys.getsizeof(()) > 0 and twice(2) == 4"
+    context = "def twice(x): return 2 * x\ndef sum(x): return 0"
+    assert box.check(source, test, ["sum", "help"], context=context).detail == ""
+
+
+@pytest.mark.parametrize(
+    ("test", "context", "word"),
+    [
+        ("assert f(", "", "SyntaxError"),
+        ("f(1)", "raise ValueError('x')", "ValueError: x"),
+        ("f(lambda x: x)", "", "a function"),
+        ("f('x' * (2 << 20))", "", "a message of"),
+    ],
+)
+def test_tests_at_fault(box, test, context, word):
+    with pytest.raises(InputError, match=word):
+        box.check("def f(x): return 1", test, ["f"], context=context)
+
+
+def test_tests_have_a_budget_too(box):
+    limits = Limits(wall_seconds=1.0, cpu_seconds=1)
+    for test in ("while True: pass", "import time\ntime.sleep(60)"):
+        result = box.check("def f(): pass", test, ["f"], limits)
+        assert result.status == "timeout", result
+    assert box.check("def f(): return 1", "assert f() == 1", ["f"]).passed
+
+
+def test_from_several_threads(box):
+    def run(number):
+        source = f"import time\ndef f(x):\n    time.sleep(0.05)\n    return x + {number}"
+        good = box.check(source, f"assert f(1) == {number + 1}", ["f"])
+        bad = box.check(source, f"assert f(1) == {number}", ["f"])
+        return good.status, bad.status, box.run(f"print({number})").stdout
+
+    with ThreadPoolExecutor(6) as pool:
+        results = list(pool.map(run, range(24)))
+    assert results == [("passed", "failed", f"{number}\n") for number in range(24)]
+
+
+def test_no_descriptors_are_left_open(box):
+    box.check("def f(): pass", "f()", ["f"])
+    box.run("pass")
+    before = len(os.listdir("/proc/self/fd"))
+    for source in ("def f(): pass", "def f(:", "def f(): import os; os._exit(0)"):
+        box.check(source, "f()", ["f"])
+        box.run(source)
+    assert len(os.listdir("/proc/self/fd")) == before
+
+
+def kill(worker, number: int = signal.SIGKILL):
+    os.kill(worker.process.pid, number)
+    return worker.process.pid
+
+
+def test_servers_that_die_are_started_again():
+    source, test = "def f(): return 1", "assert f() == 1"
+    with Sandbox() as box:
+        assert box.check(source, test, ["f"]).passed
+        kill(box._server)
+        assert box.check(source, test, ["f"]).passed
+        kill(box._free_checkers[0])
+        assert box.check(source, test, ["f"]).passed
+        # Stopped, it doesn't answer; but the program's time runs.
+        kill(box._free_checkers[0], signal.SIGSTOP)
+        assert box.check(source, test, ["f"], Limits(wall_seconds=1.0)).status == "timeout"
+        assert box.check(source, test, ["f"]).passed
+
+
+def test_a_sandbox_that_cannot_confine_says_nothing_about_the_program(tmp_path, monkeypatch):
+    folder = tmp_path / "workers"
+    shutil.copytree(Path(workers.__file__).parent, folder)
+    module = folder / "isolation.py"
+    call = "        set_limits(limits)\n"
+    assert call in module.read_text()
+    module.write_text(module.read_text().replace(call, "        raise OSError('broken')\n"))
+    monkeypatch.setattr(workers, "__file__", str(folder / "__init__.py"))
+    with Sandbox() as box:
+        for result in (box.run("pass"), box.check("def f(): pass", "f()", ["f"])):
+            assert result.status == "infra_error"
+            assert "broken" in result.detail
+
+
+def test_closing_ends_everything_and_leaves_nothing():
+    before = set(os.listdir(tempfile.gettempdir()))
+    box = Sandbox()
+    source = "import time\ndef f(): time.sleep(60)"
+    found = []
+    thread = threading.Thread(target=lambda: found.append(box.check(source, "f()", ["f"])))
+    thread.start()
+    while not (box._server and box._server._spare):
+        pass
+    pid = kill(box._server, 0)
+    box.close()
+    thread.join(30)
+    assert found[0].status == "infra_error"
+    with pytest.raises(ProcessLookupError):
+        os.kill(pid, 0)
+    left = set(os.listdir(tempfile.gettempdir())) - before
+    assert not [name for name in left if name.startswith("ioa-sandbox-")]
+    assert box.run("pass").detail == "the sandbox is closed"
+
+
+def test_the_probe_says_what_is_in_force(box):
+    info = probe()
+    assert info == box.info
+    assert info.backend in STRONG
+    assert info.landlock_abi >= 1
+    assert {f"landlock:{info.landlock_abi}", "seccomp", "no_new_privileges"} <= set(info.isolation)
+    assert info.python.startswith("3.")
+    assert Path(info.interpreter).is_absolute()
+
+
+def test_weak_isolation_has_to_be_named(monkeypatch):
+    with pytest.raises(SandboxError, match="allow_weak=True"):
+        Sandbox(backend=WEAK)
+
+    def refuse(backend):
+        if backend in STRONG:
+            raise processes.BackendError("no such thing here")
+        return found
+
+    found = backends.find(WEAK)
+    monkeypatch.setattr(backends, "find", refuse)
+    with pytest.raises(SandboxError, match=r"no such thing here.*allow_weak=True"):
+        Sandbox()
+    with Sandbox(allow_weak=True) as box:
+        assert box.info.backend == WEAK
+        assert box.run("pass").passed
+
+
+def test_other_systems(monkeypatch):
+    monkeypatch.setattr(backends.sys, "platform", "darwin")
+    backends.find.cache_clear()
+    with pytest.raises(SandboxError, match="Linux is needed, this is darwin"):
+        probe()
+
+
+def test_no_usable_interpreter(monkeypatch):
+    monkeypatch.setattr(backends.sys, "executable", "/bin/false")
+    monkeypatch.setattr(backends.shutil, "which", lambda *args, **options: "/bin/true")
+    backends.find.cache_clear()
+    try:
+        with pytest.raises(SandboxError, match=r"/bin/false: .*/bin/true: "):
+            Sandbox(backend="landlock+seccomp")
+    finally:
+        backends.find.cache_clear()
+
+
+@pytest.mark.parametrize("name", ["wall_seconds", "cpu_seconds", "memory_bytes", "processes"])
+def test_limits_are_positive(name):
+    with pytest.raises(InputError, match=f"{name}=0"):
+        Limits(**{name: type(getattr(Limits(), name))(0)})
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="this is an ordinary user already")
+@pytest.mark.parametrize("backend", STRONG)
+def test_as_an_ordinary_user(backend):
+    script = (
+        "from ioa_jax.sandbox import Sandbox\n"
+        "import os\n"
+        f"with Sandbox(backend={backend!r}) as box:\n"
+        "    assert 'uid:12345' in box.info.isolation\n"
+        "    assert box.check('def f(x): return x', 'assert f(1) == 1', ['f']).passed\n"
+        "    assert box.check('def f(x): return x', 'assert f(1) == 2', ['f']).status == 'failed'\n"
+        "    secret = os.path.join(os.getcwd(), 'secret')\n"
+        "    open(secret, 'w').close()\n"
+        "    for source in (f'open({secret!r})', f'import os; os.chmod({secret!r}, 0)',\n"
+        "                   f'import os; os.kill({os.getpid()}, 9)', 'import os; os.fork()'):\n"
+        "        result = box.run(source)\n"
+        "        assert result.status == 'failed' and 'Error' in result.detail, result\n"
+        "    thread = 'import threading\\nthreading.Thread(target=print).start()'\n"
+        "    assert box.run(thread).passed\n"
+        "print('done')\n"
+    )
+    interpreter = shutil.which("python3", path="/usr/local/bin:/usr/bin:/bin")
+    if interpreter is None:
+        pytest.skip("no interpreter that every user can read")
+    folder = Path(tempfile.mkdtemp(prefix="ioa-test-"))
+    try:
+        # The package may lie where that user can't read it. The sandbox imports little of it.
+        package = Path(ioa_jax.__file__).parent
+        shutil.copytree(package / "sandbox", folder / "ioa_jax" / "sandbox")
+        shutil.copy(package / "__init__.py", folder / "ioa_jax")
+        shutil.copy(package / "errors.py", folder / "ioa_jax")
+        for path in (folder, *folder.rglob("*")):
+            os.chown(path, 12345, 12345)
+        done = subprocess.run(
+            [interpreter, "-c", script],
+            cwd=folder,
+            env={"PATH": "/usr/bin:/bin", "HOME": str(folder)},
+            user=12345,
+            group=12345,
+            extra_groups=(),
+            capture_output=True,
+            text=True,
+        )
+        if "bwrap isn't installed" in done.stderr:
+            pytest.skip("bwrap isn't installed")
+        assert (done.stdout, done.returncode) == ("done\n", 0), done.stderr
+    finally:
+        shutil.rmtree(folder)
+
+
+def test_jax_is_not_loaded_by_the_sandbox():
+    script = "import sys\nimport ioa_jax.sandbox\nprint('jax' in sys.modules)"
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=True
+    )
+    assert done.stdout == "False\n"
