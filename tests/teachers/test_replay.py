@@ -1,4 +1,6 @@
 import datetime
+import subprocess
+import sys
 
 import pytest
 
@@ -177,6 +179,13 @@ def test_what_was_answered_before_a_failure_is_recorded(tmp_path):
     with pytest.raises(RuntimeError, match="lost"):
         LedgeredTeacher(ScriptedTeacher(script), Ledger(tmp_path)).generate(requests, SAMPLING)
     assert len(Ledger(tmp_path)) == 2
+
+
+def test_a_ledger_is_read_and_replayed_without_jax():
+    names = "sys, ioa_jax.teachers.structured, ioa_jax.teachers.replay"
+    code = f"import {names}; print('jax' in sys.modules)"
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert result.stdout == "False\n"
 
 
 @pytest.mark.parametrize(
