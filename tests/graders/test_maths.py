@@ -1,4 +1,5 @@
 import concurrent.futures
+import itertools
 import os
 import signal
 
@@ -7,6 +8,9 @@ import pytest
 from ioa_jax.errors import InputError
 from ioa_jax.graders.base import Item
 from ioa_jax.graders.maths import MathGrader, last_boxed
+from ioa_jax.graders.registry import check_golds
+from suite.tasks.maths import boxed_answer
+from tests.graders import data
 
 # Simplifying this takes SymPy far longer than any limit here.
 ENDLESS = r"\boxed{\prod_{n=1}^{10000000} \frac{n^2}{n^2+1}}"
@@ -142,3 +146,24 @@ def test_bad_items_and_settings(grader):
         grader.grade(item(" "), "5")
     with pytest.raises(InputError, match="cpu_seconds=0"):
         MathGrader(cpu_seconds=0.0)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["math500_even", "test_rest_even"])
+def test_golds_of_math_equal_themselves_and_not_each_other(grader, name):
+    rows = data.rows(f"math/{name}.jsonl")
+    items = [
+        Item(row["unique_id"], row["problem"], (boxed_answer(row["solution"], row["unique_id"]),))
+        for row in rows
+    ]
+    assert check_golds(grader, items) == []
+    # Of their solutions, through the extraction.
+    solutions = [grader.grade(one, row["solution"]) for one, row in zip(items, rows, strict=True)]
+    assert all(verdict.correct for verdict in solutions)
+    # Each with the next one's gold: only equal ones pass.
+    passed = [
+        (one.references[0], other.references[0])
+        for one, other in itertools.pairwise(items)
+        if grader.grade(one, rf"\boxed{{{other.references[0]}}}").correct
+    ]
+    assert {(gold, other) for gold, other in passed if gold != other} <= {("4", r"\$4")}
