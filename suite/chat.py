@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from ioa_jax.engine.batching import TokenPair
@@ -15,7 +15,7 @@ from ioa_jax.models.text import end_of_turn, render_chat
 from ioa_jax.progress import progress_bar
 from ioa_jax.streams import stream
 
-Messages = Sequence[dict[str, str]]
+Messages = Sequence[Mapping[str, str]]
 
 
 def prompt_tokens(model: LanguageModel, messages: Messages) -> tuple[int, ...]:

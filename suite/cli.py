@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -26,7 +26,6 @@ def list_() -> None:
     from suite.methods import METHODS
     from suite.profile import load_profile, profile_names
     from suite.tasks import task_lines
-    from suite.tasks.humaneval import load_problems
     from suite.tasks.seeds import load_seed_tasks
 
     print("profiles")
@@ -41,7 +40,6 @@ def list_() -> None:
     print(f"  seed tasks: {len(tasks)}, with reference answers, in {len(modules)} modules")
     for module in modules:
         print(f"    {module}")
-    print(f"  HumanEval: {len(load_problems())} problems")
     print("benchmark tasks")
     for line in task_lines():
         print(f"  {line}")
@@ -190,6 +188,180 @@ def contamination(
         )
     if len(report.findings) > shown:
         print(f"... {len(report.findings) - shown} more; --output FILE has them all")
+
+
+DataDir = Annotated[
+    Path | None,
+    typer.Option(
+        help="Folder with the tasks' data; default: IOA_DATA_DIR, else the Hugging Face hub.",
+        show_default=False,
+    ),
+]
+WeakSandbox = Annotated[
+    bool,
+    typer.Option(
+        "--allow-weak-sandbox", help="Run model-written programs although they can't be isolated."
+    ),
+]
+
+
+@app.command("eval")
+def eval_(
+    model: Annotated[
+        str,
+        typer.Option(
+            help="Hugging Face directory or hub id, gguf:FILE or smollm2.", show_default=False
+        ),
+    ],
+    tasks: Annotated[str, typer.Option(help="Names, with commas between.", show_default=False)],
+    output: Annotated[
+        Path, typer.Option(help="Directory; an unfinished one is continued.", show_default=False)
+    ],
+    data_dir: DataDir = None,
+    limit: Annotated[
+        int | None, typer.Option(help="First items of each task.", show_default=False)
+    ] = None,
+    samples: Annotated[
+        int | None, typer.Option(help="Answers to each item.", show_default=False)
+    ] = None,
+    temperature: Annotated[
+        float | None, typer.Option(help="0 is greedy.", show_default=False)
+    ] = None,
+    max_tokens: Annotated[
+        int | None, typer.Option(help="Longest answer; default: the task's.", show_default=False)
+    ] = None,
+    style: Annotated[
+        str | None,
+        typer.Option(help="chat or base; default: chat if there is a template."),
+    ] = None,
+    shots: Annotated[
+        int | None, typer.Option(help="Examples in the prompt; default: the task's.")
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Of the sampling.")] = 0,
+    precision: Annotated[str, typer.Option(help="float32 or bfloat16.")] = "bfloat16",
+    batch_size: Annotated[int, typer.Option(help="Rows that decode together.")] = 32,
+    allow_weak_sandbox: WeakSandbox = False,
+    verbose: Annotated[bool, typer.Option("--verbose", help="Log what is compiled.")] = False,
+) -> None:
+    """Score a model on benchmark tasks.
+
+    OUTPUT gets every answer as it ends, every verdict as it is reached, and results.json. Give the
+    same command again to go on after a kill.
+    """
+    from suite.data import DataSource
+    from suite.eval import EvalSettings, evaluate, print_results
+
+    settings = EvalSettings(
+        model=model,
+        tasks=tuple(name.strip() for name in tasks.split(",") if name.strip()),
+        limit=limit,
+        samples=samples,
+        temperature=temperature,
+        max_tokens=max_tokens,
+        style=None if style is None else _style(style),
+        shots=shots,
+        seed=seed,
+        precision=precision,
+        batch_size=batch_size,
+        allow_weak_sandbox=allow_weak_sandbox,
+    )
+    _log(verbose)
+    try:
+        results = evaluate(settings, DataSource.open(data_dir), output)
+    except KeyboardInterrupt:
+        print("interrupted; the same command goes on", file=sys.stderr)
+        raise typer.Exit(130) from None
+    print_results(results)
+    print(f"{output / 'results.json'}")
+
+
+def _style(style: str) -> Literal["chat", "base"]:
+    if style == "chat" or style == "base":
+        return style
+    raise InputError(f"--style {style!r}: chat or base")
+
+
+@app.command()
+def regrade(
+    output: Annotated[Path, typer.Argument(help="Of `eval`.", show_default=False)],
+    data_dir: DataDir = None,
+    allow_weak_sandbox: WeakSandbox = False,
+) -> None:
+    """Grade the saved answers of an evaluation again; needs no model."""
+    from suite.data import DataSource
+    from suite.eval import print_results
+    from suite.eval import regrade as grade_again
+
+    _log(False)
+    results = grade_again(output, DataSource.open(data_dir), allow_weak_sandbox)
+    print_results(results)
+    for task, count in results["changed"].items():
+        print(f"{task}: {count} verdicts changed")
+
+
+@app.command()
+def grade(
+    task: Annotated[str, typer.Option(help="Name of the task.", show_default=False)],
+    input: Annotated[
+        Path, typer.Option("--input", help='JSONL: "id" and "text".', show_default=False)
+    ],
+    output: Annotated[Path, typer.Option(help="JSONL file.", show_default=False)],
+    style: Annotated[str, typer.Option(help="base for continuations of a text.")] = "chat",
+    data_dir: DataDir = None,
+    allow_weak_sandbox: WeakSandbox = False,
+) -> None:
+    """Grade texts from any other engine: a verdict a line."""
+    from suite.data import DataSource
+    from suite.eval import grade_file
+    from suite.tasks import load_task
+
+    correct, count = grade_file(
+        load_task(task),
+        input,
+        output,
+        DataSource.open(data_dir),
+        _style(style),
+        allow_weak_sandbox,
+    )
+    print(f"{correct} of {count} correct; {output}")
+
+
+@app.command()
+def show(
+    output: Annotated[Path, typer.Argument(help="Of `eval`.", show_default=False)],
+    task: Annotated[str, typer.Option(help="Name of the task.", show_default=False)],
+    failed: Annotated[bool, typer.Option("--failed", help="Only wrong answers.")] = False,
+    item: Annotated[
+        str | None, typer.Option("--id", help="Only this item.", show_default=False)
+    ] = None,
+    limit: Annotated[int, typer.Option(min=1, help="At most so many.")] = 10,
+    data_dir: DataDir = None,
+) -> None:
+    """Read a model's answers with their verdicts."""
+    import itertools
+
+    from suite.data import DataSource
+    from suite.eval import read_samples
+
+    chosen = (
+        sample
+        for sample in read_samples(output, task, DataSource.open(data_dir))
+        if not (failed and sample["verdict"]["correct"])
+        and (item is None or sample["item"].id == item)
+    )
+    for sample in itertools.islice(chosen, limit):
+        asked, text, verdict = sample["item"], sample["text"], sample["verdict"]
+        print(f"===== {asked.id}, sample {text['sample']}")
+        print(asked.prompt)
+        print(f"----- answer, {text['tokens']} tokens, {text['finish_reason']}")
+        print(text["text"])
+        print(f"----- {'correct' if verdict['correct'] else 'wrong'}")
+        for name in ("extracted", "rule", "source", "status", "detail", "parts"):
+            if verdict[name]:
+                print(f"{name}: {verdict[name]}")
+        if asked.references:
+            print(f"references: {' | '.join(asked.references)}")
+        print()
 
 
 def _print_plan(name: str, plan: object) -> None:

@@ -5,21 +5,23 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 
 from ioa_jax.engine.generation import Completion, Generator
 from ioa_jax.engine.sampling import SamplingParams
 from ioa_jax.engine.scoring import Scorer
+from ioa_jax.errors import SandboxError
+from ioa_jax.graders.base import Grader, Item
+from ioa_jax.graders.rouge import RougeGrader
 from ioa_jax.models.load import LanguageModel
 from ioa_jax.progress import progress_bar
-from ioa_jax.sandbox import Limits, Sandbox
+from ioa_jax.sandbox import Limits, SandboxInfo
 from suite.chat import answer_pair, generate_in_chunks, prompt_tokens
+from suite.eval import as_json, open_grader
 from suite.journal import Journal
 from suite.profile import Profile, SandboxSettings
-from suite.tasks import humaneval
-from suite.tasks.humaneval import Problem
-from suite.tasks.rouge import rouge_l
+from suite.tasks.code import HUMANEVAL
 from suite.tasks.seeds import SeedTask
 
 
@@ -35,7 +37,7 @@ class Evaluation:
 
     profile: Profile
     probes: tuple[SeedTask, ...]
-    problems: tuple[Problem, ...]
+    problems: tuple[Item, ...]
 
     def run(self, model: LanguageModel, directory: Path, name: str) -> None:
         """Measure what `directory` doesn't hold yet: probes.jsonl, humaneval.jsonl, seconds.jsonl.
@@ -54,10 +56,10 @@ class Evaluation:
         """Whether a cell has everything."""
         with (
             Journal(directory / "probes.jsonl", ("id",)) as probes,
-            Journal(directory / "humaneval.jsonl", ("task_id",)) as problems,
+            Journal(directory / "humaneval.jsonl", ("id",)) as problems,
         ):
             return all((probe.id,) in probes for probe in self.probes) and all(
-                (problem.task_id,) in problems for problem in self.problems
+                (problem.id,) in problems for problem in self.problems
             )
 
     def _run_probes(
@@ -82,6 +84,8 @@ class Evaluation:
             ):
                 scores = Scorer(model).score_tokens(pairs, progress)
 
+            rouge = RougeGrader()
+
             def record(index: int, completion: Completion) -> None:
                 probe, score = self.probes[index], scores[index]
                 journal.append(
@@ -95,7 +99,7 @@ class Evaluation:
                         "answer": completion.text,
                         "answer_tokens": len(completion.tokens),
                         "finish_reason": completion.finish_reason,
-                        "rouge_l": rouge_l(probe.reference, completion.text),
+                        "rouge_l": 100 * rouge.grade(_rouge_item(probe), completion.text).score,
                     }
                 )
 
@@ -119,55 +123,55 @@ class Evaluation:
         seconds: Journal,
     ) -> None:
         with (
-            make_sandbox(self.profile.sandbox) as sandbox,
-            Journal(directory / "humaneval.jsonl", ("task_id",)) as journal,
+            humaneval_grader(self.profile.sandbox) as (grader, _),
+            Journal(directory / "humaneval.jsonl", ("id",)) as journal,
         ):
 
             def record(index: int, completion: Completion) -> None:
                 problem = self.problems[index]
-                verdict = humaneval.grade(problem, completion.text, sandbox)
+                verdict = grader.grade(problem, completion.text)
+                if verdict.status == "infra_error":
+                    # A figure without this problem would be a wrong one.
+                    raise SandboxError(f"{problem.id}: the sandbox failed twice: {verdict.detail}")
                 journal.append(
                     {
-                        "task_id": problem.task_id,
-                        "passed": verdict.result.passed,
-                        "status": verdict.result.status,
-                        "detail": verdict.result.detail,
-                        "rule": verdict.extraction.rule,
+                        "id": problem.id,
                         "answer": completion.text,
-                        "code": verdict.extraction.code,
                         "answer_tokens": len(completion.tokens),
                         "finish_reason": completion.finish_reason,
-                        "cpu_seconds": verdict.result.cpu_seconds,
-                        "sandbox": sandbox.info.backend,
-                        "python": sandbox.info.python,
+                        "verdict": as_json(dataclasses.asdict(verdict)),
                     }
                 )
 
             generate_in_chunks(
                 generator,
-                [prompt_tokens(model, problem.messages) for problem in self.problems],
+                [
+                    prompt_tokens(model, HUMANEVAL.prompt(problem).messages)
+                    for problem in self.problems
+                ],
                 SamplingParams(max_tokens=self.profile.humaneval.max_tokens),
                 self.profile.generation.chunk_size,
                 f"{name}: HumanEval",
-                lambda index: (self.problems[index].task_id,) in journal,
+                lambda index: (self.problems[index].id,) in journal,
                 record,
                 lambda number: _timed(seconds, "HumanEval", number),
             )
 
 
-def make_sandbox(settings: SandboxSettings) -> Sandbox:
-    """A sandbox with the profile's limits, to be closed by the caller."""
+def humaneval_grader(
+    settings: SandboxSettings,
+) -> contextlib.AbstractContextManager[tuple[Grader, SandboxInfo | None]]:
+    """HumanEval's grader under the profile's limits."""
     limits = Limits(
         wall_seconds=settings.wall_seconds,
         cpu_seconds=settings.cpu_seconds,
         memory_bytes=settings.memory_bytes,
     )
-    return Sandbox(limits, allow_weak=settings.allow_weak)
+    return open_grader(HUMANEVAL, "chat", settings.allow_weak, limits)
 
 
-def mean(values: Sequence[float]) -> float:
-    """Arithmetic mean; there is at least one value."""
-    return sum(values) / len(values)
+def _rouge_item(probe: SeedTask) -> Item:
+    return Item(probe.id, probe.prompt, (probe.reference,))
 
 
 @contextlib.contextmanager

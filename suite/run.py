@@ -21,12 +21,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ioa_jax.errors import InputError, IOAError
+from ioa_jax.graders.base import Item
 from suite import table
+from suite.data import DataSource
 from suite.journal import Journal, read_journal, read_json, write_json
 from suite.methods import load_method
 from suite.profile import Profile, validate
 from suite.table import Cell
-from suite.tasks import humaneval, seeds
+from suite.tasks import seeds
+from suite.tasks.base import describe
+from suite.tasks.code import HUMANEVAL
 
 if TYPE_CHECKING:
     from ioa_jax.engine.training import StepMetrics
@@ -71,7 +75,7 @@ def make_plan(profile: Profile) -> Plan:
         InputError: As loading and splitting them.
     """
     split = _split(profile)
-    problems = humaneval.choose_problems(humaneval.load_problems(), profile.humaneval.problems)
+    problems = _problems(profile)[0]
     cells = table.cells_of(profile.methods, profile.seeds)
     a_cell = len(split.probes) * profile.probes.max_tokens
     a_cell += len(problems) * profile.humaneval.max_tokens
@@ -178,32 +182,29 @@ class _Job:
     def run(self) -> None:
         from ioa_jax.engine.generation import Generator
         from ioa_jax.record import environment
-        from suite.evaluate import Evaluation, make_sandbox
+        from suite.eval import check_grader
+        from suite.evaluate import Evaluation, humaneval_grader
         from suite.teacher import Teacher
 
         profile = self.profile
         self._note_environment(environment())
         self._save(status="running", error=None)
-        problems = humaneval.choose_problems(humaneval.load_problems(), profile.humaneval.problems)
+        problems, described = _problems(profile)
         log.info("running the reference solutions of %d problems", len(problems))
-        with make_sandbox(profile.sandbox) as sandbox:
-            humaneval.check_references(problems, sandbox)
+        with humaneval_grader(profile.sandbox) as (grader, info):
+            checked = check_grader(HUMANEVAL, problems, grader, info)
         split = _split(profile)
         self._save(
-            sandbox=dataclasses.asdict(sandbox.info),
+            sandbox=checked["sandbox"],
             tasks={
                 "seed_tasks_sha256": seeds.file_sha256(),
                 "seeds": [task.id for task in split.seeds],
                 "probes": [task.id for task in split.probes],
-                "humaneval": {
-                    "sha256": humaneval.DATA_SHA256,
-                    "version": humaneval.VERSION,
-                    "problems": len(problems),
-                },
+                "humaneval": described,
             },
         )
         teacher_model, student = self._load_models()
-        evaluation = Evaluation(profile, split.probes, tuple(problems))
+        evaluation = Evaluation(profile, split.probes, problems)
         self._finish_teacher_cell(teacher_model, evaluation)
         with Journal(self.directory / "teacher.jsonl", ("key",)) as cache:
             teacher = Teacher(
@@ -376,6 +377,16 @@ class _Job:
             {"order": "rising log-probability gap", "stages": stages},
         )
         return stages
+
+
+def _problems(profile: Profile) -> tuple[tuple[Item, ...], dict[str, Any]]:
+    """HumanEval's problems, evenly spread since the first are easier, and their description."""
+    data = HUMANEVAL.load(DataSource())
+    count = profile.humaneval.problems
+    if not 1 <= count <= len(data.items):
+        raise InputError(f"setting 'humaneval.problems': {count}: 1 to {len(data.items)}")
+    items = tuple(data.items[i * len(data.items) // count] for i in range(count))
+    return items, describe(HUMANEVAL, "chat", 0, dataclasses.replace(data, items=items))
 
 
 def _split(profile: Profile) -> seeds.SeedSplit:

@@ -9,7 +9,6 @@ from typing import Any
 
 from ioa_jax.errors import InputError
 from suite.journal import read_journal, read_json, write_json, write_text
-from suite.tasks.humaneval import pass_at_k
 
 TEACHER = "teacher"
 
@@ -102,14 +101,13 @@ def _measure(folder: Path) -> dict[str, Any]:
     spend = read_json(folder / "spend.json")
     if not probes or not problems:
         raise InputError(f"{folder}: spend.json is there, but not every record")
-    correct = sum(problem["passed"] for problem in problems)
-    rates = [pass_at_k(1, int(problem["passed"]), 1) for problem in problems]
+    correct = sum(problem["verdict"]["correct"] for problem in problems)
     return {
         # Sums in the order of the ids: a resumed run wrote its records in another one.
         "probe_logprob": _mean(probes, "logprob_per_token", "id"),
         "probe_rouge_l": _mean(probes, "rouge_l", "id"),
         "probes": len(probes),
-        "humaneval_pass_at_1": 100 * sum(rates) / len(rates),
+        "humaneval_pass_at_1": 100 * correct / len(problems),
         "humaneval_passed": correct,
         "humaneval_problems": len(problems),
         "teacher_tokens": spend["teacher_tokens"],

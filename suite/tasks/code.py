@@ -119,7 +119,7 @@ class _CodeMetrics:
 
     def metrics(self, graded: Sequence[Graded]) -> dict[str, MetricValues]:
         """`pass@k` for the `REPORTED_K` that every item has enough samples for."""
-        from suite.tasks.humaneval import pass_at_k
+        from ioa_jax.graders.code import pass_at_k
 
         fewest = min(len(one.verdicts) for one in graded)
         ids = tuple(one.item.id for one in graded)

@@ -28,7 +28,7 @@ def test_help_does_not_import_jax():
 def test_list():
     result = suite("list")
     assert result.returncode == 0, result.stderr
-    for name in ("smollm2-short", "staged", "lists/aggregate", "HumanEval: 164"):
+    for name in ("smollm2-short", "staged", "lists/aggregate", "`humaneval`"):
         assert name in result.stdout
 
 

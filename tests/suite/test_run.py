@@ -56,7 +56,7 @@ def test_everything_is_recorded(finished):
         assert all(probe["logprob"] < 0 for probe in probes)
         problems = read_journal(finished / "cells" / cell / "humaneval.jsonl")
         assert len(problems) == 9
-        assert all(problem["status"] for problem in problems)
+        assert all(problem["verdict"]["status"] for problem in problems)
         assert not (finished / "cells" / cell / "checkpoints").exists()
 
 

@@ -1,0 +1,128 @@
+import json
+
+import pytest
+from typer.testing import CliRunner
+
+from ioa_jax.engine.generation import Generator
+from ioa_jax.errors import InputError
+from suite.cli import app
+from suite.journal import read_journal
+from suite.tasks.code import HUMANEVAL_TEST
+from tests.suite.world import write_model
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("eval") / "model"
+    write_model(folder)
+    return folder
+
+
+def suite(*arguments):
+    """Run a command; its error is raised here."""
+    result = CliRunner().invoke(app, [str(a) for a in arguments], catch_exceptions=False)
+    assert result.exit_code == 0, result.output
+    return result.output
+
+
+def evaluate(model, output, *more):
+    suite("eval", "--model", model, "--tasks", "humaneval", "--output", output, "--limit", 6,
+          "--max-tokens", 8, "--samples", 2, "--temperature", 1.0, "--precision", "float32",
+          "--batch-size", 8, *more)  # fmt: skip
+    return json.loads((output / "results.json").read_text())
+
+
+def texts(output):
+    rows = read_journal(output / "tasks" / "humaneval" / "texts.jsonl")
+    return {(row["id"], row["sample"]): row["text"] for row in rows}
+
+
+def test_a_killed_evaluation_goes_on_with_what_is_missing(model, tmp_path, monkeypatch):
+    whole = evaluate(model, tmp_path / "whole")
+    task = whole["tasks"]["humaneval"]
+    assert (task["items"], task["graded"]) == (6, 6)
+    assert task["metrics"]["pass@1"]["clusters"] == 6
+    assert task["grader"]["sandbox"]["backend"]
+    assert sum(task["statuses"].values()) == 12
+    assert len(set(texts(tmp_path / "whole").values())) > 6  # the samples differ
+
+    # What a kill may leave: fewer verdicts than texts, and a line without its end.
+    other = tmp_path / "killed"
+    evaluate(model, other)
+    folder = other / "tasks" / "humaneval"
+    for name, keep in (("texts.jsonl", 7), ("verdicts.jsonl", 4)):
+        lines = (folder / name).read_text().splitlines(keepends=True)
+        (folder / name).write_text("".join(lines[:keep]) + lines[keep][:20])
+    kept = texts(other)
+    generated = []
+    generate = Generator.generate
+
+    def counted(self, prompts, *arguments, **options):
+        generated.append(len(prompts))
+        return generate(self, prompts, *arguments, **options)
+
+    monkeypatch.setattr(Generator, "generate", counted)
+    resumed = evaluate(model, other)
+    assert generated == [5]
+    assert kept.items() <= texts(other).items()
+    assert texts(other) == texts(tmp_path / "whole")
+    assert resumed["tasks"]["humaneval"]["metrics"] == task["metrics"]
+    # A finished one does nothing.
+    evaluate(model, other)
+    assert generated == [5]
+
+    with pytest.raises(InputError, match="begun with another settings"):
+        evaluate(model, other, "--seed", 3)
+
+
+def test_answers_are_graded_again_and_shown(model, tmp_path):
+    output = tmp_path / "out"
+    before = evaluate(model, output)
+    folder = output / "tasks" / "humaneval"
+    # One answer becomes the reference solution.
+    lines = [json.loads(line) for line in (folder / "texts.jsonl").read_text().splitlines()]
+    chosen = lines[3]
+    from suite.data import DataSource
+
+    row = next(
+        row for row in DataSource.open().load(HUMANEVAL_TEST).rows if row["task_id"] == chosen["id"]
+    )
+    chosen["text"] = f"```python\n{row['prompt']}{row['canonical_solution']}\n```"
+    (folder / "texts.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    printed = suite("regrade", output)
+    assert "humaneval: 1 verdicts changed" in printed
+    after = json.loads((output / "results.json").read_text())
+    gain = 1 / 12
+    means = [r["tasks"]["humaneval"]["metrics"]["pass@1"]["mean"] for r in (before, after)]
+    assert means[1] - means[0] == pytest.approx(gain)
+
+    shown = suite("show", output, "--task", "humaneval", "--id", chosen["id"], "--limit", 5)
+    assert shown.count("===== ") == 2
+    assert "----- correct" in shown
+    failed = suite("show", output, "--task", "humaneval", "--failed", "--limit", 50)
+    assert failed.count("----- wrong") == failed.count("===== ") == 11
+
+
+def test_texts_of_another_engine_are_graded(tmp_path):
+    from suite.data import DataSource
+
+    rows = DataSource.open().load(HUMANEVAL_TEST).rows[:2]
+    texts = tmp_path / "texts.jsonl"
+    right = rows[0]["prompt"] + rows[0]["canonical_solution"]
+    lines = [
+        {"id": rows[0]["task_id"], "text": right, "engine": "other"},
+        {"id": rows[1]["task_id"], "text": "I don't know."},
+    ]
+    texts.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    out = tmp_path / "verdicts.jsonl"
+    printed = suite("grade", "--task", "humaneval", "--input", texts, "--output", out)
+    assert "1 of 2 correct" in printed
+    verdicts = [json.loads(line) for line in out.read_text().splitlines()]
+    assert [v["correct"] for v in verdicts] == [True, False]
+    assert verdicts[0]["engine"] == "other"
+    assert verdicts[0]["status"] == "passed"
+    assert "text" not in verdicts[0]
+
+    texts.write_text(json.dumps({"id": "HumanEval/999", "text": ""}) + "\n")
+    with pytest.raises(InputError, match=r"texts\.jsonl:1: field 'id'.*no item 'HumanEval/999'"):
+        suite("grade", "--task", "humaneval", "--input", texts, "--output", out)
