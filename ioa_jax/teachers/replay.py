@@ -148,7 +148,8 @@ class LedgeredTeacher(Teacher):
             chosen = [requests[call.places[0]] for call in calls]
             self._teacher.generate(chosen, sampling, record)
 
-        calls = self._generate_calls(requests, sampling)
+        # Only prices make prompts count, and rendering every prompt twice is slow.
+        calls = self._generate_calls(requests, sampling, count_prompts=self.prices is not None)
         return self._run(calls, len(requests), make, _read_completion, on_completion)
 
     def score(
@@ -178,7 +179,7 @@ class LedgeredTeacher(Teacher):
         tokenizer is at hand.
         """
         replayed, called = Usage(), Usage()
-        for key, call in self._generate_calls(requests, sampling).items():
+        for key, call in self._generate_calls(requests, sampling, count_prompts=True).items():
             record = self.ledger.find(key)
             if record is None:
                 called += call.most
@@ -198,8 +199,9 @@ class LedgeredTeacher(Teacher):
             self._teacher.close()
 
     def _generate_calls(
-        self, requests: Sequence[ChatRequest], sampling: Sampling
+        self, requests: Sequence[ChatRequest], sampling: Sampling, count_prompts: bool
     ) -> dict[str, _Call[Completion]]:
+        count = self.count_prompt_tokens if count_prompts else prompt_token_bound
         calls: dict[str, _Call[Completion]] = {}
         # The record's JSON has lists for tuples; the key must not depend on which it is.
         how = {**dataclasses.asdict(sampling), "stop": list(sampling.stop)}
@@ -211,15 +213,9 @@ class LedgeredTeacher(Teacher):
                 "sampling": how,
                 "seed": request.seed,
             }
-            most = self._usage(self._prompt_bound(request), sampling.max_tokens)
+            most = self._usage(count(request), sampling.max_tokens)
             _add_call(calls, content, request.purpose, most, place)
         return calls
-
-    def _prompt_bound(self, request: ChatRequest) -> int:
-        # Only prices make prompts count, and rendering every prompt twice is slow.
-        if self.prices is None:
-            return prompt_token_bound(request)
-        return self.count_prompt_tokens(request)
 
     def _run(
         self,

@@ -167,6 +167,8 @@ def test_an_estimate_calls_nothing(tmp_path):
     assert estimate.replayed == Usage(1, 10, 5, 20.0)
     assert estimate.called == Usage(2, 20, 40, 100.0)
     assert len(inner.asked) == 1
+    unpriced = LedgeredTeacher(inner, Ledger(tmp_path)).estimate([ask("b")], SAMPLING)
+    assert unpriced.called == Usage(1, 10, 20)
 
 
 def test_what_was_answered_before_a_failure_is_recorded(tmp_path):
