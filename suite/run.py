@@ -40,7 +40,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-VERSION = 1  # of the files above
+VERSION = 2  # of the files above
 
 
 @dataclasses.dataclass(frozen=True)

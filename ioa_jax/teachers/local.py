@@ -79,7 +79,8 @@ class LocalTeacher(Teacher):
     ) -> list[Completion]:
         """As `Teacher.generate`, all requests in one run of full batches.
 
-        A request's sample depends on the whole list: the same list gives the same samples.
+        A request draws the same samples whatever is asked beside it; only the last bits of its
+        logits depend on that.
         """
         prompts = [self._prompt(index, request) for index, request in enumerate(requests)]
         params = SamplingParams(
@@ -88,14 +89,15 @@ class LocalTeacher(Teacher):
             sampling.top_k,
             sampling.top_p,
             sampling.stop,
-            _list_seed(requests),
         )
 
         def finish(index: int, completion: generation.Completion) -> None:
             if on_completion is not None:
                 on_completion(index, _completion(completion, sampling.logprobs))
 
-        completions = self._generator.generate(prompts, params, on_completion=finish)
+        completions = self._generator.generate(
+            prompts, params, on_completion=finish, streams=[_stream(one) for one in requests]
+        )
         return [_completion(completion, sampling.logprobs) for completion in completions]
 
     def score(
@@ -135,12 +137,9 @@ class LocalTeacher(Teacher):
         return tuple(self.model.tokenizer(text, add_special_tokens=False)["input_ids"])
 
 
-def _list_seed(requests: Sequence[ChatRequest]) -> int:
-    """Seed of a run of the generator, which numbers the requests from 0 in each.
-
-    With the seeds alone, two lists of the same seeds would draw the same noise.
-    """
-    content = [[request.seed, [dict(m) for m in request.messages]] for request in requests]
+def _stream(request: ChatRequest) -> int:
+    """Number of a request's random stream, from its seed and its messages."""
+    content = [request.seed, [dict(message) for message in request.messages]]
     digest = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).digest()
     return int.from_bytes(digest[:4], "little") >> 1
 
