@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import select
 import shutil
 import socket
 import subprocess
@@ -115,8 +116,10 @@ class _Worker:
 
     @property
     def alive(self) -> bool:
-        """Whether the process runs."""
-        return self.process is not None and self.process.poll() is None
+        """Whether the process runs and hasn't let go of its socket, which it does first."""
+        poll = select.poll()
+        poll.register(self.control, 0)
+        return self.process is not None and self.process.poll() is None and not poll.poll(0)
 
     def close(self) -> None:
         """End the process and everything that it forked, and remove its folder."""

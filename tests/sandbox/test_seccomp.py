@@ -1,9 +1,11 @@
 """The filter's table against the kernel's headers, and its code in a small interpreter of BPF."""
 
+import functools
 import platform
 import re
 import struct
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -18,7 +20,7 @@ ALLOW, KILL, EPERM, ENOSYS = 0x7FFF0000, 0x80000000, 0x00050001, 0x00050026
 PID = 4321
 
 
-def numbers(machine):
+def numbers(machine) -> dict[str, Any]:
     """Name to number of every call that the filter knows."""
     column = list(HEADERS).index(machine)
     table = {name: row[column] for name, row in seccomp.ALLOWED.items()}
@@ -41,9 +43,12 @@ def test_numbers_are_the_kernels(machine):
     assert numbers(machine) == {name: kernel.get(name) for name in numbers(machine)}
 
 
+assembled = functools.cache(seccomp.assemble)
+
+
 def verdict(machine, number, *arguments, architecture=None, pid=PID):
     """What the filter answers to a call."""
-    code = seccomp.assemble(machine, pid)
+    code = assembled(machine, pid)
     values = [argument & (2**64 - 1) for argument in (*arguments, *[0] * 6)][:6]
     data = struct.pack("IIQ6Q", number, architecture or ARCHITECTURE[machine], 0, *values)
     accumulator = at = 0

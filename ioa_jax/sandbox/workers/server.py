@@ -114,10 +114,10 @@ class Server:
         try:
             # From here on `program`'s few descriptors and this one are all there are.
             at = fcntl.fcntl(report.fileno(), fcntl.F_DUPFD, _ABOVE)
-            os.closerange(3, at)
             report = socket.socket(fileno=at)
             try:
                 self._isolation.confine_files(directory, server)
+                os.closerange(3, at)
                 data, descriptors, _, _ = socket.recv_fds(
                     report, MAX_REQUEST_BYTES, MAX_DESCRIPTORS
                 )
@@ -217,7 +217,12 @@ def _readable() -> list[str]:
     libraries = [os.path.join(prefix, "lib"), os.path.join(prefix, "lib64")]
     system = ["/lib", "/lib64", "/usr/lib", "/usr/lib64", "/etc/ld.so.cache", "/usr/share/zoneinfo"]
     devices = ["/dev/null", "/dev/zero", "/dev/urandom"]
-    return [*sys.path, *libraries, *system, *devices]
+    found: list[str] = []
+    for path in sorted({os.path.realpath(path) for path in [*sys.path, *libraries, *system]}):
+        # What lies in another one needs no rule of its own.
+        if not any(path.startswith(f"{other}/") for other in found):
+            found.append(path)
+    return [*found, *devices]
 
 
 def main() -> None:

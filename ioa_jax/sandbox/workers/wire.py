@@ -25,6 +25,7 @@ TYPES = {
 MAX_DEPTH = 64
 MAX_MESSAGE_BYTES = 1 << 20
 _LENGTH_BYTES = 4
+_CHUNK_BYTES = 1 << 16
 _SMALL = 1 << 63
 
 
@@ -196,23 +197,31 @@ def receive(descriptor: int) -> dict[str, Any] | None:
         ProtocolError: What came isn't a message, or an unfinished one.
         TooLongError: It claims to be too long.
     """
-    head = _read(descriptor, _LENGTH_BYTES)
-    if not head:
-        return None
-    length = int.from_bytes(head, "big")
-    if length > MAX_MESSAGE_BYTES:
-        raise TooLongError(f"a message of {length} bytes")
-    return unpack(head + _read(descriptor, length))
-
-
-def _read(descriptor: int, count: int) -> bytes:
-    data = bytearray()
-    while len(data) < count:
-        try:
-            chunk = os.read(descriptor, count - len(data))
-        except ConnectionResetError:
-            break
+    # Requests and answers alternate, so nothing follows the message that has been begun.
+    data = bytearray(_read(descriptor))
+    while 0 < len(data) < _LENGTH_BYTES or _LENGTH_BYTES <= len(data) < _size(data):
+        chunk = _read(descriptor)
         if not chunk:
             break
         data += chunk
-    return bytes(data)
+    return unpack(bytes(data)) if data else None
+
+
+def _size(data: bytearray) -> int:
+    """How long the message is of which `data` holds the beginning, its length included.
+
+    Raises:
+        TooLongError: It claims to be too long.
+    """
+    length = int.from_bytes(data[:_LENGTH_BYTES], "big")
+    if length > MAX_MESSAGE_BYTES:
+        raise TooLongError(f"a message of {length} bytes")
+    return _LENGTH_BYTES + length
+
+
+def _read(descriptor: int) -> bytes:
+    """What is there, b"" at the end."""
+    try:
+        return os.read(descriptor, _CHUNK_BYTES)
+    except ConnectionResetError:
+        return b""
