@@ -277,8 +277,9 @@ def _bubblewrap(interpreter: str, code: Path) -> list[str]:
         else:
             command += ["--ro-bind-try", name, name]
     command += ["--ro-bind-try", "/etc/ld.so.cache", "/etc/ld.so.cache"]
+    command += ["--size", str(_FILES_BYTES), "--tmpfs", "/tmp", "--dev", "/dev"]
+    # After /tmp, where an interpreter may lie too.
     prefix = str(Path(interpreter).parent.parent)
     if not Path(prefix).is_relative_to("/usr"):
         command += ["--ro-bind", prefix, prefix]
-    command += ["--ro-bind", str(code), "/sandbox", "--dev", "/dev"]
-    return [*command, "--size", str(_FILES_BYTES), "--tmpfs", "/tmp", "--chdir", "/tmp"]
+    return [*command, "--ro-bind", str(code), "/sandbox", "--chdir", "/tmp"]
