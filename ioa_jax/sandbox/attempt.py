@@ -206,7 +206,7 @@ class Attempt:
                 source = key.data
                 if isinstance(source, Checker):
                     self._selector.unregister(source.control)
-                    self._on_verdict(source.control.recv(_CHUNK_BYTES))
+                    self._on_verdict(_receive(source.control))
                 elif isinstance(source, _Program):
                     source.read()
                     if source.end is not None:
@@ -357,6 +357,14 @@ class Attempt:
         # The kernel's own count, by which it kills, is a coarse one.
         over = cpu >= self._limits.cpu_seconds / 2
         return code == -signal.SIGXCPU or (code == -signal.SIGKILL and over)
+
+
+def _receive(control: socket.socket) -> bytes:
+    """The checker's answer, b"" if it died, whether or not it had taken its request."""
+    try:
+        return control.recv(_CHUNK_BYTES)
+    except ConnectionResetError:
+        return b""
 
 
 def _memory_file(stack: contextlib.ExitStack, data: bytes) -> int:

@@ -160,6 +160,9 @@ class Sandbox:
         """A checker of the attempt's own."""
         with self._lock:
             checker = self._free_checkers.pop() if self._free_checkers else None
+        if checker is not None and not checker.alive:
+            checker.close()
+            checker = None
         try:
             checker = checker or Checker(self.info.interpreter)
         except BackendError as error:
