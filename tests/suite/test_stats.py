@@ -33,3 +33,9 @@ def test_values_of_one_item_count_as_one():
 def test_nothing_has_no_mean():
     with pytest.raises(ValueError, match="0 values"):
         mean_interval([], [])
+
+
+def test_all_wrong_isnt_certainly_zero_with_several_values_an_item():
+    several = mean_interval([0.0] * 12, [str(i // 3) for i in range(12)])
+    assert several.method == "wilson"
+    assert several.high == mean_interval([0.0] * 4, ["a", "b", "c", "d"]).high > 0.4
