@@ -17,7 +17,12 @@ from jaxtyping import install_import_hook
 # Shape annotations of the package are checked while its tests run.
 _hook = install_import_hook("ioa_jax", "beartype.beartype")
 
+import hypothesis  # noqa: E402
 import jax  # noqa: E402
 
 jax.config.update("jax_numpy_dtype_promotion", "strict")
 jax.config.update("jax_numpy_rank_promotion", "raise")
+
+# A busy machine is no failure.
+hypothesis.settings.register_profile("no deadline", deadline=None)
+hypothesis.settings.load_profile("no deadline")
