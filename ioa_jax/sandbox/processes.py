@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import select
@@ -11,6 +10,7 @@ import socket
 import subprocess
 import tempfile
 import threading
+import weakref
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -42,6 +42,8 @@ class _Worker:
 
     def __init__(self) -> None:
         self.folder = Path(tempfile.mkdtemp(prefix="ioa-sandbox-"))
+        # Also at the interpreter's exit, where nobody closed it.
+        self._remove_folder = weakref.finalize(self, shutil.rmtree, self.folder, ignore_errors=True)
         self.process: subprocess.Popen[bytes] | None = None
         self.control, self._theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self._errors = tempfile.TemporaryFile()  # noqa: SIM115
@@ -132,8 +134,7 @@ class _Worker:
                 self.process.kill()
                 self.process.wait()
         self._errors.close()
-        with contextlib.suppress(FileNotFoundError):
-            shutil.rmtree(self.folder)
+        self._remove_folder()
 
 
 class ForkServer(_Worker):

@@ -455,6 +455,20 @@ def test_what_a_program_locks_is_removed_all_the_same(sandbox):
     assert sandbox.run("import os\nassert os.listdir('.') == []").passed
 
 
+def test_deep_and_locked_folders(sandbox):
+    deep = "import os\nfor _ in range(3000):\n    os.mkdir('d')\n    os.chdir('d')"
+    for _ in range(2):
+        assert sandbox.run(deep).status in ("passed", "output_limit")
+    # Where nobody can look, files count all the same.
+    locked = (
+        "import os, time\nos.mkdir('d', 0o300)\nos.chdir('d')\n"
+        "for i in range(12): open(str(i), 'wb').write(b'x' * (8 << 20))\ntime.sleep(5)"
+    )
+    result = sandbox.run(locked)
+    assert "No space" in result.detail or result.status == "output_limit"
+    assert sandbox.run("import os\nassert os.listdir('.') == []").passed
+
+
 def test_a_program_changes_nothing_for_the_next(sandbox):
     assert sandbox.run("import builtins, math\nbuiltins.sum = math.pi = None").passed
     assert sandbox.run("import math\nassert sum([1, 2]) == 3 and math.pi > 3").passed

@@ -23,7 +23,6 @@ import json
 import os
 import platform
 import select
-import shutil
 import signal
 import socket
 import sys
@@ -154,7 +153,9 @@ class Server:
             "cpu": usage.ru_utime + usage.ru_stime,
             "files": not self._isolation.files_bounded and _has_too_many_files(job.directory),
         }
-        _remove(job.directory)
+        # A process that the program left behind, where it could, may still write there.
+        with contextlib.suppress(OSError):
+            _remove(job.directory)
         # Whoever asked may have given up.
         with contextlib.suppress(OSError):
             if not silently:
@@ -181,34 +182,55 @@ def _kill(pid: int, *, alone: bool = True) -> None:
 
 
 def _has_too_many_files(directory: str) -> bool:
+    """Whether a program's files are over the limits. It may be changing them meanwhile."""
+    pending = [directory]
     count = size = 0
-    for folder, folders, files in os.walk(directory):
-        count += len(folders) + len(files)
-        for name in files:
-            # The program may remove it meanwhile.
-            with contextlib.suppress(OSError):
-                size += os.lstat(os.path.join(folder, name)).st_size
+    while pending:
+        folder = pending.pop()
+        try:
+            with os.scandir(folder) as entries:
+                for entry in entries:
+                    count += 1
+                    size += entry.stat(follow_symlinks=False).st_size
+                    if entry.is_dir(follow_symlinks=False):
+                        pending.append(entry.path)
+        except FileNotFoundError:
+            continue
+        except PermissionError:
+            # It can't lock it again: changes of mode are forbidden to it.
+            os.chmod(folder, 0o700)
+            pending.append(folder)
+        except OSError:
+            # A path that is too long.
+            return True
         if count > FILES_COUNT or size > FILES_BYTES:
             return True
     return False
 
 
 def _remove(directory: str) -> None:
-    """Remove a program's directory, even what it made unreadable."""
-
-    def make_writable_and_retry(function: Any, path: str, _: Any) -> None:
-        os.chmod(os.path.dirname(path), 0o700)
-        if not os.path.islink(path):
-            os.chmod(path, 0o700)
-        if function in (os.rmdir, os.unlink):
-            function(path)
-        else:
-            shutil.rmtree(path, onerror=make_writable_and_retry)
-
-    try:
-        os.rmdir(directory)
-    except OSError:
-        shutil.rmtree(directory, onerror=make_writable_and_retry)
+    """Remove a program's directory, however deep, and even what it made unreadable."""
+    pending = [directory]
+    moved = 0
+    while pending:
+        folder = pending.pop()
+        with contextlib.suppress(OSError):
+            os.rmdir(folder)
+            continue
+        os.chmod(folder, 0o700)
+        with os.scandir(folder) as entries:
+            found = list(entries)
+        pending.append(folder)
+        for entry in found:
+            if entry.is_dir(follow_symlinks=False):
+                # To beside the program's own, so that no path gets long.
+                moved += 1
+                aside = f"{directory}.{moved}"
+                os.chmod(entry.path, 0o700)
+                os.rename(entry.path, aside)
+                pending.append(aside)
+            else:
+                os.unlink(entry.path)
 
 
 def _readable() -> list[str]:

@@ -16,12 +16,16 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable
+from types import NoneType
 from typing import Any, cast
 
 TYPES = {
     kind.__name__: kind
     for kind in (bool, int, float, complex, str, bytes, list, tuple, dict, set, frozenset)
 }
+# What stands for itself: in what is sent (not integers, which may be large), and in what arrives.
+_ATOMS = (NoneType, bool, float, str)
+_FROM_JSON = (*_ATOMS, int)
 MAX_DEPTH = 64
 MAX_MESSAGE_BYTES = 1 << 20
 _LENGTH_BYTES = 4
@@ -54,6 +58,8 @@ def encode(value: object, number: Callable[[object], int], depth: int = 0) -> An
     Raises:
         NotPlainError: Containers are nested deeper than `MAX_DEPTH`, or `number` refuses.
     """
+    if type(value) in _ATOMS:
+        return value
     if depth > MAX_DEPTH:
         raise NotPlainError(f"containers nested deeper than {MAX_DEPTH}")
 
@@ -62,8 +68,6 @@ def encode(value: object, number: Callable[[object], int], depth: int = 0) -> An
 
     # The base class's own methods, so that the result is exactly of that type.
     match value:
-        case None | bool():
-            return value
         case int():
             exact = int.__int__(value)
             return exact if -_SMALL < exact < _SMALL else {"int": hex(exact)}
@@ -108,7 +112,7 @@ def decode(data: Any, resolve: Callable[[int], object]) -> object:
 
 
 def _decode(data: Any, resolve: Callable[[int], object]) -> object:
-    if data is None or isinstance(data, bool | int | float | str):
+    if type(data) in _FROM_JSON:
         return data
     if isinstance(data, list):
         return [_decode(item, resolve) for item in cast("list[Any]", data)]
