@@ -262,6 +262,16 @@ def test_endless_output(sandbox, stream):
     assert sandbox.check(called, "f()", ["f"], Limits(output_bytes=5000)).status == "output_limit"
 
 
+def test_answers_that_cannot_be_shown(sandbox):
+    test = "assert f() == 5, f()"
+    for value in ("1 << 200000", "'\\ud800' * 5000", "[[[1 << 20000]]]"):
+        result = sandbox.check(f"def f(): return {value}", test, ["f"])
+        assert result.status == "failed", result
+        assert result.detail.startswith("AssertionError")
+    deep = "def f():\n    x = []\n    for _ in range(60): x = [x, x][:1]\n    return x"
+    assert sandbox.check(deep, test, ["f"]).status == "failed"
+
+
 def test_endless_answers(sandbox):
     result = sandbox.check("def f(): return 'x' * (4 << 20)", "f()", ["f"])
     assert result.status == "output_limit"

@@ -187,10 +187,18 @@ def _judge(channel: Channel, job: dict[str, Any]) -> dict[str, str]:
     except Stop as stop:
         status, detail = stop.status, str(stop)
     except BaseException as error:
-        status, detail = "failed", f"{type(error).__name__}: {error}".removesuffix(": ")
+        status, detail = "failed", _describe(error)
         line = _failing_line(error, job["test"])
         detail += f" in {line!r}" if line else ""
     return {"status": status, "detail": detail[:_LONGEST_DETAIL]}
+
+
+def _describe(error: BaseException) -> str:
+    try:
+        return f"{type(error).__name__}: {error}".removesuffix(": ")
+    except Exception as second:
+        # Of an integer with too many digits, for one, which the program returned.
+        return f"{type(error).__name__} (its message raised {type(second).__name__})"
 
 
 def _failing_line(error: BaseException, test: str) -> str:
