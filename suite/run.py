@@ -40,8 +40,6 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-VERSION = 2  # of the files above
-
 
 @dataclasses.dataclass(frozen=True)
 class Plan:
@@ -125,7 +123,7 @@ def start_run(profile: Profile, name: str, output: Path, run_id: str | None = No
     write_json(
         directory / "run.json",
         {
-            "version": VERSION,
+            "version": table.VERSION,
             "profile": name,
             "run_id": run_id,
             "created": now.isoformat(timespec="seconds"),
@@ -153,7 +151,7 @@ def run_job(directory: Path) -> dict[str, Any]:
         SandboxError: Reference solutions don't pass, or the sandbox fails.
     """
     run = read_json(directory / "run.json")
-    if run.get("version") != VERSION:
+    if run.get("version") != table.VERSION:
         raise InputError(f"{directory}: made by another version of the suite")
     profile = validate(run["settings"], f"{directory / 'run.json'}")
     with _lock(directory):

@@ -10,6 +10,7 @@ from typing import Any
 from ioa_jax.errors import InputError
 from suite.journal import read_journal, read_json, write_json, write_text
 
+VERSION = 2  # of a run's files
 TEACHER = "teacher"
 
 NOTES = (
@@ -66,9 +67,14 @@ def summarize(directory: Path) -> dict[str, Any]:
         `seconds` by cell.
 
     Raises:
-        InputError: `directory` isn't a run.
+        InputError: `directory` isn't a run, or is of another version.
     """
     run = read_json(directory / "run.json")
+    if run.get("version") != VERSION:
+        raise InputError(
+            f"{directory}: made by another version of the suite; take the revision that its "
+            "run.json names"
+        )
     settings = run["settings"]
     cells: list[dict[str, Any]] = []
     seconds: dict[str, float] = {}
