@@ -78,6 +78,8 @@ class InstructionGrader:
         Raises:
             InputError: As `check_item`.
         """
+        # Half a surrogate pair is no character, and the checkers log texts that they can't read.
+        text = text.encode(errors="replace").decode()
         variants = [one for one in get_loose_transformations(text) if one.strip()]
         strict: list[bool] = []
         loose: list[bool] = []
