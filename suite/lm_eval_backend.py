@@ -1,8 +1,8 @@
 """The engine as a model of lm-evaluation-harness, by the name `ioa` (extra `[lm-eval]`).
 
 `python -m suite.lm_eval_backend run --model ioa --model_args pretrained=SPEC …` is lm-eval's own
-command line with the model registered; elsewhere, importing this module registers it. Written
-against lm-eval 0.4.13.
+command line with the model registered; elsewhere, importing this module registers it. Give --batch_size
+too: lm-eval's own default is 1. Written against lm-eval 0.4.13.
 """
 
 from __future__ import annotations
@@ -215,7 +215,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    # Under its own name, so that the model is registered once.
-    from suite.lm_eval_backend import main as run
-
-    run()
+    main()
