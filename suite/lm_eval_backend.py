@@ -1,8 +1,8 @@
 """The engine as a model of lm-evaluation-harness, by the name `ioa` (extra `[lm-eval]`).
 
 `python -m suite.lm_eval_backend run --model ioa --model_args pretrained=SPEC …` is lm-eval's own
-command line with the model registered; elsewhere, importing this module registers it. Give --batch_size
-too: lm-eval's own default is 1. Written against lm-eval 0.4.13.
+command line with the model registered; elsewhere, importing this module registers it. Give
+--batch_size too: lm-eval's own default is 1. Written against lm-eval 0.4.13.
 """
 
 from __future__ import annotations
@@ -13,11 +13,11 @@ from typing import Any, cast
 from ioa_jax.errors import InputError, MissingDependencyError
 
 try:
-    from lm_eval.api.instance import Instance
-    from lm_eval.api.model import TemplateLM
-    from lm_eval.api.registry import register_model
-    from lm_eval.models.utils import normalize_gen_kwargs, postprocess_generated_text
-    from lm_eval.utils import get_rolling_token_windows, make_disjoint_window
+    from lm_eval.api.instance import Instance  # pyright: ignore[reportMissingImports]
+    from lm_eval.api.model import TemplateLM  # pyright: ignore[reportMissingImports]
+    from lm_eval.api.registry import register_model  # pyright: ignore[reportMissingImports]
+    from lm_eval.models.utils import normalize_gen_kwargs, postprocess_generated_text  # pyright: ignore[reportMissingImports]
+    from lm_eval.utils import get_rolling_token_windows, make_disjoint_window  # pyright: ignore[reportMissingImports]
 except ImportError:
     raise MissingDependencyError(
         "lm-evaluation-harness is missing; install it: pip install 'ioa-jax[lm-eval]'"
@@ -209,7 +209,7 @@ class IoaLM(TemplateLM):
 
 def main() -> None:
     """lm-eval's command line."""
-    from lm_eval.__main__ import cli_evaluate
+    from lm_eval.__main__ import cli_evaluate  # pyright: ignore[reportMissingImports]
 
     cli_evaluate()
 

@@ -5,8 +5,8 @@ import pytest
 pytest.importorskip("lm_eval")
 pytest.importorskip("torch")
 
-from lm_eval.api.instance import Instance
-from lm_eval.models.huggingface import HFLM
+from lm_eval.api.instance import Instance  # pyright: ignore[reportMissingImports]
+from lm_eval.models.huggingface import HFLM  # pyright: ignore[reportMissingImports]
 
 from ioa_jax.errors import InputError
 from ioa_jax.models.huggingface import write_decoder
