@@ -1,4 +1,4 @@
-"""`python -m suite`: run profiles and print their tables."""
+"""`python -m suite`: run profiles, evaluate models, grade texts, measure speed."""
 
 from __future__ import annotations
 

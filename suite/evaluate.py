@@ -52,16 +52,6 @@ class Evaluation:
             self._run_probes(model, generator, directory, name, seconds)
             self._run_humaneval(model, generator, directory, name, seconds)
 
-    def is_complete(self, directory: Path) -> bool:
-        """Whether a cell has everything."""
-        with (
-            Journal(directory / "probes.jsonl", ("id",)) as probes,
-            Journal(directory / "humaneval.jsonl", ("id",)) as problems,
-        ):
-            return all((probe.id,) in probes for probe in self.probes) and all(
-                (problem.id,) in problems for problem in self.problems
-            )
-
     def _run_probes(
         self,
         model: LanguageModel,

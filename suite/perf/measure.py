@@ -37,7 +37,8 @@ BOUNDS = {
     "scoring": "matrix products; then attention's softmax and the head's logsumexp",
     "training": "matrix products (a third of them weight gradients), then casts, transposes and "
     "elementwise work of the backward pass",
-    "generation": "reading the weights once a step: memory bandwidth",
+    "generation": "a step's reads of weights and float32 cache, at less than full bandwidth, and "
+    "its 300 small kernels",
     "memory": "float32 weights, gradients and AdamW's two moments: 16 bytes a parameter",
 }
 

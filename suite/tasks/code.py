@@ -17,6 +17,7 @@ from typing import Any
 
 from ioa_jax.errors import InputError
 from ioa_jax.graders.base import Item
+from ioa_jax.graders.code import CODEX_STOPS, MBPP_STOPS, pass_at_k
 from suite.data import DataSource, Hub, Layout, PackageFile, Part, Row, Source
 from suite.tasks.base import (
     Description,
@@ -31,9 +32,6 @@ from suite.tasks.base import (
     take_examples,
 )
 
-# What begins at the margin no longer belongs to the body that was being completed.
-CODEX_STOPS = ("\nclass", "\ndef", "\n#", "\nif", "\nprint")
-MBPP_STOPS = ("[DONE]",)
 EXAMPLE_IDS = (2, 3, 4)
 TEST_IDS = range(11, 511)
 REPORTED_K = (1, 10, 100)
@@ -119,8 +117,6 @@ class _CodeMetrics:
 
     def metrics(self, graded: Sequence[Graded]) -> dict[str, MetricValues]:
         """`pass@k` for the `REPORTED_K` that every item has enough samples for."""
-        from ioa_jax.graders.code import pass_at_k
-
         fewest = min(len(one.verdicts) for one in graded)
         ids = tuple(one.item.id for one in graded)
         return {
