@@ -90,6 +90,7 @@ def generate_structured(
     max_retries: int = 2,
     repair: bool = True,
     check: Callable[[int, Model], str | None] | None = None,
+    describe: bool = True,
 ) -> StructuredResult[Model]:
     """Ask for JSON that fits a schema.
 
@@ -107,6 +108,8 @@ def generate_structured(
             answer that was cut at the token limit is never repaired: it would lack its end.
         check: Called with (request index, value); what is wrong with a value that fits the schema,
             or None.
+        describe: Append the schema, and to a further attempt the reason. Off, requests are asked
+            as they stand, for a small teacher whose prompts tell the form themselves.
 
     Raises:
         InputError: `max_retries` is negative.
@@ -114,7 +117,7 @@ def generate_structured(
     """
     if max_retries < 0:
         raise InputError(f"max_retries={max_retries}: at least 0")
-    instruction = schema_instruction(schema)
+    instruction = schema_instruction(schema) if describe else None
     accepted: list[Accepted[Model] | None] = [None] * len(requests)
     rejects: list[Reject] = []
     reasons: dict[int, str] = dict.fromkeys(range(len(requests)), "")
@@ -146,13 +149,18 @@ def schema_instruction(schema: type[BaseModel]) -> str:
     return f"Answer with JSON alone, without any other text. It has to fit this schema:\n{text}"
 
 
-def _attempt(request: ChatRequest, attempt: int, instruction: str, reason: str) -> ChatRequest:
+def _attempt(
+    request: ChatRequest, attempt: int, instruction: str | None, reason: str
+) -> ChatRequest:
     """The request with the schema, and from the second attempt on with what was wrong."""
-    parts = [request.messages[-1]["content"], instruction]
     seed = request.seed
     if attempt > 1:
-        parts.append(f"An earlier answer was rejected: {reason}")
         seed = int(stream(request.seed, "structured", attempt).integers(2**31))
+    if instruction is None:
+        return dataclasses.replace(request, seed=seed)
+    parts = [request.messages[-1]["content"], instruction]
+    if attempt > 1:
+        parts.append(f"An earlier answer was rejected: {reason}")
     last = {**request.messages[-1], "content": "\n\n".join(parts)}
     return ChatRequest((*request.messages[:-1], last), request.purpose, seed)
 

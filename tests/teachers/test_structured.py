@@ -172,3 +172,13 @@ def test_attempts_replay_from_the_ledger(tmp_path):
     replay = LedgeredTeacher(None, Ledger(tmp_path))
     assert generate_structured(replay, [ask("x")], SAMPLING, Problem) == result
     assert len(result.rejects) == 1
+
+
+def test_requests_can_be_asked_as_they_stand():
+    """A small teacher knows its prompts as it was taught them; another seed is all that changes."""
+    teacher = ScriptedTeacher(lambda request, number: GOOD if number else "no")
+    result = generate_structured(teacher, [ask("x")], SAMPLING, Problem, describe=False)
+    assert result.accepted[0] is not None
+    assert [request.messages for request in teacher.asked] == [ask("x").messages] * 2
+    assert teacher.asked[0].seed == 0
+    assert teacher.asked[1].seed != 0
