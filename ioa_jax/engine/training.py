@@ -332,6 +332,96 @@ def train_step(
     )
 
 
+class Training:
+    """Weights in training: what a step changes, and what it leaves as it is.
+
+    Attributes:
+        state: (trainable, optimiser state): the decoder, or a LoRA beside a frozen decoder.
+    """
+
+    def __init__(self, decoder: Decoder, config: TrainConfig, mesh: Mesh | None = None) -> None:
+        """Copy what is trained, so that the caller keeps their decoder.
+
+        Args:
+            decoder: Stacked; float32 weights for full fine-tuning (bfloat16 updates would round
+                away).
+            config: Hyperparameters.
+            mesh: Devices; None is one device.
+
+        Raises:
+            InputError: Weights that can't be trained.
+        """
+        if not decoder.is_stacked:
+            raise InputError("train the stacked decoder, before unstacked()")
+        if config.lora is None and decoder.embedding.dtype != jnp.float32:
+            raise InputError(
+                f"full fine-tuning needs float32 weights, not {decoder.embedding.dtype}; load the "
+                "student with dtype float32 (precision bfloat16 still computes in bfloat16)"
+            )
+        self._settings = config.step_settings()
+        self._learning_rate = config.learning_rate
+        self._mesh = mesh
+        self._base = decoder
+        if config.lora is None:
+            # train_step donates its input.
+            trainable: Any = jax.tree.map(jnp.copy, decoder)
+            self._frozen = None
+        else:
+            key = jax.random.fold_in(jax.random.key(config.seed), _LORA_STREAM)
+            lora = config.lora
+            trainable = init_lora(decoder.config, key, lora.rank, lora.alpha, lora.targets)
+            self._frozen = decoder
+        if mesh is not None:
+            trainable = jax.device_put(trainable, decoder_shardings(trainable, mesh))
+            if self._frozen is not None:
+                self._frozen = jax.device_put(self._frozen, decoder_shardings(decoder, mesh))
+        self.state: tuple[Any, Any] = trainable, _init_optimizer(trainable, settings=self._settings)
+
+    def step(self, packed: PackedRows, learning_rate: float, number: int) -> dict[str, float]:
+        """One optimiser step.
+
+        Args:
+            packed: Rows of the step.
+            learning_rate: Of the step.
+            number: Of the step, from 1, for the error.
+
+        Returns:
+            `loss`, `grad_norm` and `scored_tokens`.
+
+        Raises:
+            InputError: The loss isn't finite.
+        """
+        rows: dict[str, Any] = packed.device_arrays()
+        if self._mesh is not None:
+            rows = jax.device_put(rows, batch_sharding(self._mesh))
+        trainable, optimizer_state, scalars = train_step(
+            *self.state, self._frozen, rows, jnp.float32(learning_rate), settings=self._settings
+        )
+        self.state = trainable, optimizer_state
+        values = {name: float(x) for name, x in jax.device_get(scalars).items()}
+        if not math.isfinite(values["loss"]):
+            raise InputError(
+                f"the loss is {values['loss']} at step {number}; lower the learning rate "
+                f"({self._learning_rate}) or look at the examples of this step"
+            )
+        return values
+
+    def models(self) -> tuple[Decoder, LoRA | None]:
+        """The decoder, with adapters merged where they are trained; and the adapters or None.
+
+        Of full fine-tuning, the decoder's arrays are given away by the next step.
+        """
+        trainable = self.state[0]
+        if self._frozen is None:
+            return trainable, None
+        return merge_lora(self._base, trainable), trainable
+
+
+@functools.partial(jax.jit, static_argnames=("settings",))
+def _init_optimizer(trainable: Any, *, settings: StepSettings) -> Any:
+    return settings.optimizer().init(trainable)
+
+
 def train(
     decoder: Decoder,
     examples: Sequence[TokenPair],
@@ -356,13 +446,7 @@ def train(
     Raises:
         InputError: Bad examples; weights that can't be trained; checkpoints of another run.
     """
-    if not decoder.is_stacked:
-        raise InputError("train the stacked decoder, before unstacked()")
-    if config.lora is None and decoder.embedding.dtype != jnp.float32:
-        raise InputError(
-            f"full fine-tuning needs float32 weights, not {decoder.embedding.dtype}; load the "
-            "student with dtype float32 (precision bfloat16 still computes in bfloat16)"
-        )
+    training = Training(decoder, config, mesh)
     schedule = make_schedule(examples, config)
     if schedule.truncated:
         log.warning(
@@ -372,29 +456,14 @@ def train(
             config.row_length,
         )
     steps = len(schedule.steps)
-    settings = config.step_settings()
     rates = learning_rates(config, steps)
-    if config.lora is None:
-        # train_step donates its input; the caller keeps theirs.
-        trainable: Any = jax.tree.map(jnp.copy, decoder)
-        frozen = None
-    else:
-        key = jax.random.fold_in(jax.random.key(config.seed), _LORA_STREAM)
-        lora = config.lora
-        trainable = init_lora(decoder.config, key, lora.rank, lora.alpha, lora.targets)
-        frozen = decoder
-    if mesh is not None:
-        trainable = jax.device_put(trainable, decoder_shardings(trainable, mesh))
-        if frozen is not None:
-            frozen = jax.device_put(frozen, decoder_shardings(frozen, mesh))
-    optimizer_state = jax.jit(settings.optimizer().init)(trainable)
     digest = _run_digest(schedule, config)
     metrics: list[StepMetrics] = []
     first = 0
     checkpoints = None if directory is None else Checkpoints(directory)
     try:
         if checkpoints is not None and checkpoints.latest is not None:
-            (trainable, optimizer_state), data = checkpoints.restore((trainable, optimizer_state))
+            training.state, data = checkpoints.restore(training.state)
             if data["digest"] != digest:
                 raise InputError(
                     f"{directory}: the checkpoints are of a run with other data or settings; "
@@ -404,18 +473,7 @@ def train(
             log.info("resumed at step %d of %d", first, steps)
         for step in range(first, steps):
             began = time.perf_counter()
-            rows: dict[str, Any] = schedule.rows(step, config).device_arrays()
-            if mesh is not None:
-                rows = jax.device_put(rows, batch_sharding(mesh))
-            trainable, optimizer_state, scalars = train_step(
-                trainable,
-                optimizer_state,
-                frozen,
-                rows,
-                jnp.float32(rates[step]),
-                settings=settings,
-            )
-            values = {name: float(x) for name, x in jax.device_get(scalars).items()}
+            values = training.step(schedule.rows(step, config), float(rates[step]), step + 1)
             record = StepMetrics(
                 step=step + 1,
                 steps=steps,
@@ -426,11 +484,6 @@ def train(
                 tokens=schedule.tokens(step),
                 seconds=time.perf_counter() - began,
             )
-            if not math.isfinite(record.loss):
-                raise InputError(
-                    f"the loss is {record.loss} at step {record.step}; lower the learning rate "
-                    f"({config.learning_rate}) or look at the examples of this step"
-                )
             metrics.append(record)
             if on_step is not None:
                 on_step(record)
@@ -438,16 +491,13 @@ def train(
                 (step + 1) % config.save_every == 0 or step + 1 == steps
             ):
                 data = {"step": step + 1, "digest": digest}
-                checkpoints.save(step + 1, (trainable, optimizer_state), data)
+                checkpoints.save(step + 1, training.state, data)
     finally:
         if checkpoints is not None:
             checkpoints.close()
     tokens = sum(schedule.tokens(step) for step in range(steps))
-    if frozen is None:
-        return TrainResult(trainable, None, tuple(metrics), tokens, schedule.truncated)
-    return TrainResult(
-        merge_lora(decoder, trainable), trainable, tuple(metrics), tokens, schedule.truncated
-    )
+    trained, lora = training.models()
+    return TrainResult(trained, lora, tuple(metrics), tokens, schedule.truncated)
 
 
 _LORA_STREAM = 1  # random streams are derived from (seed, purpose)

@@ -1,0 +1,166 @@
+"""The student: a model that is trained, and measured as it stands."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import jax.numpy as jnp
+
+from ioa_jax.engine.batching import TokenPair
+from ioa_jax.engine.generation import Completion, Generator
+from ioa_jax.engine.sampling import SamplingParams
+from ioa_jax.engine.scoring import Score, Scorer
+from ioa_jax.errors import InputError
+from ioa_jax.models.decoder import Decoder
+from ioa_jax.models.huggingface import write_decoder
+from ioa_jax.models.load import LanguageModel, load_model
+from ioa_jax.models.precision import PrecisionName
+from ioa_jax.models.prune import prune_model
+from ioa_jax.models.text import end_of_turn, render_chat
+
+Messages = Sequence[Mapping[str, str]]
+
+
+class Student:
+    """A language model with float32 weights, measured in the precision that it computes in.
+
+    A student doesn't change: training gives another one (`with_decoder`).
+
+    Attributes:
+        model: The model.
+        batch_size: Rows that decode together.
+    """
+
+    def __init__(self, model: LanguageModel, batch_size: int = 32) -> None:
+        """Prepare; nothing is computed yet.
+
+        Args:
+            model: Stacked, with float32 weights.
+            batch_size: Rows that decode together.
+
+        Raises:
+            InputError: The weights aren't float32, so that they can't be trained.
+        """
+        if model.decoder.embedding.dtype != jnp.float32:
+            raise InputError(
+                f"student {model.spec!r}: weights in {model.decoder.embedding.dtype}; load it with "
+                "dtype float32 (precision bfloat16 still computes in bfloat16)"
+            )
+        self.model = model
+        self.batch_size = batch_size
+        self._measured: LanguageModel | None = None
+        self._generator: Generator | None = None
+        self._scorer: Scorer | None = None
+
+    @classmethod
+    def open(
+        cls,
+        spec: str,
+        precision: PrecisionName = "bfloat16",
+        keep_layers: int | None = None,
+        batch_size: int = 32,
+    ) -> Student:
+        """Load a student.
+
+        Args:
+            spec: As `ioa_jax.models.load.load_model`, whose errors it raises.
+            precision: Operands of matrix products; in bfloat16, measuring rounds the weights too.
+            keep_layers: Keep as many of its layers, evenly spaced; None keeps all.
+            batch_size: Rows that decode together.
+        """
+        model = load_model(spec, precision, dtype=jnp.float32)
+        if keep_layers is not None:
+            model = prune_model(model, keep_count=keep_layers)
+        return cls(model, batch_size)
+
+    def with_decoder(self, decoder: Decoder) -> Student:
+        """The same student with other weights, such as trained ones."""
+        return Student(dataclasses.replace(self.model, decoder=decoder), self.batch_size)
+
+    def prompt_tokens(self, messages: Messages) -> tuple[int, ...]:
+        """A chat up to where the answer begins, as token ids.
+
+        Raises:
+            InputError: The tokenizer has no chat template, or one that refuses the chat.
+        """
+        return self._encode(render_chat(self.model.tokenizer, list(messages)))
+
+    def answer_pair(self, messages: Messages, answer: str, *, ended: bool = True) -> TokenPair:
+        """A chat and an answer to it, with the end of the turn where the answer has one.
+
+        The two are tokenised apart, since the template's header stands between them: the prompt is
+        token for token what the student gets when it generates.
+
+        Args:
+            messages: The chat.
+            answer: May be empty if it is ended.
+            ended: Whether the student should learn to stop after it.
+
+        Raises:
+            InputError: As `prompt_tokens`; or the answer should end and the model has no token for
+                that.
+        """
+        completion = self._encode(answer)
+        if ended:
+            endings = self.model.decoder.config.eos_token_ids
+            completion = (*completion, end_of_turn(self.model.tokenizer, endings))
+        return TokenPair(self.prompt_tokens(messages), completion)
+
+    def score(self, pairs: Sequence[TokenPair]) -> list[Score]:
+        """Log-probabilities of completions in nats, in input order; one packed, jitted pass."""
+        if self._scorer is None:
+            self._scorer = Scorer(self._for_measuring())
+        return self._scorer.score_tokens(list(pairs))
+
+    def generate(
+        self,
+        chats: Sequence[Messages],
+        params: SamplingParams | None = None,
+        streams: Sequence[int] | None = None,
+        on_completion: Callable[[int, Completion], None] | None = None,
+    ) -> list[Completion]:
+        """Answer chats; results in input order.
+
+        Args:
+            chats: Any number.
+            params: None is greedy.
+            streams: Number of each chat's random stream, int32; None is its index.
+            on_completion: Called with (chat index, completion) as each finishes.
+        """
+        prompts = [self.prompt_tokens(messages) for messages in chats]
+        return self.generator.generate(prompts, params, None, on_completion, streams)
+
+    @property
+    def generator(self) -> Generator:
+        """Generates with the weights as they are measured."""
+        if self._generator is None:
+            self._generator = Generator(self._for_measuring(), self.batch_size)
+        return self._generator
+
+    def save(self, directory: Path, card: str, dtype: Any = jnp.bfloat16) -> None:
+        """Write a directory that transformers and vLLM load as it is.
+
+        Args:
+            directory: Replaced whole if it exists.
+            card: Text of its README.md.
+            dtype: Of the tensors in the files.
+
+        Raises:
+            InputError: The directory can't be written.
+        """
+        directory.parent.mkdir(parents=True, exist_ok=True)
+        write_decoder(self.model.decoder, self.model.tokenizer, directory, dtype, overwrite=True)
+        (directory / "README.md").write_text(card, encoding="utf-8")
+
+    def _for_measuring(self) -> LanguageModel:
+        if self._measured is None:
+            decoder = self.model.decoder
+            dtype = jnp.dtype(decoder.precision.operand)
+            self._measured = dataclasses.replace(self.model, decoder=decoder.astype(dtype))
+        return self._measured
+
+    def _encode(self, text: str) -> tuple[int, ...]:
+        return tuple(self.model.tokenizer(text, add_special_tokens=False)["input_ids"])
