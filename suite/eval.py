@@ -89,7 +89,7 @@ class EvalSettings:
 
 
 @dataclasses.dataclass(frozen=True)
-class _Ready:
+class Ready:
     """A task whose data are loaded, with the settings that hold for it."""
 
     task: Task
@@ -131,7 +131,7 @@ def evaluate(settings: EvalSettings, data: DataSource, output: Path) -> dict[str
     tasks = [load_task(name) for name in settings.tasks]
     log.info("loading %s", settings.model)
     model = load_model(settings.model, settings.precision, dtype=jnp.dtype(settings.precision))
-    ready = [_prepare(task, settings, model, data) for task in tasks]
+    ready = [prepare(task, settings, model, data) for task in tasks]
     record = {
         "version": VERSION,
         "settings": dataclasses.asdict(settings) | {"tasks": list(settings.tasks)},
@@ -140,18 +140,18 @@ def evaluate(settings: EvalSettings, data: DataSource, output: Path) -> dict[str
             "fingerprint": model.fingerprint,
             "parameters": model.decoder.config.parameter_count(),
         },
-        "tasks": {one.task.name: _description(one) for one in ready},
+        "tasks": {one.task.name: description(one) for one in ready},
     }
     record = _open_output(output, record, environment())
     for one in ready:
         folder = output / "tasks" / one.task.name
-        if not _is_complete(one, folder):
+        if not is_complete(one, folder):
             with open_grader(one.task, one.style, settings.allow_weak_sandbox) as (grader, info):
                 record["graders"][one.task.name] = check_grader(
                     one.task, one.data.items, grader, info
                 )
                 write_json(output / "eval.json", record)
-                _run_task(one, model, grader, settings, folder)
+                run_task(one, model, grader, settings, folder)
         _write_results(output, record, ready)
     return _write_results(output, record, ready)
 
@@ -281,7 +281,12 @@ def read_samples(output: Path, task: str, data: DataSource) -> Iterator[dict[str
 # -- preparing -----------------------------------------------------------------------------------
 
 
-def _prepare(task: Task, settings: EvalSettings, model: LanguageModel, data: DataSource) -> _Ready:
+def prepare(task: Task, settings: EvalSettings, model: LanguageModel, data: DataSource) -> Ready:
+    """Load a task's data and settle what `settings` leave to the task.
+
+    Raises:
+        InputError: As `Task.load`; or the model or the number of samples doesn't suit the settings.
+    """
     style: Style = settings.style or ("chat" if model.tokenizer.chat_template else "base")
     if style == "chat" and not model.tokenizer.chat_template:
         raise InputError(f"{model.spec} has no chat template; use --style base")
@@ -290,7 +295,7 @@ def _prepare(task: Task, settings: EvalSettings, model: LanguageModel, data: Dat
     if settings.limit is not None:
         loaded = dataclasses.replace(loaded, items=loaded.items[: settings.limit])
     own = task.settings
-    one = _Ready(
+    one = Ready(
         task,
         loaded,
         style,
@@ -304,7 +309,7 @@ def _prepare(task: Task, settings: EvalSettings, model: LanguageModel, data: Dat
     return one
 
 
-def _description(one: _Ready) -> dict[str, Any]:
+def description(one: Ready) -> dict[str, Any]:
     """JSON-able; an evaluation goes on only with the same."""
     described = describe(one.task, one.style, one.shots, one.data)
     for source in described["data"]:
@@ -342,19 +347,19 @@ def _open_output(
     return record
 
 
-def _reopen(output: Path, data: DataSource) -> tuple[dict[str, Any], list[_Ready]]:
+def _reopen(output: Path, data: DataSource) -> tuple[dict[str, Any], list[Ready]]:
     """Record and tasks of an evaluation, without its model."""
     path = output / "eval.json"
     record = read_json(path)
     if record.get("version") != VERSION:
         raise InputError(f"{path}: made by another version of the suite")
-    ready: list[_Ready] = []
+    ready: list[Ready] = []
     for name, told in record["tasks"].items():
         task = load_task(name)
         loaded = task.load(data, told["shots"])
         loaded = dataclasses.replace(loaded, items=loaded.items[: told["items"]])
         generation = told["generation"]
-        one = _Ready(
+        one = Ready(
             task,
             loaded,
             told["style"],
@@ -363,7 +368,7 @@ def _reopen(output: Path, data: DataSource) -> tuple[dict[str, Any], list[_Ready
             generation["temperature"],
             generation["max_tokens"],
         )
-        if as_json(_description(one)) != told:
+        if as_json(description(one)) != told:
             raise InputError(f"{path}: task {name!r}: its data or its prompts have changed")
         ready.append(one)
     return record, ready
@@ -436,19 +441,28 @@ def check_grader(
 # -- running -------------------------------------------------------------------------------------
 
 
-def _is_complete(one: _Ready, folder: Path) -> bool:
+def is_complete(one: Ready, folder: Path) -> bool:
+    """Whether a task's folder has every verdict."""
     graded = {_key(row) for row in read_journal(folder / "verdicts.jsonl")}
     return all(key in graded for key in _keys(one))
 
 
-def _keys(one: _Ready) -> list[tuple[str, int]]:
+def _keys(one: Ready) -> list[tuple[str, int]]:
     return [(item.id, sample) for item in one.data.items for sample in range(one.samples)]
 
 
-def _run_task(
-    one: _Ready, model: LanguageModel, grader: Grader, settings: EvalSettings, folder: Path
+def run_task(
+    one: Ready, model: LanguageModel, grader: Grader, settings: EvalSettings, folder: Path
 ) -> None:
-    """Generate and grade what is missing. Texts are graded while others are generated."""
+    """Generate and grade what the task's folder lacks. Texts are graded while others are generated.
+
+    Args:
+        one: The task.
+        model: Weights in the dtype that they are measured in.
+        grader: Of the task.
+        settings: Of these, `seed` and `batch_size` hold here; the rest is settled in `one`.
+        folder: Gets texts.jsonl, verdicts.jsonl and seconds.jsonl.
+    """
     from ioa_jax.engine.generation import Generator
 
     began = time.perf_counter()
@@ -505,7 +519,7 @@ def _run_task(
 
 
 def _generate(
-    one: _Ready,
+    one: Ready,
     generator: Generator,
     keys: Sequence[tuple[str, int]],
     prompts: Sequence[Sequence[int]],
@@ -539,7 +553,7 @@ def _generate(
 
 
 def _by_stop(
-    one: _Ready, keys: Iterable[tuple[str, int]]
+    one: Ready, keys: Iterable[tuple[str, int]]
 ) -> dict[tuple[str, ...], list[tuple[str, int]]]:
     items = one.items
     groups: dict[tuple[str, ...], list[tuple[str, int]]] = {}
@@ -549,7 +563,7 @@ def _by_stop(
     return groups
 
 
-def _prompt_tokens(one: _Ready, model: LanguageModel, item: Item) -> list[int]:
+def _prompt_tokens(one: Ready, model: LanguageModel, item: Item) -> list[int]:
     """Token ids; a chat through the model's template, a text with its beginning-of-text token."""
     from ioa_jax.models.text import render_chat
 
@@ -572,7 +586,7 @@ def _verdict_row(item: str, sample: int, verdict: Verdict) -> dict[str, Any]:
     return {"id": item, "sample": sample, "verdict": as_json(dataclasses.asdict(verdict))}
 
 
-def _write_results(output: Path, record: dict[str, Any], ready: Sequence[_Ready]) -> dict[str, Any]:
+def _write_results(output: Path, record: dict[str, Any], ready: Sequence[Ready]) -> dict[str, Any]:
     results = {
         "version": VERSION,
         "model": record["model"],
@@ -587,15 +601,22 @@ def _write_results(output: Path, record: dict[str, Any], ready: Sequence[_Ready]
     return results
 
 
-def _task_results(one: _Ready, folder: Path, record: dict[str, Any]) -> dict[str, Any]:
-    """Scores of the items that have all of their verdicts."""
-    texts = {_key(row): row for row in read_journal(folder / "texts.jsonl")}
+def graded_items(one: Ready, folder: Path) -> list[Graded]:
+    """The items of a task's folder that have all of their verdicts, in the task's order."""
     verdicts = {_key(row): row["verdict"] for row in read_journal(folder / "verdicts.jsonl")}
     graded: list[Graded] = []
     for item in one.data.items:
         keys = [(item.id, sample) for sample in range(one.samples)]
         if all(key in verdicts for key in keys):
             graded.append(Graded(item, tuple(Verdict(**verdicts[key]) for key in keys)))
+    return graded
+
+
+def _task_results(one: Ready, folder: Path, record: dict[str, Any]) -> dict[str, Any]:
+    """Scores of the items that have all of their verdicts."""
+    texts = {_key(row): row for row in read_journal(folder / "texts.jsonl")}
+    verdicts = {_key(row): row["verdict"] for row in read_journal(folder / "verdicts.jsonl")}
+    graded = graded_items(one, folder)
     statuses: dict[str, int] = {}
     for verdict in verdicts.values():
         if verdict["status"] is not None:

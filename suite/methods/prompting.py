@@ -1,8 +1,8 @@
 """The prompts that baselines send to the teacher, by pack, and what is read from its answers.
 
-`prompts/paper` is for large instruct models. `prompts/micro` is for the embedded teacher, which knows
-a few forms: to answer a task, and to write one new or one harder problem after a given one, each
-alone in its answer.
+`prompts/paper` is for large instruct models. `prompts/micro` is for the embedded teacher, which
+knows a few forms: to answer a task, and to write one new or one harder problem after a given one,
+each alone in its answer.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from ioa_jax.errors import InputError
 Pack = Literal["micro", "paper"]
 Messages = tuple[dict[str, str], ...]
 
-_NUMBERED = re.compile(r"^[ \t]*(?:Task|Question)?[ \t]*\d+[ \t]*[.:)][ \t]*", re.MULTILINE)
+_NUMBERED = re.compile(r"^[ \t]*\**Task[ \t]+\d+\**[ \t]*[.:)]\**[ \t]*", re.MULTILINE)
 _ANSWER = re.compile(r"^[ \t]*\**Answer:\**[ \t]*", re.MULTILINE)
 
 
@@ -55,14 +55,11 @@ def render(pack: Pack, name: str, **values: Any) -> Messages:
 def read_tasks(pack: Pack, text: str) -> list[str]:
     """The tasks in an answer to `new_tasks` or `topic_tasks`, in their order.
 
-    The paper pack's come numbered; without a number the whole answer is one task, as it always is in
-    the micro pack.
+    The paper pack asks for "Task" and a number before each. Without any, the whole answer is one
+    task, as it always is in the micro pack.
     """
-    if pack == "micro" or not _NUMBERED.search(text):
-        parts = [text]
-    else:
-        # What stands before the first number isn't a task.
-        parts = _NUMBERED.split(text)[1:]
+    # What stands before the first number isn't a task.
+    parts = [text] if pack == "micro" else _NUMBERED.split(text)[1:] or [text]
     return [part.strip() for part in parts if part.strip()]
 
 
