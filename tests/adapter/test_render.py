@@ -1,0 +1,102 @@
+import dataclasses
+import json
+
+import pytest
+
+from ioa_jax.adapter.dimensions import PLAIN, DimensionSettings
+from ioa_jax.adapter.render import SynthesisSpec, render_solve, render_synthesis
+from ioa_jax.adapter.schema import RawExamples
+from ioa_jax.errors import InputError
+
+SPEC = SynthesisSpec(
+    domain="math",
+    stage=2,
+    kind="stage",
+    module="algebra/linear",
+    modules=("algebra/linear", "algebra/powers"),
+    prerequisites=("arithmetic/subtraction",),
+    mastery=0.412,
+    count=1,
+    level="introductory",
+    size_cap=100,
+    step_cap=6,
+    seed_id="m-12",
+    seed_prompt="Solve 3x + {{ 4 }} = 19 < 20.",
+    seed_reference="5",
+)
+SWITCHES = ("concretization", "decomposition", "cognitive_load", "format", "language")
+
+
+def text(pack, form=True, **changes):
+    (message,) = render_synthesis(pack, dataclasses.replace(SPEC, **changes), form)
+    assert message["role"] == "user"
+    return message["content"]
+
+
+@pytest.mark.parametrize("pack", ["paper", "micro"])
+def test_a_prompt_carries_what_was_asked(pack):
+    prompt = text(pack)
+    for part in ("math", "algebra/linear", "arithmetic/subtraction", "0.4", "introductory"):
+        assert part in prompt
+    # As it stands: neither a template of its own nor escaped.
+    assert "Solve 3x + {{ 4 }} = 19 < 20." in prompt
+    assert "up to 100" in prompt or "larger than 100" in prompt
+    assert "up to 6" in prompt or "6 steps" in prompt
+
+
+@pytest.mark.parametrize("pack", ["paper", "micro"])
+@pytest.mark.parametrize("switch", SWITCHES)
+def test_each_switch_changes_the_prompt_alone(pack, switch):
+    prompts = {text(pack, form=False), text(pack, form=False, dimensions=PLAIN)}
+    prompts.add(
+        text(pack, form=False, dimensions=DimensionSettings().model_copy(update={switch: False}))
+    )
+    prompts.add(
+        text(pack, form=False, dimensions=PLAIN.model_copy(update={switch: True})),
+    )
+    assert len(prompts) == 4
+
+
+@pytest.mark.parametrize("pack", ["paper", "micro"])
+def test_what_is_unknown_is_not_mentioned(pack):
+    prompt = text(
+        pack, mastery=None, size_cap=None, step_cap=None, prerequisites=(), seed_reference=""
+    )
+    assert "None" not in prompt
+    assert "\n\n\n" not in prompt
+    assert "100" not in prompt
+
+
+@pytest.mark.parametrize("pack", ["paper", "micro"])
+def test_remedial_material_is_smaller(pack):
+    assert "maller" not in text(pack)
+    assert "maller" in text(pack, kind="remedial")
+
+
+def test_the_form_of_micro_is_an_example_of_the_schema():
+    prompt = text("micro")
+    (row,) = RawExamples.model_validate_json(prompt[prompt.index("[{") :]).root
+    assert row["module"] == "algebra/linear"
+    assert "[{" not in text("micro", form=False)
+    assert len(text("micro", form=False)) < 300
+
+
+def test_the_schema_is_in_the_paper_prompt_and_the_last_complaint_too():
+    prompt = text("paper", count=3, complaint="the answer was wrong")
+    schema = json.loads(prompt[prompt.index('{"$defs"') :])
+    assert schema["type"] == "array"
+    assert "the answer was wrong" in prompt
+    assert "3 new examples" in prompt
+
+
+@pytest.mark.parametrize("pack", ["paper", "micro"])
+def test_solutions_are_asked_for_by_domain(pack):
+    prompts = [render_solve(pack, "What is 2 + 2?", d)[0]["content"] for d in ("math", "code")]
+    assert "\\boxed{}" in prompts[0]
+    assert "Python" in prompts[1]
+    assert all("What is 2 + 2?" in prompt for prompt in prompts)
+
+
+def test_caps_are_positive():
+    with pytest.raises(InputError, match="module 'algebra/linear': size_cap=0"):
+        text("micro", size_cap=0)
