@@ -11,6 +11,8 @@ from collections.abc import Callable, Mapping, Sequence
 from types import TracebackType
 from typing import Literal, TypeVar
 
+import numpy as np
+
 from ioa_jax.errors import InputError, IOAError
 
 # Not Self: beartype, which checks annotations while the tests run, refuses it in a method.
@@ -129,9 +131,11 @@ class Capabilities:
 
     Attributes:
         score: It can score given completions.
+        embed: It gives its hidden states of texts.
     """
 
     score: bool
+    embed: bool = False
 
 
 OnCompletion = Callable[[int, Completion], None]
@@ -193,6 +197,22 @@ class Teacher(abc.ABC):
     @abc.abstractmethod
     def count_prompt_tokens(self, request: ChatRequest) -> int:
         """Tokens of a request's prompt: exact where the tokenizer is here, else an upper bound."""
+
+    def render(self, messages: Sequence[Mapping[str, str]]) -> str:
+        """A chat up to where its answer begins, as the text that `score` takes.
+
+        Raises:
+            InputError: The teacher's chat template isn't known here, or refuses the chat.
+        """
+        raise InputError(f"{self.fingerprint}: its chat template isn't known here")
+
+    def embed(self, texts: Sequence[str]) -> np.ndarray:
+        """Mean of the last layer's hidden states over each text's tokens, [texts, D] float32.
+
+        Raises:
+            InputError: A text has no tokens or too many, or `capabilities.embed` is false.
+        """
+        raise InputError(f"{self.fingerprint}: it doesn't give hidden states")
 
     @abc.abstractmethod
     def close(self) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import importlib
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal
 
 from huggingface_hub.errors import HFValidationError
@@ -163,6 +163,10 @@ class TransformersTeacher(Teacher):
     def count_prompt_tokens(self, request: ChatRequest) -> int:
         """Exact."""
         return len(self._prompt(0, request))
+
+    def render(self, messages: Sequence[Mapping[str, str]]) -> str:
+        """By the tokenizer's chat template."""
+        return render_chat(self.tokenizer, messages)
 
     def close(self) -> None:
         """Nothing to do: the weights go with the model."""

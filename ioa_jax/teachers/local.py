@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
+import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
 from ioa_jax.engine import generation
 from ioa_jax.engine.batching import TokenPair
+from ioa_jax.engine.embedding import embed_texts
 from ioa_jax.engine.generation import Generator
 from ioa_jax.engine.sampling import SamplingParams
 from ioa_jax.engine.scoring import Scorer
@@ -69,7 +71,7 @@ class LocalTeacher(Teacher):
     @property
     def capabilities(self) -> Capabilities:
         """Everything."""
-        return Capabilities(score=True)
+        return Capabilities(score=True, embed=True)
 
     def generate(
         self,
@@ -125,6 +127,14 @@ class LocalTeacher(Teacher):
     def count_prompt_tokens(self, request: ChatRequest) -> int:
         """Exact."""
         return len(self._prompt(0, request))
+
+    def render(self, messages: Sequence[Mapping[str, str]]) -> str:
+        """By the tokenizer's chat template."""
+        return render_chat(self.model.tokenizer, messages)
+
+    def embed(self, texts: Sequence[str]) -> np.ndarray:
+        """As `Teacher.embed`, in batches of texts of similar length."""
+        return embed_texts(self.model, texts)
 
     def close(self) -> None:
         """Nothing to do: the arrays go with the model."""

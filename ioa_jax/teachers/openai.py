@@ -12,7 +12,7 @@ import os
 import random
 import threading
 import urllib.parse
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -88,6 +88,11 @@ class OpenAISettings(BaseModel):
         default=None,
         description="Name of the model in the ledger, for one that is served under several "
         "addresses; None: model, address and extra_body.",
+    )
+    chat_template_from: str | None = Field(
+        default=None,
+        description="Directory or hub id of a tokenizer with the server's chat template; needed to "
+        "score answers to chats.",
     )
 
 
@@ -251,6 +256,33 @@ class OpenAITeacher(Teacher):
     def count_prompt_tokens(self, request: ChatRequest) -> int:
         """An upper bound: the tokenizer is with the server."""
         return prompt_token_bound(request)
+
+    def render(self, messages: Sequence[Mapping[str, str]]) -> str:
+        """By the chat template of the tokenizer that `chat_template_from` names.
+
+        Raises:
+            InputError: It names none, or one that can't be found.
+        """
+        # It imports transformers, which answering alone doesn't need.
+        from ioa_jax.models.text import render_chat
+
+        return render_chat(self._tokenizer, messages)
+
+    @functools.cached_property
+    def _tokenizer(self) -> Any:
+        name = self.settings.chat_template_from
+        if name is None:
+            raise InputError(
+                f"{self.fingerprint}: to score answers to chats, set chat_template_from to a "
+                "directory or hub id with the tokenizer of the server's model"
+            )
+        transformers: Any = importlib.import_module("transformers")
+        try:
+            return transformers.AutoTokenizer.from_pretrained(name)
+        # transformers reports bad names and files by these.
+        except (OSError, ValueError) as error:
+            reason = str(error).strip().split("\n", 1)[0]
+            raise InputError(f"chat_template_from={name!r}: {reason}") from error
 
     def close(self) -> None:
         """Close the connections."""

@@ -11,6 +11,7 @@ import datetime
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Generic, TypeVar
 
+import numpy as np
 from pydantic import TypeAdapter
 
 from ioa_jax.errors import InputError, IOAError
@@ -192,6 +193,36 @@ class LedgeredTeacher(Teacher):
         if self._teacher is None:
             return prompt_token_bound(request)
         return self._teacher.count_prompt_tokens(request)
+
+    def render(self, messages: Sequence[Mapping[str, str]]) -> str:
+        """As the wrapped teacher; recorded, so that scores of chats replay without it.
+
+        Raises:
+            ReplayMiss: Without a teacher, the chat isn't recorded.
+        """
+        content = {"kind": "render", "model": self._fingerprint}
+        content |= {"messages": [dict(message) for message in messages]}
+        key = call_key(content)
+        record = self.ledger.find(key)
+        if record is None:
+            if self._teacher is None:
+                raise ReplayMiss(
+                    f"rendering a chat isn't in the ledger {self.ledger.directory} for "
+                    f"the model {self._fingerprint}; run it with the teacher"
+                )
+            text = self._teacher.render(messages)
+            record = self.ledger.append({"key": key, **content, "result": {"text": text}})
+        return record["result"]["text"]
+
+    def embed(self, texts: Sequence[str]) -> np.ndarray:
+        """As the wrapped teacher; not recorded.
+
+        Raises:
+            ReplayMiss: There is no teacher.
+        """
+        if self._teacher is None:
+            raise ReplayMiss("hidden states aren't in ledgers; run it with the teacher")
+        return self._teacher.embed(texts)
 
     def close(self) -> None:
         """Close the wrapped teacher."""

@@ -90,3 +90,12 @@ def test_errors_name_the_request(teacher):
 def test_the_fingerprint_names_the_arithmetic():
     assert LocalTeacher(tiny_model()).fingerprint == "jax:" + "0" * 64 + ":float32"
     assert LocalTeacher(tiny_model(precision="bfloat16")).fingerprint.endswith(":bfloat16")
+
+
+def test_it_renders_and_embeds(teacher):
+    assert teacher.capabilities.embed
+    assert teacher.render(ask("5 6").messages) == "5 6 "
+    # Under a causal mask the first token's state doesn't know of the second.
+    one, two = teacher.embed(["5", "5 6"])
+    assert one.shape == two.shape == (32,)
+    assert not np.allclose(one, two)

@@ -13,6 +13,7 @@ from ioa_jax.teachers.replay import LedgeredTeacher
 from ioa_jax.teachers.spend import Budget, BudgetExceeded
 from tests.teachers.recorded import ask
 from tests.teachers.server import answer_text, is_greedy, logprob_of, running_server
+from tests.tiny import tiny_tokenizer
 
 pytest.importorskip("openai")
 
@@ -400,3 +401,14 @@ def test_no_thread_is_left(connect):
     names = [thread.name for thread in threading.enumerate()]
     assert not [name for name in names if name.startswith("ThreadPoolExecutor")]
     assert before >= 1
+
+
+def test_chats_are_rendered_by_the_named_tokenizer(server, connect, tmp_path):
+    with pytest.raises(InputError, match="chat_template_from"):
+        connect().render(ask("5").messages)
+    with pytest.raises(InputError, match="chat_template_from="):
+        connect(chat_template_from=str(tmp_path / "none")).render(ask("5").messages)
+    tokenizer = tiny_tokenizer()
+    tokenizer.chat_template = "{% for m in messages %}<{{ m.content }}>{% endfor %}"
+    tokenizer.save_pretrained(tmp_path)
+    assert connect(chat_template_from=str(tmp_path)).render(ask("5").messages) == "<5>"

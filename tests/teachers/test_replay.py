@@ -2,6 +2,7 @@ import datetime
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 
 from ioa_jax.errors import InputError
@@ -210,3 +211,33 @@ def test_bad_requests():
         ChatRequest((), "synthesis")
     with pytest.raises(InputError, match="message 1 has the fields"):
         ChatRequest(({"role": "user"},), "synthesis")
+
+
+class RenderingTeacher(ScriptedTeacher):
+    """Its template is known, and it gives hidden states."""
+
+    def render(self, messages):
+        return f"<{messages[-1]['content']}>"
+
+    def embed(self, texts):
+        return np.ones((len(texts), 2), np.float32)
+
+
+def test_rendered_chats_replay_without_the_teacher(tmp_path):
+    teacher = LedgeredTeacher(RenderingTeacher(), Ledger(tmp_path))
+    assert teacher.render(ask("a").messages) == "<a>"
+    assert teacher.embed(["x"]).shape == (1, 2)
+    replay = LedgeredTeacher(None, Ledger(tmp_path))
+    assert replay.render(ask("a").messages) == "<a>"
+    assert replay.used == Usage()
+    with pytest.raises(ReplayMiss, match="rendered"):
+        replay.render(ask("b").messages)
+    with pytest.raises(ReplayMiss, match="hidden states"):
+        replay.embed(["x"])
+
+
+def test_a_teacher_without_template_or_hidden_states_says_so():
+    with pytest.raises(InputError, match="template isn't known"):
+        ScriptedTeacher().render(ask("a").messages)
+    with pytest.raises(InputError, match="hidden states"):
+        ScriptedTeacher().embed(["a"])
