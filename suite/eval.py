@@ -23,8 +23,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ioa_jax.errors import InputError, SandboxError
-from ioa_jax.graders.base import Grader, Item, Verdict
-from ioa_jax.graders.registry import GoldGrader, check_golds, make_grader
+from ioa_jax.graders.base import GoldGrader, Grader, Item, Verdict
+from ioa_jax.graders.registry import check_golds, make_grader
 from ioa_jax.jsonl import read_objects
 from suite.data import DataSource
 from suite.journal import Journal, read_journal, read_json, write_json

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import abc
 import dataclasses
 from collections.abc import Mapping
 from types import TracebackType
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, TypeVar
+
+# Not Self: beartype, which checks annotations while the tests run, refuses it in a method.
+AnyGrader = TypeVar("AnyGrader", bound="Grader")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -51,21 +55,21 @@ class Verdict:
     parts: Mapping[str, Any] = dataclasses.field(default_factory=dict[str, Any])
 
 
-@runtime_checkable
-class Grader(Protocol):
+class Grader(abc.ABC):
     """Judges texts. Safe to call from several threads at once.
 
     A grader may own worker processes; use it as a context manager, or close it.
     """
 
+    @abc.abstractmethod
     def check_item(self, item: Item) -> None:
         """Whether the item has what this grader needs.
 
         Raises:
             InputError: It hasn't; names the item's id and the field.
         """
-        ...
 
+    @abc.abstractmethod
     def grade(self, item: Item, text: str) -> Verdict:
         """Judge one text. Whatever the text is, this doesn't raise on its account.
 
@@ -73,17 +77,30 @@ class Grader(Protocol):
             InputError: As `check_item`.
             SandboxError: The sandbox itself can't work here.
         """
-        ...
 
-    def close(self) -> None:
-        """End worker processes."""
-        ...
+    # Not abstract: most graders have nothing to end.
+    def close(self) -> None:  # noqa: B027
+        """End worker processes, if there are any."""
 
-    def __enter__(self) -> Grader: ...
+    def __enter__(self: AnyGrader) -> AnyGrader:
+        return self
 
     def __exit__(
         self,
         kind: type[BaseException] | None,
         error: BaseException | None,
         trace: TracebackType | None,
-    ) -> None: ...
+    ) -> None:
+        self.close()
+
+
+class GoldGrader(Grader):
+    """A grader that knows what the right answer to an item would look like."""
+
+    @abc.abstractmethod
+    def grade_gold(self, item: Item) -> Verdict:
+        """Judge the item's own right answer.
+
+        Raises:
+            InputError: As `check_item`.
+        """

@@ -20,11 +20,10 @@ names:
 from __future__ import annotations
 
 import re
-from types import TracebackType
 from typing import NamedTuple
 
 from ioa_jax.errors import InputError
-from ioa_jax.graders.base import Item, Verdict
+from ioa_jax.graders.base import GoldGrader, Item, Verdict
 from ioa_jax.sandbox import Backend, Limits, Sandbox
 
 # What begins at the margin no longer belongs to the body that was being completed.
@@ -48,7 +47,7 @@ class Extraction(NamedTuple):
     rule: str
 
 
-class CodeGrader:
+class CodeGrader(GoldGrader):
     """Grades programs by `data["kind"]`, which is `humaneval` or `mbpp`.
 
     HumanEval's items have the texts `prompt`, `entry_point` and `test`, which defines
@@ -136,17 +135,6 @@ class CodeGrader:
         """End the sandbox, if it is the grader's own."""
         if self._owns_sandbox:
             self._sandbox.close()
-
-    def __enter__(self) -> CodeGrader:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
 
     def _extract(self, item: Item, text: str) -> Extraction:
         if item.data["kind"] == "humaneval":

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import unicodedata
-from types import TracebackType
 
 from ioa_jax.errors import InputError
-from ioa_jax.graders.base import Item, Verdict
+from ioa_jax.graders.base import GoldGrader, Item, Verdict
 
 SOURCE = "string"
 
 
-class ExactGrader:
+class ExactGrader(GoldGrader):
     """Grades whole texts against `Item.references`: equal to one of them after `normalise`.
 
     A verdict's `rule` is `whole` or, with `ignore_case`, `whole_ignoring_case`.
@@ -50,20 +49,6 @@ class ExactGrader:
         """
         self.check_item(item)
         return self.grade(item, item.references[0])
-
-    def close(self) -> None:
-        """Nothing to end."""
-
-    def __enter__(self) -> ExactGrader:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
 
 
 def normalise(text: str, ignore_case: bool = False) -> str:

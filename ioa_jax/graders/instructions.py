@@ -23,7 +23,6 @@ import importlib.metadata
 import re
 import threading
 from collections.abc import Mapping
-from types import TracebackType
 from typing import Any
 
 import langdetect
@@ -35,7 +34,7 @@ from nltk.tokenize.destructive import NLTKWordTokenizer
 from nltk.tokenize.punkt import PunktParameters, PunktSentenceTokenizer
 
 from ioa_jax.errors import InputError
-from ioa_jax.graders.base import Item, Verdict
+from ioa_jax.graders.base import Grader, Item, Verdict
 
 LANGUAGE_SEED = 0
 
@@ -43,7 +42,7 @@ _words = NLTKWordTokenizer()
 _lock = threading.Lock()
 
 
-class InstructionGrader:
+class InstructionGrader(Grader):
     """Grades by `data["instruction_id_list"]` and `data["kwargs"]`, as IFEval's rows have them.
 
     A verdict's `parts` has `strict` and `loose`, each a list with one outcome an instruction; the
@@ -101,20 +100,6 @@ class InstructionGrader:
             detail="not followed: " + ", ".join(notes) if notes else "",
             parts={"strict": strict, "loose": loose},
         )
-
-    def close(self) -> None:
-        """Nothing to end."""
-
-    def __enter__(self) -> InstructionGrader:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
 
 
 @functools.cache

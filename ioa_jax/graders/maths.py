@@ -25,11 +25,10 @@ import sys
 import time
 from collections.abc import Mapping
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 from ioa_jax.errors import InputError, MissingDependencyError
-from ioa_jax.graders.base import Item, Verdict
+from ioa_jax.graders.base import GoldGrader, Item, Verdict
 
 _WORKER = Path(__file__).with_name("maths_worker.py")
 _START_SECONDS = 120.0
@@ -40,7 +39,7 @@ _PERCENT = re.compile(r"\\?%")
 _STYLE = ((r"\dfrac", r"\frac"), (r"\tfrac", r"\frac"), (r"\left", ""), (r"\right", ""))
 
 
-class MathGrader:
+class MathGrader(GoldGrader):
     r"""Grades answers against LaTeX golds: `Item.references`, without delimiters or box.
 
     A verdict's `rule` is `boxed`, `unboxed` or `none`. Its `source` is `string` where box and gold
@@ -122,17 +121,6 @@ class MathGrader:
             self._closed = True
             for _ in range(self._num_workers):
                 self._idle.get().stop()
-
-    def __enter__(self) -> MathGrader:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
 
     def _compare(self, item: Item, text: str, box: str | None) -> Verdict:
         if self._closed:

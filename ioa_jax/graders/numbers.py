@@ -9,10 +9,9 @@ from __future__ import annotations
 
 import re
 from decimal import Decimal, InvalidOperation
-from types import TracebackType
 
 from ioa_jax.errors import InputError
-from ioa_jax.graders.base import Item, Verdict
+from ioa_jax.graders.base import GoldGrader, Item, Verdict
 
 SOURCE = "decimal"
 _STRICT = re.compile(r"#### (-?[0-9.,]+)")
@@ -20,7 +19,7 @@ _STRICT = re.compile(r"#### (-?[0-9.,]+)")
 _FLEXIBLE = re.compile(r"-?[$0-9.,]{2,}|-?[0-9]+")
 
 
-class NumberGrader:
+class NumberGrader(GoldGrader):
     """Grades answers against numbers: `Item.references`, such as `18` or `1,200.50`.
 
     A verdict's `parts` has the outcome of both rules, `strict` and `flexible`; `correct` and
@@ -78,20 +77,6 @@ class NumberGrader:
         """
         self.check_item(item)
         return self.grade(item, item.data.get("solution") or f"#### {item.references[0]}")
-
-    def close(self) -> None:
-        """Nothing to end."""
-
-    def __enter__(self) -> NumberGrader:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
 
 
 def extract_strict(text: str) -> str | None:

@@ -6,10 +6,10 @@ import importlib
 import inspect
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, Protocol, runtime_checkable
+from typing import Any
 
 from ioa_jax.errors import InputError
-from ioa_jax.graders.base import Grader, Item, Verdict
+from ioa_jax.graders.base import GoldGrader, Grader, Item, Verdict
 
 _CLASSES = {
     "math": ("maths", "MathGrader"),
@@ -19,19 +19,6 @@ _CLASSES = {
     "rouge": ("rouge", "RougeGrader"),
     "exact": ("exact", "ExactGrader"),
 }
-
-
-@runtime_checkable
-class GoldGrader(Grader, Protocol):
-    """A grader that knows what the right answer to an item would look like."""
-
-    def grade_gold(self, item: Item) -> Verdict:
-        """Judge the item's own right answer.
-
-        Raises:
-            InputError: As `check_item`.
-        """
-        ...
 
 
 def make_grader(kind: str, **settings: Any) -> Grader:

@@ -6,15 +6,14 @@ Gu et al., 2024 (arXiv 2306.08543); DistiLLM and ABKD do the same. They give it 
 from __future__ import annotations
 
 import importlib.metadata
-from types import TracebackType
 
 from rouge_score.rouge_scorer import RougeScorer
 
 from ioa_jax.errors import InputError
-from ioa_jax.graders.base import Item, Verdict
+from ioa_jax.graders.base import GoldGrader, Item, Verdict
 
 
-class RougeGrader:
+class RougeGrader(GoldGrader):
     """Grades texts by their likeness to `Item.references`.
 
     A verdict's `score` is ROUGE-L in [0, 1], and what counts. `correct` says whether it reaches the
@@ -62,17 +61,3 @@ class RougeGrader:
         """
         self.check_item(item)
         return self.grade(item, item.references[0])
-
-    def close(self) -> None:
-        """Nothing to end."""
-
-    def __enter__(self) -> RougeGrader:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()

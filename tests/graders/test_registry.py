@@ -18,6 +18,19 @@ def test_a_grader_by_name_with_settings():
     assert isinstance(make_grader("number"), NumberGrader)
 
 
+def test_a_grader_is_closed_where_its_block_ends():
+    class Counting(ExactGrader):
+        closed = 0
+
+        def close(self):
+            self.closed += 1
+
+    with Counting() as grader:
+        assert type(grader) is Counting
+        assert grader.closed == 0
+    assert grader.closed == 1
+
+
 def test_an_unknown_name_or_setting():
     with pytest.raises(InputError, match=r"'maths': there are math, number, code"):
         make_grader("maths")
