@@ -1,0 +1,107 @@
+"""Files that survive a kill: values replaced whole, and folders that one process works in."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import os
+from collections.abc import Callable, Generator, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+from ioa_jax.errors import InputError
+from ioa_jax.values import Value
+
+Kind = TypeVar("Kind", bound=Value)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Replace a file whole, or leave the old one.
+
+    Raises:
+        InputError: It can't be written.
+    """
+    partial = path.with_name(path.name + ".partial")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with partial.open("w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        partial.replace(path)
+    except OSError as error:
+        raise InputError(f"{path}: {error.strerror}") from None
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Replace a JSON file whole, or leave the old one; errors as `write_text`."""
+    write_text(path, json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def read_text(path: Path) -> str:
+    """Read a text.
+
+    Raises:
+        InputError: It isn't there or isn't UTF-8.
+    """
+    try:
+        return path.read_text(encoding="utf-8")
+    except OSError as error:
+        raise InputError(f"{path}: {error.strerror}") from None
+    except UnicodeDecodeError as error:
+        raise InputError(f"{path}: {error}") from None
+
+
+def read_json(path: Path) -> Any:
+    """Read a JSON file.
+
+    Raises:
+        InputError: It isn't there or isn't JSON.
+    """
+    try:
+        return json.loads(read_text(path))
+    except ValueError as error:
+        raise InputError(f"{path}: not JSON: {error}") from None
+
+
+def finished(path: Path, kind: type[Kind], compute: Callable[[], Kind]) -> Kind:
+    """The value of a finished step, or else the step: its value is on disk before it is returned.
+
+    Args:
+        path: JSON file.
+        kind: Of the value.
+        compute: The step.
+
+    Raises:
+        InputError: The file isn't such a value; or it can't be written.
+    """
+    if path.is_file():
+        return kind.from_json(read_text(path), str(path))
+    value = compute()
+    write_text(path, value.to_json() + "\n")
+    return value
+
+
+def write_values(path: Path, values: Sequence[Value]) -> None:
+    """Replace a JSONL file of values, one a line; errors as `write_text`."""
+    lines = [json.dumps(json.loads(value.to_json()), ensure_ascii=False) for value in values]
+    write_text(path, "".join(line + "\n" for line in lines))
+
+
+@contextlib.contextmanager
+def locked(directory: Path) -> Generator[None]:
+    """Hold a folder: two processes in one run would write over each other.
+
+    A killed process's lock ends with it.
+
+    Raises:
+        InputError: Another process holds it.
+    """
+    directory.mkdir(parents=True, exist_ok=True)
+    with (directory / ".lock").open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise InputError(f"{directory}: another process is working in it") from None
+        yield
