@@ -74,8 +74,12 @@ class StructuredResult(Generic[Model]):
     rejects: tuple[Reject, ...]
 
 
-class _Unfit(Exception):
-    """An answer is rejected for this reason."""
+class Unfit(Exception):
+    """An answer is rejected.
+
+    Attributes:
+        kind: As of `Reject`.
+    """
 
     def __init__(self, kind: str, reason: str) -> None:
         super().__init__(reason)
@@ -131,11 +135,11 @@ def generate_structured(
         reasons = {}
         for index, completion in zip(asked, completions, strict=True):
             try:
-                value, repaired = _parse_completion(completion, schema, repair)
+                value, repaired = parse_completion(completion, schema, repair)
                 complaint = check(index, value) if check is not None else None
                 if complaint is not None:
-                    raise _Unfit("check", complaint)
-            except _Unfit as unfit:
+                    raise Unfit("check", complaint)
+            except Unfit as unfit:
                 reasons[index] = str(unfit)
                 rejects.append(Reject(index, attempt, completion, unfit.kind, str(unfit)))
             else:
@@ -165,18 +169,27 @@ def _attempt(
     return ChatRequest((*request.messages[:-1], last), request.purpose, seed)
 
 
-def _parse_completion(
-    completion: Completion, schema: type[Model], repair: bool
+def parse_completion(
+    completion: Completion, schema: type[Model], repair: bool = True
 ) -> tuple[Model, bool]:
-    """The value, and whether its text was repaired."""
+    """The value in an answer, and whether its text was repaired.
+
+    Args:
+        completion: The answer.
+        schema: As for `generate_structured`.
+        repair: Likewise.
+
+    Raises:
+        Unfit: No value in it fits.
+    """
     if completion.finish_reason == "filtered":
-        raise _Unfit("filtered", "the teacher's server refused to answer")
+        raise Unfit("filtered", "the teacher's server refused to answer")
     cut = completion.finish_reason == "length"
     try:
         return _parse(completion.text, schema, repair and not cut)
-    except _Unfit as unfit:
+    except Unfit as unfit:
         if cut:
-            raise _Unfit(
+            raise Unfit(
                 "length", f"cut off after {completion.completion_tokens} tokens: {unfit}"
             ) from None
         raise
@@ -200,8 +213,8 @@ def _parse(text: str, schema: type[Model], repair: bool) -> tuple[Model, bool]:
             misfits.append((rest, _first_error(error)))
     if misfits:
         # What was meant as the answer is most likely the longest.
-        raise _Unfit("schema", max(misfits, key=lambda misfit: misfit[0])[1])
-    raise _Unfit("no_json", "no JSON object or array in the answer")
+        raise Unfit("schema", max(misfits, key=lambda misfit: misfit[0])[1])
+    raise Unfit("no_json", "no JSON object or array in the answer")
 
 
 def _json_values(text: str) -> Iterator[tuple[Any, int]]:

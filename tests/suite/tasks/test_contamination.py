@@ -4,9 +4,10 @@ import sys
 
 import pytest
 
+from ioa_jax.adapter.duplicates import BenchmarkIndex
 from ioa_jax.errors import InputError
 from ioa_jax.graders.base import Item
-from suite.contamination import ContaminationIndex, build_index, check_file
+from suite.contamination import build_index, check_file
 from suite.data import DataSource
 
 LONG = " ".join(f"word{i}" for i in range(30))
@@ -17,62 +18,12 @@ SOLUTION = " ".join(f"step{i}" for i in range(20))
 
 @pytest.fixture(scope="module")
 def index():
-    return ContaminationIndex(
+    return BenchmarkIndex(
         {
             "long": [Item(id="l", prompt=LONG, references=("18",), data={"solution": SOLUTION})],
             "short": [Item(id="s", prompt=SHORT), Item(id="t", prompt=TINY)],
         }
     )
-
-
-def found(index, text):
-    return [(one.task, one.item, one.field, one.kind, one.value) for one in index.find(text)]
-
-
-def test_a_whole_item_in_a_longer_text(index):
-    text = f"Please: {LONG.upper().replace(' ', ',  ')}! And then?"
-    assert found(index, text) == [("long", "l", "prompt", "whole", 1.0)]
-
-
-def test_thirteen_words_in_a_row_and_not_twelve(index):
-    words = LONG.split()
-    # The prompt has 30 - 13 + 1 = 18 runs of 13 words.
-    (overlap,) = index.find("before " + " ".join(words[5:18]) + " after")
-    assert (overlap.kind, overlap.value) == ("ngram", round(1 / 18, 4))
-    assert overlap.match == " ".join(words[5:18])
-    assert index.find("before " + " ".join(words[5:17]) + " after") == []
-
-
-def test_solutions_are_looked_for_and_bare_answers_are_not(index):
-    assert found(index, SOLUTION + " so 18") == [("long", "l", "solution", "whole", 1.0)]
-    assert found(index, "18") == []
-
-
-def test_short_items_count_when_contained_and_tiny_ones_when_alone(index):
-    assert found(index, f"My question: {SHORT} Thanks.") == [("short", "s", "prompt", "whole", 1)]
-    assert found(index, "compute SIN 60!") == [("short", "t", "prompt", "whole", 1.0)]
-    assert found(index, "Compute sin 60 and cos 60.") == []
-
-
-def test_near_duplicates_have_their_exact_similarity(index):
-    words = LONG.split()
-    # Other words at 12 and 24 leave no 13 words in a row. Each change breaks 3 of the 28 triples,
-    # so 22 are in both and 34 in either.
-    words[12] = words[24] = "other"
-    assert found(index, " ".join(words)) == [("long", "l", "prompt", "near", round(22 / 34, 4))]
-    words[6] = words[18] = "other"
-    # 16 in both, 40 in either: below a half.
-    assert found(index, " ".join(words)) == []
-
-
-def test_texts_without_words(index):
-    assert index.find("") == index.find("?! \u2026") == []
-
-
-@pytest.mark.parametrize("similarity", [0.0, 1.0, -1])
-def test_a_similarity_that_is_none(similarity):
-    with pytest.raises(InputError, match="similarity"):
-        ContaminationIndex({}, similarity)
 
 
 def test_a_file_is_searched_in_every_field(index, tmp_path):
