@@ -28,7 +28,7 @@ from ioa_jax.graders.registry import check_golds, make_grader
 from ioa_jax.jsonl import read_objects
 from suite.data import DataSource
 from suite.journal import Journal, read_journal, read_json, write_json
-from suite.stats import Interval, mean_interval
+from suite.stats import Estimate, mean_interval
 from suite.tasks import load_task
 from suite.tasks.base import Graded, Style, Task, TaskData, describe
 
@@ -659,7 +659,7 @@ def print_results(results: dict[str, Any]) -> None:
         if task["infra_errors"]:
             remarks.append(f"{task['infra_errors']} infra errors, counted as wrong")
         for i, (metric, value) in enumerate(task["metrics"].items()):
-            interval = Interval(**value)
+            interval = Estimate(**value)
             table.add_row(
                 name if i == 0 else "",
                 metric,

@@ -9,51 +9,13 @@ from typing import Literal
 
 import numpy as np
 
+from ioa_jax.bootstrap import BootstrapSettings, Interval, draw_counts, percentile_interval
 from ioa_jax.errors import InputError
 from ioa_jax.identifier.measure import ModulePerformance, ProbeScore, ScorerName
 from ioa_jax.streams import stream
 from ioa_jax.values import ROUNDING, Value
 
 Unit = Literal["token", "byte"]
-
-
-@dataclasses.dataclass(frozen=True)
-class BootstrapSettings(Value):
-    """How intervals are made.
-
-    Attributes:
-        resamples: Draws of a module's probes with replacement, at least 1.
-        level: Coverage in (0, 1); the interval has equal tails.
-        seed: Of the draws; each module has its own stream.
-    """
-
-    resamples: int = 1000
-    level: float = 0.95
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        if self.resamples < 1:
-            raise InputError(f"resamples={self.resamples}: at least 1")
-        if not 0 < self.level < 1:
-            raise InputError(f"level={self.level}: between 0 and 1")
-
-
-@dataclasses.dataclass(frozen=True)
-class Interval(Value):
-    """Percentile bootstrap interval over probes.
-
-    With few probes it is too narrow, and where all probes agree it has no width.
-
-    Attributes:
-        low: Lower end.
-        high: Upper end.
-        undefined: Share of the resamples in which the figure isn't defined (the teacher had no
-            success in any drawn probe); the ends are of the others.
-    """
-
-    low: float
-    high: float
-    undefined: float = 0.0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -171,7 +133,7 @@ def logprob_gaps(
             module,
             math.fsum(values) / len(values),
             unit,
-            _interval(_resampled_means([values], module, bootstrap)[0], bootstrap)
+            percentile_interval(_resampled_means([values], module, bootstrap)[0], bootstrap.level)
             if len(values) > 1
             else None,
         )
@@ -222,12 +184,9 @@ def module_gaps(
         interval = None
         if relative is not None and len(t.probes) > 1:
             means = _resampled_means([t.values, s.values], module, bootstrap)
-            taught = means[0] > 0
-            interval = _interval(
-                (means[0] - means[1])[taught] / means[0][taught],
-                bootstrap,
-                float(1 - taught.mean()),
-            )
+            # Where the teacher had no success in any drawn probe, the gap isn't defined.
+            taught = np.where(means[0] > 0, means[0], np.nan)
+            interval = percentile_interval((means[0] - means[1]) / taught, bootstrap.level)
         measured = None if logprob is None else logprob.get(module)
         gaps.append(
             ModuleGap(
@@ -280,17 +239,5 @@ def _resampled_means(
     """Means of each series over the same draws of probes: [series, resamples]."""
     table = np.asarray(values, np.float64)
     count = table.shape[1]
-    draws = stream(bootstrap.seed, "gap bootstrap", module).integers(
-        0, count, (bootstrap.resamples, count)
-    )
-    return table[:, draws].mean(axis=2)
-
-
-def _interval(
-    figures: np.ndarray, bootstrap: BootstrapSettings, undefined: float = 0.0
-) -> Interval | None:
-    if not figures.size:
-        return None
-    tail = (1 - bootstrap.level) / 2
-    low, high = np.quantile(figures, [tail, 1 - tail])
-    return Interval(float(low), float(high), undefined)
+    generator = stream(bootstrap.seed, "gap bootstrap", module)
+    return table @ draw_counts(generator, count, bootstrap.resamples).T / count

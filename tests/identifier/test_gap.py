@@ -4,10 +4,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from ioa_jax.bootstrap import BootstrapSettings, Interval
 from ioa_jax.errors import InputError
 from ioa_jax.identifier.gap import (
-    BootstrapSettings,
-    Interval,
     ModuleGap,
     deficient_modules,
     logprob_gaps,

@@ -1,7 +1,17 @@
 import numpy as np
 import pytest
+from scipy.stats import bootstrap, chi2, ttest_rel
 
-from suite.stats import mean_interval
+from suite.stats import (
+    Bootstrap,
+    difference,
+    estimate,
+    holm,
+    lost_share,
+    mcnemar,
+    mean_interval,
+    share,
+)
 
 
 def test_right_or_wrong_has_wilsons_interval():
@@ -39,3 +49,133 @@ def test_all_wrong_isnt_certainly_zero_with_several_values_an_item():
     several = mean_interval([0.0] * 12, [str(i // 3) for i in range(12)])
     assert several.method == "wilson"
     assert several.high == mean_interval([0.0] * 4, ["a", "b", "c", "d"]).high > 0.4
+
+
+def crossed(seeds, items, seed_spread, item_spread, mean=0.5, rng=0):
+    """Scores with known spreads of seeds, of items, and of nothing else."""
+    generator = np.random.default_rng(rng)
+    return (
+        mean
+        + generator.normal(0, seed_spread, (seeds, 1))
+        + generator.normal(0, item_spread, (1, items))
+    )
+
+
+def half_width(found):
+    return (found.high - found.low) / 2
+
+
+def test_items_alone_agree_with_scipy():
+    scores = np.random.default_rng(1).uniform(size=(1, 60))
+    found = estimate(scores, Bootstrap(60, "a"))
+    scipys = bootstrap(
+        (scores[0],), np.mean, method="percentile", rng=np.random.default_rng(2)
+    ).confidence_interval
+    assert (found.low, found.high) == pytest.approx((scipys.low, scipys.high), abs=0.005)
+    assert found.method == "bootstrap"
+    assert (found.values, found.clusters) == (60, 60)
+
+
+def test_an_interval_has_the_spread_of_seeds_and_of_items():
+    scores = crossed(8, 200, 0.05, 0.3)
+    found = estimate(scores, Bootstrap(200, "a"))
+    # Of the crossed means: variance of the seeds / 8 plus variance of the items / 200.
+    variance = scores.mean(axis=1).var() / 8 + scores.mean(axis=0).var() / 200
+    assert half_width(found) == pytest.approx(1.96 * np.sqrt(variance), rel=0.04)
+    items_alone = estimate(scores.mean(axis=0, keepdims=True), Bootstrap(200, "a"))
+    assert half_width(found) > 1.1 * half_width(items_alone)
+
+
+def test_all_right_with_every_seed_isnt_certainly_one():
+    found = estimate(np.ones((3, 20)), Bootstrap(20, "a"))
+    assert found.method == "wilson"
+    assert found.low == estimate(np.ones((1, 20)), Bootstrap(20, "a")).low < 0.9
+
+
+def test_a_paired_difference_agrees_with_the_paired_t_test():
+    rng = np.random.default_rng(3)
+    base = rng.uniform(0.2, 0.7, (1, 150))
+    better = base + rng.normal(0.005, 0.03, (1, 150))
+    found = difference(better, base, Bootstrap(150, "a"))
+    test = ttest_rel(better[0], base[0])
+    t_interval = test.confidence_interval(0.95)
+    assert found.mean == pytest.approx(float((better - base).mean()))
+    assert (found.low, found.high) == pytest.approx((t_interval.low, t_interval.high), abs=0.003)
+    assert found.p_bootstrap == pytest.approx(test.pvalue, abs=0.02)
+    assert found.p_mcnemar is None
+    # The spread of the items is in both: unpaired, the interval would be many times as wide.
+    assert half_width(found) < 0.5 * half_width(estimate(base, Bootstrap(150, "a")))
+
+
+def test_no_difference_has_p_1_and_a_sure_one_not_0():
+    scores = np.random.default_rng(0).uniform(size=(3, 30))
+    none = difference(scores, scores, Bootstrap(30, "a"))
+    assert (none.mean, none.low, none.high, none.p_bootstrap) == (0, 0, 0, 1)
+    sure = difference(scores + 1, scores, Bootstrap(30, "a", resamples=999))
+    assert sure.p_bootstrap == pytest.approx(2 / 1000)
+
+
+def test_mcnemar_of_one_seed_is_the_exact_test():
+    # 9 wins, 2 losses: the binomial tails of 11 fair coins, (1 + 11 + 55) * 2 / 2048.
+    first = np.array([[1.0] * 9 + [0.0] * 2 + [1.0] * 5])
+    second = np.array([[0.0] * 9 + [1.0] * 2 + [1.0] * 5])
+    found = difference(first, second, Bootstrap(16, "a"))
+    assert (found.wins, found.losses) == (9, 2)
+    assert found.p_mcnemar == pytest.approx(2 * (1 + 11 + 55) / 2**11)
+
+
+def test_mcnemar_of_several_seeds_counts_items_not_pairs():
+    one = np.array([[1.0] * 12 + [-1.0] * 4 + [0.0] * 10])
+    # (12 - 4)² / (12 + 4), without the correction for continuity.
+    assert mcnemar(np.repeat(one, 3, axis=0)) == pytest.approx(chi2.sf(4.0, 1))
+    assert mcnemar(np.zeros((3, 5))) == mcnemar(np.zeros((1, 5))) == 1.0
+
+
+def test_holm_is_the_textbooks():
+    # Sorted .005, .01, .03, .04 times 4, 3, 2, 1; .04 is raised to the one before it.
+    assert holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
+    assert holm([0.6, 0.9]) == [1.0, 1.0]
+    assert holm([]) == []
+
+
+def test_a_retained_share_is_paired():
+    teacher = np.random.default_rng(5).uniform(0.1, 1, (1, 80))
+    found = share(np.repeat(0.947 * teacher, 3, axis=0), teacher, Bootstrap(80, "a"))
+    assert (found.value, found.low, found.high) == pytest.approx((0.947, 0.947, 0.947))
+    assert found.undefined == 0
+
+
+def test_a_share_of_nothing_is_not_defined():
+    found = share(np.ones((1, 4)), np.zeros((1, 4)), Bootstrap(4, "a"))
+    assert (found.value, found.low, found.undefined) == (None, None, 1.0)
+    # One item in two is missed by all four draws: (1/2)^2 of the resamples have none.
+    half = share(np.array([[1.0, 0.0]]), np.array([[1.0, 0.0]]), Bootstrap(2, "a"))
+    assert half.undefined == pytest.approx(0.25, abs=0.02)
+
+
+def test_forgetting_is_the_share_of_right_answers_that_became_wrong():
+    before = np.array([[1.0] * 8 + [0.0] * 8])
+    after = np.array([[1.0] * 6 + [0.0] * 2 + [1.0] * 8, [1.0] * 4 + [0.0] * 4 + [1.0] * 8])
+    found = lost_share(before, after, Bootstrap(16, "a"))
+    assert found.value == pytest.approx((2 + 4) / 16)
+    assert found.low is not None
+    assert found.high is not None
+    assert found.low < 0.3 < 0.5 < found.high
+
+
+def test_seeds_are_drawn_together_on_all_tasks():
+    # Two tasks on which a seed's luck is the same: the mean's interval is as wide as each one's.
+    scores = np.repeat([[0.2], [0.4], [0.9]], 30, axis=1)
+    a, b = (Bootstrap(30, task).means(scores) for task in ("a", "b"))
+    assert np.allclose(a, b)
+
+
+@pytest.mark.slow
+def test_intervals_cover():
+    covered = 0
+    for i in range(200):
+        scores = crossed(10, 60, 0.1, 0.3, rng=i)
+        found = estimate(scores, Bootstrap(60, "a", seed=i, resamples=500))
+        covered += found.low <= 0.5 <= found.high
+    # 95 % of 200 are 190, with a standard deviation of 3; ten seeds cost a little.
+    assert 178 <= covered <= 198
