@@ -9,12 +9,14 @@ from __future__ import annotations
 import dataclasses
 import datetime
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any, Generic, TypeVar
 
 import numpy as np
 from pydantic import TypeAdapter
 
 from ioa_jax.errors import InputError, IOAError
+from ioa_jax.journal import Journal
 from ioa_jax.teachers.base import (
     Capabilities,
     ChatRequest,
@@ -74,6 +76,7 @@ class LedgeredTeacher(Teacher):
         budget: Budget | None = None,
         prices: Prices | None = None,
         fingerprint: str | None = None,
+        counted: Path | None = None,
     ) -> None:
         """Wrap a teacher, which is closed with the wrapper.
 
@@ -83,6 +86,8 @@ class LedgeredTeacher(Teacher):
             budget: Of this run; None is no limit.
             prices: Of the teacher.
             fingerprint: Of the model to replay; may be left out where the ledger has one model.
+            counted: File of the calls that count as this run's. A run that is started again reads
+                from it what it used before, so that it stops where it would have stopped.
 
         Raises:
             InputError: A budget of cost without prices, or no telling which model to replay.
@@ -106,6 +111,10 @@ class LedgeredTeacher(Teacher):
         self._fingerprint = fingerprint
         self._spend: dict[str, Spend] = {}
         self._counted: set[str] = set()
+        self._journal = None if counted is None else Journal(counted, ("key",))
+        for record in self._journal or ():
+            self._counted.add(record["key"])
+            self._add_spend(record["purpose"], Usage(**record["usage"]), replayed=True)
 
     @property
     def fingerprint(self) -> str:
@@ -226,6 +235,8 @@ class LedgeredTeacher(Teacher):
 
     def close(self) -> None:
         """Close the wrapped teacher."""
+        if self._journal is not None:
+            self._journal.close()
         if self._teacher is not None:
             self._teacher.close()
 
@@ -339,12 +350,18 @@ class LedgeredTeacher(Teacher):
             return
         self._counted.add(call.key)
         usage = self._usage_of(result)
-        spend = self._spend.get(call.purpose, Spend())
+        if self._journal is not None:
+            fields = {"purpose": call.purpose, "usage": dataclasses.asdict(usage)}
+            self._journal.append({"key": call.key, **fields})
+        self._add_spend(call.purpose, usage, replayed)
+
+    def _add_spend(self, purpose: str, usage: Usage, replayed: bool) -> None:
+        spend = self._spend.get(purpose, Spend())
         if replayed:
             spend = dataclasses.replace(spend, replayed=spend.replayed + usage)
         else:
             spend = dataclasses.replace(spend, called=spend.called + usage)
-        self._spend[call.purpose] = spend
+        self._spend[purpose] = spend
 
     def _usage_of(self, result: Completion | TokenScores) -> Usage:
         generated = result.completion_tokens if isinstance(result, Completion) else 0

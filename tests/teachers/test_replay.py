@@ -241,3 +241,19 @@ def test_a_teacher_without_template_or_hidden_states_says_so():
         ScriptedTeacher().render(ask("a").messages)
     with pytest.raises(InputError, match="hidden states"):
         ScriptedTeacher().embed(["a"])
+
+
+def test_a_run_that_is_started_again_knows_what_it_used(tmp_path):
+    def run(*requests):
+        teacher = LedgeredTeacher(
+            ScriptedTeacher(), Ledger(tmp_path / "ledger"), counted=tmp_path / "counted.jsonl"
+        )
+        with teacher:
+            teacher.generate(requests, SAMPLING)
+        return teacher.used
+
+    first = run(ask("a"), ask("b"))
+    assert first.calls == 2
+    # A step that is on disk asks nothing, and counts all the same; a call counts once.
+    assert run() == first
+    assert run(ask("b"), ask("c")).calls == 3
