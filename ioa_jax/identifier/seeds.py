@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Literal
 
 from ioa_jax.errors import InputError
@@ -75,6 +75,53 @@ def split_seeds(
             order = stream(seed, "seed split", module).permutation(len(items))
             probes |= {items[i] for i in order[: min(max(count, 1), len(items) - 1)]}
     return {item: "probe" if item in probes else "seed" for item in sorted(modules)}
+
+
+def stratify_roles(
+    modules: Mapping[str, str],
+    roles: Mapping[str, Role],
+    shown: Collection[str],
+    probe_fraction: float = 0.2,
+    seed: int = 0,
+) -> dict[str, Role]:
+    """Bring a split that knew no modules closer to one stratified by module [ours].
+
+    A module with too many probes gives some to the seeds, and one with too few takes some of its
+    seeds, drawn among those that the teacher hasn't read: what it has read is never a probe. So a
+    module may keep fewer probes than `split_seeds` would give it.
+
+    Args:
+        modules: Module id by item id.
+        roles: By item id.
+        shown: Items whose text the teacher was given to propose modules.
+        probe_fraction: As for `split_seeds`.
+        seed: Of the draws.
+
+    Returns:
+        Role by item id, in the order of the ids.
+
+    Raises:
+        InputError: The fraction isn't between 0 and 1, an item has no role, or a probe was shown.
+    """
+    wanted = split_seeds(modules, probe_fraction, seed)
+    members: dict[str, list[str]] = {}
+    for item in wanted:
+        if item not in roles:
+            raise InputError(f"item {item!r} is neither a seed nor a probe")
+        if roles[item] == "probe" and item in shown:
+            raise InputError(f"probe {item!r} was shown to the teacher")
+        members.setdefault(modules[item], []).append(item)
+    found: dict[str, Role] = {item: roles[item] for item in wanted}
+    for module, items in members.items():
+        count = sum(wanted[item] == "probe" for item in items)
+        probes = [item for item in items if roles[item] == "probe"]
+        unread = [item for item in items if roles[item] == "seed" and item not in shown]
+        order = stream(seed, "stratify", module)
+        for item in order.permutation(probes)[: max(len(probes) - count, 0)]:
+            found[str(item)] = "seed"
+        for item in order.permutation(unread)[: max(count - len(probes), 0)]:
+            found[str(item)] = "probe"
+    return found
 
 
 def merge_small_modules(

@@ -8,8 +8,10 @@ from ioa_jax.errors import InputError
 from ioa_jax.identifier.seeds import (
     MergedModule,
     ModuleItems,
+    Role,
     merge_small_modules,
     split_seeds,
+    stratify_roles,
 )
 
 
@@ -126,3 +128,22 @@ def test_every_module_left_is_large_enough_and_every_item_is_accounted_for(count
     assert len(found.modules) + aside == len(modules)
     for item, module in found.modules.items():
         assert module.split("/")[0] == modules[item].split("/")[0]
+
+
+def test_stratify_makes_no_probe_of_what_was_read():
+    modules = {f"{m}{n:02d}": m for m in "ab" for n in range(20)}
+    # All probes are a's; of b, the teacher has read all but one.
+    roles: dict[str, Role] = {
+        item: "probe" if item.startswith("a") and item < "a08" else "seed" for item in modules
+    }
+    shown = [f"b{n:02d}" for n in range(19)]
+    found = stratify_roles(modules, roles, shown, 0.2, seed=1)
+    probes = [item for item, role in found.items() if role == "probe"]
+    assert len([item for item in probes if item.startswith("a")]) == 4
+    assert all(item < "a08" for item in probes if item.startswith("a"))
+    assert [item for item in probes if item.startswith("b")] == ["b19"]
+    assert stratify_roles(modules, roles, shown, 0.2, seed=1) == found
+    # What is stratified already stays so.
+    assert stratify_roles(modules, split_seeds(modules), (), 0.2) == split_seeds(modules)
+    with pytest.raises(InputError, match="'a00' was shown"):
+        stratify_roles(modules, roles, ["a00"])

@@ -1,0 +1,174 @@
+"""Options of a diagnosis, with the paper's thresholds as defaults (method 5)."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from ioa_jax.engine.training import LoRAConfig, TrainConfig
+from ioa_jax.identifier.dependency import DependencySettings
+from ioa_jax.identifier.gap import BootstrapSettings
+from ioa_jax.identifier.interventions import InterventionSettings
+from ioa_jax.identifier.measure import ScorerName
+from ioa_jax.identifier.rendering import Pack
+
+DecomposerName = Literal["teacher", "metadata", "embedding", "random"]
+EstimatorName = Literal["interventions", "snapshots", "teacher_prior"]
+
+
+class _Options(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class DecomposeSettings(_Options):
+    """Of method 1.1."""
+
+    decomposer: DecomposerName = Field(
+        default="teacher",
+        description="Who finds the modules: the teacher; metadata, fields of the seeds; embedding, "
+        "clusters of the teacher's hidden states; random, a control.",
+    )
+    fallback: Literal["metadata", "embedding", "random"] | None = Field(
+        default=None,
+        description="Decomposer where the teacher's JSON stays invalid; None stops the run.",
+    )
+    use_given: bool = Field(
+        default=True,
+        description="Seeds that name their module keep it (teacher and embedding).",
+    )
+    pack: Pack = Field(
+        default="paper",
+        description="Prompts: paper for large instruction-tuned models, micro for small ones.",
+    )
+    batch_size: int = Field(default=8, ge=1, description="Seeds that one proposal reads.")
+    max_batches: int = Field(default=16, ge=1, description="Proposals that are asked for.")
+    seed_characters: int = Field(
+        default=1500, ge=1, description="A longer seed is cut where proposals read it."
+    )
+    max_tokens: int = Field(default=1024, ge=1, description="Of a proposal.")
+    temperature: float = Field(default=0.7, ge=0, description="Of proposals.")
+    max_retries: int = Field(default=2, ge=0, description="Further attempts of an answer.")
+    repair: bool = Field(default=True, description="Repair small faults of JSON.")
+    min_valid_batches: float = Field(
+        default=0.5, gt=0, le=1, description="Share of the proposals that have to be valid."
+    )
+    min_votes: int = Field(default=1, ge=1, description="Proposals that a module has to be in.")
+    category_field: str = Field(default="subject", description="Of metadata.")
+    module_field: str = Field(default="topic", description="Of metadata.")
+    difficulty_field: str | None = Field(
+        default=None, description="Of metadata; None: every module has difficulty 1."
+    )
+    num_modules: int = Field(default=10, ge=1, description="Of embedding and random.")
+    min_seeds: int = Field(
+        default=8, ge=1, description="A module with fewer synthesis seeds is merged."
+    )
+    min_probes: int = Field(default=2, ge=1, description="A module with fewer probes is merged.")
+
+
+class MeasureSettings(_Options):
+    """Of method 1.2."""
+
+    scorer: ScorerName = Field(
+        default="accuracy",
+        description="What gaps are made of: accuracy, greedy answers checked; logprob, the "
+        "probability of the reference answers.",
+    )
+    report_logprob: bool = Field(
+        default=True,
+        description="Measure by logprob beside accuracy, where the teacher can score.",
+    )
+    max_tokens: int = Field(default=512, ge=1, description="Of an answer.")
+    threads: int = Field(default=4, ge=1, description="Answers that are graded at a time.")
+    allow_weak_sandbox: bool = Field(
+        default=False, description="Run programs where they can't be isolated fully."
+    )
+
+
+class DependencyOptions(_Options):
+    """Of method 1.5. All but `teacher_prior` need a teacher that can score."""
+
+    estimator: EstimatorName = Field(
+        default="interventions",
+        description="Where the population of Eq. 3 comes from: interventions, one adapter a "
+        "module; snapshots, one adapter on all modules; teacher_prior, no population: what the "
+        "teacher named.",
+    )
+    tau_high: float = Field(default=0.9, description="τ_high.")
+    tau_low: float = Field(default=0.7, description="τ_low.")
+    tau_dep: float = Field(default=0.3, ge=0, le=1, description="τ_dep.")
+    epsilon: float = Field(default=1e-8, gt=0, description="ε.")
+    min_states: int = Field(default=2, ge=1, description="States on each side of Eq. 3.")
+    learning_rate: float = Field(default=1e-3, gt=0, description="Of the adapters.")
+    lora_rank: int = Field(default=8, ge=1, description="r of the adapters.")
+    lora_alpha: float = Field(default=16.0, gt=0, description="Scale of the adapters times r.")
+    lora_targets: str = Field(default="q|k|v|o", description="Projections with adapters.")
+    batch_rows: int = Field(default=8, ge=1, description="Rows of one step of an adapter.")
+    row_length: int = Field(default=256, ge=1, description="Tokens of a row.")
+    steps: int = Field(default=24, ge=1, description="Steps of each adapter.")
+    snapshots: int = Field(default=3, ge=1, description="States of each adapter.")
+    modules_at_once: int = Field(default=8, ge=1, description="Adapters trained together.")
+    warm_up_steps: int = Field(default=96, ge=1, description="Steps of the estimator snapshots.")
+    warm_up_snapshots: int = Field(default=12, ge=1, description="States of that estimator.")
+
+    @model_validator(mode="after")
+    def _consistent(self) -> DependencyOptions:
+        if self.tau_low > self.tau_high:
+            raise ValueError(f"tau_low={self.tau_low} is above tau_high={self.tau_high}")
+        if self.snapshots > self.steps or self.warm_up_snapshots > self.warm_up_steps:
+            raise ValueError("more snapshots than steps")
+        return self
+
+    def conditionals(self) -> DependencySettings:
+        """Of Eq. 3."""
+        return DependencySettings(
+            self.tau_high, self.tau_low, self.tau_dep, self.epsilon, self.min_states
+        )
+
+    def training(self, seed: int) -> InterventionSettings:
+        """Of the adapters of the chosen estimator."""
+        mixed = self.estimator == "snapshots"
+        return InterventionSettings(
+            train=TrainConfig(
+                learning_rate=self.learning_rate,
+                batch_rows=self.batch_rows,
+                row_length=self.row_length,
+                seed=seed,
+                lora=LoRAConfig(self.lora_rank, self.lora_alpha, self.lora_targets),
+            ),
+            steps=self.warm_up_steps if mixed else self.steps,
+            snapshots=self.warm_up_snapshots if mixed else self.snapshots,
+            modules_at_once=self.modules_at_once,
+        )
+
+
+class DiagnoseSettings(_Options):
+    """Of a diagnosis (method 1)."""
+
+    decompose: DecomposeSettings = Field(
+        default_factory=DecomposeSettings, description="How modules are found."
+    )
+    measure: MeasureSettings = Field(
+        default_factory=MeasureSettings, description="How teacher and student are measured."
+    )
+    dependencies: DependencyOptions = Field(
+        default_factory=DependencyOptions, description="How dependencies are estimated."
+    )
+    probe_fraction: float = Field(
+        default=0.2, gt=0, lt=1, description="Share of the seeds that are held out as probes."
+    )
+    tau_gap: float = Field(default=0.3, description="τ_gap of Eq. 6.")
+    confident_gap: bool = Field(
+        default=False, description="The gap's interval has to lie above τ_gap too."
+    )
+    min_teacher_performance: float = Field(
+        default=0.0, ge=0, le=1, description="P_T under which a module is set aside."
+    )
+    alpha: float = Field(default=0.7, ge=0, le=1, description="The gap's weight in Eq. 4.")
+    target_fraction: float = Field(default=0.25, gt=0, le=1, description="m of Eq. 5 over |K|.")
+    resamples: int = Field(default=1000, ge=1, description="Of the bootstrap intervals.")
+    level: float = Field(default=0.95, gt=0, lt=1, description="Of the intervals.")
+
+    def bootstrap(self, seed: int) -> BootstrapSettings:
+        """Of the intervals."""
+        return BootstrapSettings(self.resamples, self.level, seed)
