@@ -1,3 +1,4 @@
+import dataclasses
 import json
 import re
 
@@ -23,14 +24,14 @@ MODULES = ("maths/add", "maths/multiply")
 
 
 def item(number, verb, **changes):
-    seed = {
-        "id": f"{verb}-{number:02d}",
-        "prompt": f"{verb} {number} and 7",
-        "reference": "9",
-        "check": {"kind": "exact"},
-        "domain": "math",
-    }
-    return SeedItem(**(seed | changes))
+    seed = SeedItem(
+        id=f"{verb}-{number:02d}",
+        prompt=f"{verb} {number} and 7",
+        reference="9",
+        check={"kind": "exact"},
+        domain="math",
+    )
+    return dataclasses.replace(seed, **changes)
 
 
 SEEDS = tuple(item(n, verb) for verb in ("add", "multiply") for n in range(20))
@@ -160,7 +161,7 @@ def test_invalid_json_stops_the_run_and_is_kept(tmp_path):
     lines = (tmp_path / "decompose_rejects.jsonl").read_text().splitlines()
     assert [json.loads(line)["text"] for line in lines] == [f"I can't, {n}" for n in range(4)]
     # Small teachers are asked as they were taught.
-    assert {r.messages for r in teacher.asked[:2]} == {r.messages for r in teacher.asked[2:]}
+    assert [r.messages for r in teacher.asked[:2]] == [r.messages for r in teacher.asked[2:]]
 
 
 def test_a_named_fallback_is_recorded(tmp_path):
