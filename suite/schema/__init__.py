@@ -1,0 +1,91 @@
+"""What the files of a run hold, as models that are checked, and as JSON Schema for other tools.
+
+`*.schema.json` beside this file are made from `models.py` by `python -m suite.schema`.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any, TypeVar
+
+from pydantic import BaseModel, ValidationError
+
+from ioa_jax.errors import InputError
+from ioa_jax.jsonl import read_objects
+from suite.journal import read_json
+from suite.schema.models import CellFile, CurvePoint, RunFile, ScoreLine, TableFile
+
+Model = TypeVar("Model", bound=BaseModel)
+
+FOLDER = Path(__file__).parent
+SCHEMAS: dict[str, type[BaseModel]] = {
+    "run": RunFile,
+    "cell": CellFile,
+    "score": ScoreLine,
+    "curve": CurvePoint,
+    "table": TableFile,
+}
+
+
+def check(model: type[Model], value: Any, source: str) -> Model:
+    """A value under its model.
+
+    Args:
+        model: What it has to be.
+        value: As read from JSON.
+        source: File, and line where there are several, for errors.
+
+    Raises:
+        InputError: Names the source and the first bad field.
+    """
+    try:
+        return model.model_validate(value)
+    except ValidationError as error:
+        first = error.errors()[0]
+        field = ".".join(str(part) for part in first["loc"]) or "value"
+        raise InputError(f"{source}: field {field!r}: {first['msg']}") from None
+
+
+def read_file(model: type[Model], path: Path) -> Model:
+    """A JSON file under its model.
+
+    Raises:
+        InputError: As `read_json` and `check`.
+    """
+    return check(model, read_json(path), str(path))
+
+
+def read_lines(model: type[Model], path: Path) -> list[Model]:
+    """Every line of a JSONL file under its model; [] without a file.
+
+    Raises:
+        InputError: As `read_objects` and `check`.
+    """
+    if not path.is_file():
+        return []
+    return [check(model, value, f"{path}:{line}") for line, value in read_objects(path)]
+
+
+def check_run_folder(directory: Path) -> None:
+    """Check every file of a run that has a schema.
+
+    Raises:
+        InputError: Names the file, the line and the field of the first that doesn't fit.
+    """
+    read_file(RunFile, directory / "run.json")
+    for cell in sorted((directory / "cells").glob("*/cell.json")):
+        read_file(CellFile, cell)
+        read_lines(ScoreLine, cell.with_name("scores.jsonl"))
+        read_lines(CurvePoint, cell.with_name("curve.jsonl"))
+    if (directory / "table.json").is_file():
+        read_file(TableFile, directory / "table.json")
+
+
+def schema_text(name: str) -> str:
+    """The JSON Schema (draft 2020-12) of one of `SCHEMAS`."""
+    schema = {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        **SCHEMAS[name].model_json_schema(),
+    }
+    return json.dumps(schema, indent=2, sort_keys=True, ensure_ascii=False) + "\n"

@@ -1,0 +1,168 @@
+"""The files of a run, version 3."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from suite.stats import Difference, Estimate, Share
+
+Count = Annotated[int, Field(ge=0)]
+Figure = Annotated[float, Field(allow_inf_nan=False)]
+Score = Annotated[float, Field(ge=0, le=1)]
+
+
+class _Closed(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class _Open(BaseModel):
+    """May hold more than the report reads."""
+
+    model_config = ConfigDict(extra="allow", frozen=True)
+
+
+class TaskRecord(_Open):
+    """A task as the run measured it, with where its data came from."""
+
+    name: str
+    version: int
+    metric: str = Field(description="Name of the figure that `score` of scores.jsonl is.")
+    higher_is_better: bool = True
+    items: Count
+
+
+class RunFile(_Open):
+    """run.json"""
+
+    version: Literal[3]
+    profile: str
+    run_id: str
+    created: str
+    status: str
+    settings: dict[str, Any]
+    settings_sha256: str = Field(pattern="^[0-9a-f]{64}$")
+    environments: list[dict[str, Any]]
+    models: dict[str, Any] | None = None
+    tasks: list[TaskRecord]
+
+
+class Purpose(_Open):
+    """What the teacher was asked for one purpose."""
+
+    calls: Count
+    prompt_tokens: Count
+    completion_tokens: Count
+
+
+class SpendRecord(_Open):
+    """What a cell cost."""
+
+    teacher_tokens: Count = 0
+    teacher_requests: Count = 0
+    by_purpose: dict[str, Purpose] = Field(default_factory=dict)
+    student_tokens: Count = 0
+    steps: Count = 0
+    seconds: dict[str, Figure] = Field(default_factory=dict)
+
+
+class Sweep(_Closed):
+    """A cell that is another method with one setting changed."""
+
+    of: str = Field(description="The method with its usual settings.")
+    setting: str
+    value: float
+    default: float = Field(description="The setting's value in the method `of`.")
+
+
+class Notes(_Open):
+    """What a method has to say of itself; of its fields the report knows these."""
+
+    sweep: Sweep | None = None
+
+
+class CellFile(_Open):
+    """cells/<cell>/cell.json"""
+
+    method: str
+    seed: int | None
+    status: Literal["complete", "failed"]
+    error: str | None = None
+    spend: SpendRecord = SpendRecord()
+    notes: Notes = Notes()
+
+
+class ScoreLine(_Open):
+    """cells/<cell>/scores.jsonl: one line a task and item."""
+
+    task: str
+    id: str
+    module: str | None = None
+    score: Score = Field(description="Mean over the item's samples.")
+    correct: bool | None = None
+    logprob: Figure | None = Field(
+        default=None, description="Of the reference answer, in nats a token."
+    )
+
+
+class CurvePoint(_Open):
+    """cells/<cell>/curve.jsonl: a score measured during training."""
+
+    student_tokens: Count
+    teacher_tokens: Count
+    task: str
+    score: Score
+    items: Count
+
+
+class Row(_Closed):
+    """A method: means over its seeds and items."""
+
+    method: str
+    seeds: list[int]
+    scores: dict[str, Estimate] = Field(description="By task, in [0, 1].")
+    mean: Estimate = Field(description="Of the tasks, each with the same weight.")
+    logprob: dict[str, Estimate] = Field(description="By task that has it, nats a token.")
+    retained: dict[str, Share] = Field(description="Share of the teacher's score, by task.")
+    retained_mean: Share | None
+    lost: dict[str, Share] = Field(
+        description="Share of the undistilled student's score that was lost item by item, by task."
+    )
+    teacher_tokens: Figure
+    student_tokens: Figure
+    sweep: Sweep | None = None
+
+
+class Comparison(_Closed):
+    """The reference method minus another one, on a task."""
+
+    method: str
+    task: str
+    difference: Difference
+    p_bootstrap_holm: Score
+    p_mcnemar_holm: Score | None
+
+
+class Unfinished(_Closed):
+    """A cell that the table lacks."""
+
+    cell: str
+    reason: str
+
+
+class TableFile(_Closed):
+    """table.json: what two runs of the same settings are compared by."""
+
+    version: Literal[3] = 3
+    profile: str
+    run_id: str
+    settings_sha256: str
+    reference: str | None = Field(description="The method that the others are compared with.")
+    level: float
+    resamples: int
+    tasks: list[TaskRecord]
+    rows: list[Row]
+    sweeps: list[Row] = Field(description="Methods with one setting changed; not in `rows`.")
+    comparisons: list[Comparison]
+    unfinished: list[Unfinished]

@@ -1,0 +1,208 @@
+"""Writes run folders with known effects, without a model."""
+
+import hashlib
+import json
+from pathlib import Path
+
+import numpy as np
+
+from suite.journal import write_json
+
+# What a method adds to the chance of a right answer of the undistilled student.
+EFFECTS = {"undistilled": 0.0, "sft": 0.15, "sft_matched": 0.2, "ioa": 0.35, "ioa_no_gate": 0.3}
+MODULES = ("arithmetic/add", "arithmetic/multiply", "algebra/linear", "algebra/quadratic")
+SEED_SPREAD = 0.02
+
+
+def write_run(
+    directory: Path,
+    items: int = 120,
+    seeds=(0, 1, 2),
+    effects=EFFECTS,
+    profile: str = "test",
+    tasks=("micro-math", "micro-instruct"),
+    distill: bool = True,
+    curves: bool = True,
+    sweeps=(),
+    shift: float = 0.0,
+    draw: int = 0,
+) -> Path:
+    """A complete run: micro-math is right or wrong, all other tasks have scores in between.
+
+    Args:
+        directory: The run's folder.
+        items: Of each task.
+        seeds: Of each method.
+        effects: By method, in probability.
+        profile: Name.
+        tasks: Names.
+        distill: Whether `ioa` and its controls have their folder.
+        curves: Whether scores were measured during training.
+        sweeps: (setting, value, default, effect) of methods with one setting changed.
+        shift: Added to every student's probability.
+        draw: Seed of the luck.
+    """
+    methods = {**effects}
+    notes = {}
+    for setting, value, default, effect in sweeps:
+        name = f"ioa@{setting}={value}"
+        methods[name] = effect
+        notes[name] = {
+            "sweep": {"of": "ioa", "setting": setting, "value": value, "default": default}
+        }
+    settings = {
+        "description": "a test",
+        "methods": list(methods),
+        "seeds": list(seeds),
+        "train": {"learning_rate": 1e-3},
+    }
+    write_json(
+        directory / "run.json",
+        {
+            "version": 3,
+            "profile": profile,
+            "run_id": directory.name,
+            "created": "2026-01-02T03:04:05+00:00",
+            "status": "complete",
+            "settings": settings,
+            "settings_sha256": hashlib.sha256(json.dumps(settings).encode()).hexdigest(),
+            "environments": [environment()],
+            "models": {"teacher": {"spec": "t", "parameters": 10}, "student": {"spec": "s"}},
+            "tasks": [
+                {
+                    "name": task,
+                    "version": 1,
+                    "metric": "accuracy" if task == "micro-math" else "rouge_l",
+                    "higher_is_better": True,
+                    "items": items,
+                }
+                for task in tasks
+            ],
+            "sandbox": None,
+        },
+    )
+    write_cell(directory, "teacher", None, 0.5, items, tasks, draw=draw)
+    for number, (method, effect) in enumerate(methods.items()):
+        for seed in (None,) if method == "undistilled" else seeds:
+            cell = write_cell(
+                directory,
+                method,
+                seed,
+                effect + shift,
+                items,
+                tasks,
+                number=number,
+                draw=draw,
+                notes=notes.get(method),
+            )
+            if curves and method != "undistilled":
+                write_curve(cell, effect, tasks)
+            if distill and method.startswith("ioa"):
+                write_distill(cell / "distill", seed or 0)
+    return directory
+
+
+def environment(**changes) -> dict:
+    """As ioa_jax.record gives it."""
+    return {
+        "python": "3.11.9",
+        "packages": {"jax": "0.10.2", "numpy": "2.4.0"},
+        "cpu": {"model": "A CPU", "cores": 2},
+        "devices": {"platform": "cpu", "kind": "cpu", "count": 1},
+        "variables": {},
+        "git": {"revision": "0123456789abcdef", "dirty": False},
+        "lock_sha256": "a" * 64,
+        **changes,
+    }
+
+
+def write_cell(
+    directory, method, seed, effect, items, tasks, number=99, draw=0, notes=None
+) -> Path:
+    """A cell whose items have difficulties of their own, the same for every method."""
+    name = method if seed is None else f"{method}-seed{seed}"
+    folder = directory / "cells" / name
+    lines = []
+    for t, task in enumerate(tasks):
+        difficulty = np.random.default_rng([1, t]).uniform(-0.2, 0.2, items)
+        luck = np.random.default_rng([2, draw, number, seed or 0, t])
+        chance = np.clip(0.4 + effect + difficulty + luck.normal(0, SEED_SPREAD), 0, 1)
+        # The same items are hard for all: an item's own threshold is most of its luck.
+        threshold = np.random.default_rng([3, t]).uniform(0, 1, items)
+        threshold = np.where(luck.uniform(size=items) < 0.2, luck.uniform(size=items), threshold)
+        for i in range(items):
+            right = bool(threshold[i] < chance[i])
+            binary = task == "micro-math"
+            score = float(right) if binary else round(float(chance[i]) * (0.8 + 0.2 * right), 6)
+            lines.append(
+                {
+                    "task": task,
+                    "id": f"{task}-{i:03}",
+                    "module": MODULES[i % len(MODULES)],
+                    "score": score,
+                    "correct": right if binary else None,
+                    "logprob": round(float(np.log(0.05 + 0.9 * chance[i])), 6),
+                }
+            )
+    write_lines(folder / "scores.jsonl", lines)
+    trained = method not in ("teacher", "undistilled")
+    purposes = {
+        "answer": {"calls": 100, "prompt_tokens": 4000, "completion_tokens": 5000},
+    }
+    if method.startswith("ioa"):
+        purposes = {
+            "decompose": {"calls": 4, "prompt_tokens": 800, "completion_tokens": 400},
+            "synthesize": {"calls": 80, "prompt_tokens": 9000, "completion_tokens": 3600},
+            "remedial": {"calls": 20, "prompt_tokens": 2000, "completion_tokens": 1000},
+        }
+    write_json(
+        folder / "cell.json",
+        {
+            "method": method,
+            "seed": seed,
+            "status": "complete",
+            "error": None,
+            "spend": {
+                "teacher_tokens": 5000 if trained else 0,
+                "teacher_requests": 100 if trained else 0,
+                "by_purpose": purposes if trained else {},
+                "student_tokens": 60000 if trained else 0,
+                "steps": 50 if trained else 0,
+                "seconds": {"teach": 12.5, "train": 80.25, "measure": 9.0} if trained else {},
+            },
+            "notes": notes or {},
+        },
+    )
+    return folder
+
+
+def write_curve(cell, effect, tasks) -> None:
+    write_lines(
+        cell / "curve.jsonl",
+        [
+            {
+                "student_tokens": 15000 * k,
+                "teacher_tokens": 1250 * k,
+                "task": task,
+                "score": round(0.4 + effect * k / 4, 4),
+                "items": 40,
+            }
+            for k in range(5)
+            for task in tasks
+        ],
+    )
+
+
+def write_lines(path, lines) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
+
+
+def write_distill(folder, seed) -> None:
+    """To be filled when the format of the method's folder is there."""
+
+
+def change_lines(path: Path, change) -> None:
+    """Apply `change` to each line of a JSONL file; None drops it."""
+    lines = [json.loads(line) for line in path.read_text().splitlines()]
+    write_lines(path, [line for line in map(change, lines) if line is not None])
