@@ -108,6 +108,11 @@ class Teaching(abc.ABC):
 
     @property
     @abc.abstractmethod
+    def has_pool(self) -> bool:
+        """There is material to replay without a part that brings some."""
+
+    @property
+    @abc.abstractmethod
     def student(self) -> Student:
         """As taught so far. Its weights are given away by the next part."""
 
@@ -181,6 +186,11 @@ class PooledTeaching(Teaching):
         """See `Teaching`."""
         return self._student.with_decoder(self._trainer.decoder)
 
+    @property
+    def has_pool(self) -> bool:
+        """See `Teaching`."""
+        return bool(self._pairs)
+
     def teach(
         self, part: str, material: Material, tokens: int, raised: Sequence[str] = ()
     ) -> TrainedPart:
@@ -205,7 +215,8 @@ class PooledTeaching(Teaching):
             # The newest checkpoint may be older than the record.
             run(lambda: self._trainer.steps >= before + known.steps)
         else:
-            run(lambda: self._trainer.tokens >= goal)
+            if self.has_pool:
+                run(lambda: self._trainer.tokens >= goal)
             self._trainer.save()
             known = TrainedPart(
                 part, self._trainer.steps - before, self._trainer.tokens - self.tokens
@@ -247,6 +258,11 @@ class SequentialTeaching(Teaching):
     def student(self) -> Student:
         """See `Teaching`."""
         return self._student
+
+    @property
+    def has_pool(self) -> bool:
+        """See `Teaching`: nothing is replayed."""
+        return False
 
     def teach(
         self, part: str, material: Material, tokens: int, raised: Sequence[str] = ()
