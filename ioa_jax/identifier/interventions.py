@@ -1,9 +1,10 @@
-"""The population of Eq. 3 by teaching one module at a time (method 1.5) [ours].
+"""The population of Eq. 3 by teaching the student a little (method 1.5) [ours].
 
-Every module gets a small LoRA of its own, trained on its synthesis seeds; the student's weights are
-shared and don't change. The population is the student as it is and every LoRA at a few points of
-its training. That a state masters a module then has a known cause, and what else it has become
-better at is an effect.
+With `intervene` every module gets a small LoRA of its own, trained on its synthesis seeds; the
+student's weights are shared and don't change. The population is the student as it is and every LoRA
+at a few points of its training. That a state masters a module then has a known cause, and what else
+it has become better at is an effect. `warm_up` trains one LoRA on all modules instead: cheaper, and
+what its states have in common is only that they come one after another.
 """
 
 from __future__ import annotations
@@ -96,7 +97,8 @@ class InterventionResult:
     """What the interventions gave, and cost.
 
     Attributes:
-        population: State `base`, then `MODULE@STEP` by module and step; P_S by log-probability.
+        population: State `base`, then `MODULE@STEP` by step and module (`warm-up@STEP` for
+            `warm_up`); P_S by log-probability.
         tokens: Student tokens trained on by all adapters together, prompts included.
     """
 
@@ -128,14 +130,48 @@ def intervene(
         InputError: The mappings aren't about the same modules; a module without lessons or probes;
             a lesson or probe that is too long.
     """
-    settings = settings or InterventionSettings()
-    modules = tuple(sorted(lessons))
-    if not modules or not lessons.keys() == probes.keys() == teacher.keys():
+    _check_modules(lessons, probes, teacher)
+    return _teach(decoder, lessons, probes, teacher, settings or InterventionSettings(), on_step)
+
+
+def warm_up(
+    decoder: Decoder,
+    lessons: Mapping[str, Sequence[TokenPair]],
+    probes: Mapping[str, Sequence[InterventionProbe]],
+    teacher: Mapping[str, float],
+    settings: InterventionSettings | None = None,
+    on_step: Callable[[int, int], None] | None = None,
+) -> InterventionResult:
+    """Teach all modules together, and measure all modules on the way.
+
+    Takes and raises what `intervene` does.
+    """
+    _check_modules(lessons, probes, teacher)
+    mixed = {"warm-up": [pair for module in sorted(lessons) for pair in lessons[module]]}
+    return _teach(decoder, mixed, probes, teacher, settings or InterventionSettings(), on_step)
+
+
+def _check_modules(
+    lessons: Mapping[str, Any], probes: Mapping[str, Any], teacher: Mapping[str, float]
+) -> None:
+    if not lessons or not lessons.keys() == probes.keys() == teacher.keys():
         raise InputError("interventions: lessons, probes and teacher need the same modules")
+
+
+def _teach(
+    decoder: Decoder,
+    lessons: Mapping[str, Sequence[TokenPair]],
+    probes: Mapping[str, Sequence[InterventionProbe]],
+    teacher: Mapping[str, float],
+    settings: InterventionSettings,
+    on_step: Callable[[int, int], None] | None,
+) -> InterventionResult:
+    """One adapter for each entry of `lessons`, measured on every module of `probes`."""
     if not decoder.is_stacked:
         raise InputError("interventions: give the stacked decoder, before unstacked()")
-    schedules = [_lesson_schedule(module, lessons[module], settings) for module in modules]
-    # Rows of all modules have one shape, so that they can be stacked.
+    names, modules = tuple(sorted(lessons)), tuple(sorted(probes))
+    schedules = [_lesson_schedule(name, lessons[name], settings) for name in names]
+    # Rows of all adapters have one shape, so that they can be stacked.
     bucket = max(schedule.scored_bucket for schedule in schedules)
     schedules = [dataclasses.replace(schedule, scored_bucket=bucket) for schedule in schedules]
     scorer = _ProbeScorer(decoder, {module: probes[module] for module in modules}, settings)
@@ -151,9 +187,9 @@ def intervene(
     rates = learning_rates(config, settings.steps)
     snapshots = settings.snapshot_steps()
     measured = {"base": scorer.performances(_stack([fresh]))[0]}
-    groups = np.array_split(np.arange(len(modules)), -(-len(modules) // settings.modules_at_once))
+    groups = np.array_split(np.arange(len(names)), -(-len(names) // settings.modules_at_once))
     for number, group in enumerate(groups):
-        log.info("teaching %d modules at once, group %d of %d", len(group), number + 1, len(groups))
+        log.info("training %d adapters, group %d of %d", len(group), number + 1, len(groups))
         adapters = _stack([fresh] * len(group))
         optimizer_state = _init_optimizers(adapters, settings=config.step_settings())
         for step in range(settings.steps):
@@ -166,10 +202,10 @@ def intervene(
                 jnp.float32(rates[step]),
                 settings=config.step_settings(),
             )
-            _check_losses(scalars["loss"], [modules[k] for k in group], step, config)
+            _check_losses(scalars["loss"], [names[k] for k in group], step, config)
             if step + 1 in snapshots:
                 for k, values in zip(group, scorer.performances(adapters), strict=True):
-                    measured[f"{modules[k]}@{step + 1}"] = values
+                    measured[f"{names[k]}@{step + 1}"] = values
             if on_step is not None:
                 on_step(number * settings.steps + step + 1, len(groups) * settings.steps)
     return InterventionResult(

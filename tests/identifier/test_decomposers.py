@@ -89,7 +89,8 @@ class ReadingTeacher(ScriptedTeacher):
 
 
 def micro(**changes):
-    return DecomposeSettings(pack="micro", **({"max_batches": 2, "batch_size": 6} | changes))
+    options = {"pack": "micro", "max_batches": 2, "batch_size": 6} | changes
+    return DecomposeSettings.model_validate(options)
 
 
 def test_the_teacher_finds_modules_and_reads_no_probe(tmp_path):

@@ -20,6 +20,7 @@ from ioa_jax.identifier.interventions import (
     InterventionProbe,
     InterventionSettings,
     intervene,
+    warm_up,
 )
 from ioa_jax.models.load import LanguageModel
 from ioa_jax.models.lora import init_lora, merge_lora
@@ -168,3 +169,20 @@ def test_bad_input_names_the_module(decoder, lessons, probes):
 def test_settings_are_checked(bad, message):
     with pytest.raises(InputError, match=message):
         dataclasses.replace(SETTINGS, **bad)
+
+
+def test_a_warm_up_measures_one_adapter_on_all_modules(decoder, lessons, probes):
+    result = warm_up(decoder, lessons, probes, TEACHER, SETTINGS)
+    population = result.population
+    assert population.modules == MODULES
+    assert population.states == ("base", "warm-up@2", "warm-up@4")
+    np.testing.assert_allclose(population.student[0], performances(decoder, probes), rtol=1e-5)
+    # The same as teaching a single module that has all the lessons.
+    joined = {"m/a": [pair for module in MODULES for pair in lessons[module]]}
+    alone = intervene(decoder, joined, {"m/a": probes["m/a"]}, {"m/a": 0.5}, SETTINGS)
+    np.testing.assert_allclose(
+        [row[0] for row in population.student],
+        [row[0] for row in alone.population.student],
+        rtol=1e-4,
+    )
+    assert alone.tokens == result.tokens

@@ -1,0 +1,398 @@
+"""What a student lacks, and what to teach it first (method 1, Eq. 2 to 6)."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import os
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import TypeVar
+
+from ioa_jax.errors import InputError
+from ioa_jax.identifier.decomposers import Decomposition, decompose
+from ioa_jax.identifier.dependency import (
+    Dependency,
+    DependencyGraph,
+    Population,
+    build_graph,
+    estimate_dependencies,
+)
+from ioa_jax.identifier.gap import ModuleGap, deficient_modules, module_gaps
+from ioa_jax.identifier.interventions import (
+    InterventionProbe,
+    InterventionResult,
+    intervene,
+    warm_up,
+)
+from ioa_jax.identifier.probes import (
+    GradedAnswer,
+    Measurement,
+    ProbeGraders,
+    answer_length,
+    measure,
+    probe_pair,
+)
+from ioa_jax.identifier.seeds import Role
+from ioa_jax.identifier.settings import DiagnoseSettings, EstimatorName
+from ioa_jax.identifier.target import Targets, choose_targets, severities
+from ioa_jax.jsonl import write_rows
+from ioa_jax.organizer.mastery import masters, relative_mastery
+from ioa_jax.seeds import SeedItem
+from ioa_jax.student import Student
+from ioa_jax.teachers.base import Teacher
+from ioa_jax.values import Value
+
+Kind = TypeVar("Kind", bound=Value)
+# Takes (what is being done, steps done, steps in all).
+Progress = Callable[[str, int, int], None]
+
+
+@dataclasses.dataclass(frozen=True)
+class DependencyEstimate(Value):
+    """Which module needs which, and how that was found.
+
+    Attributes:
+        estimator: Where the population came from.
+        population: Ω; None with `teacher_prior`.
+        dependencies: Eq. 3 of every ordered pair; with `teacher_prior` what the teacher named.
+        graph: Of those above τ_dep, without cycles.
+        student_tokens: Tokens that adapters were trained on for the population.
+    """
+
+    estimator: EstimatorName
+    population: Population | None
+    dependencies: tuple[Dependency, ...]
+    graph: DependencyGraph
+    student_tokens: int
+
+
+@dataclasses.dataclass(frozen=True)
+class Diagnosis(Value):
+    """Everything that the Identifier found.
+
+    Attributes:
+        seed: Of all draws.
+        tau_gap: τ_gap of Eq. 6.
+        decomposition: Modules, items and their roles; what was merged, and which fallback was used.
+        measurement: P_T and P_S by every scorer, with their rank correlation.
+        gaps: Eq. 2 of every module, with intervals.
+        set_aside: Modules that the teacher can't teach, sorted: no gap is defined.
+        deficient: K_def of Eq. 6, sorted.
+        dependencies: Eq. 3, and the graph of the modules that aren't set aside.
+        targets: K_target of Eq. 5, with the severities of Eq. 4.
+    """
+
+    seed: int
+    tau_gap: float
+    decomposition: Decomposition
+    measurement: Measurement
+    gaps: tuple[ModuleGap, ...]
+    set_aside: tuple[str, ...]
+    deficient: tuple[str, ...]
+    dependencies: DependencyEstimate
+    targets: Targets
+
+    @property
+    def graph(self) -> DependencyGraph:
+        """Of the modules that aren't set aside."""
+        return self.dependencies.graph
+
+    def teacher_performance(self) -> dict[str, float]:
+        """P_T by id of the modules that aren't set aside."""
+        return {gap.module: gap.teacher for gap in self.gaps if gap.relative is not None}
+
+    def student_performance(self) -> dict[str, float]:
+        """P_S by id of the modules that aren't set aside."""
+        return {gap.module: gap.student for gap in self.gaps if gap.relative is not None}
+
+    def mastered(self, tau_mastery: float = 0.9) -> tuple[str, ...]:
+        """Modules outside the targets whose r(k) reaches τ_mastery, sorted."""
+        return tuple(
+            gap.module
+            for gap in self.gaps
+            if gap.relative is not None
+            and gap.module not in self.targets.modules
+            and masters(relative_mastery(gap.student, gap.teacher), tau_mastery)
+        )
+
+    def select(self, seeds: Sequence[SeedItem], role: Role) -> dict[str, tuple[SeedItem, ...]]:
+        """Items of a role by module id, of the modules that aren't set aside.
+
+        Args:
+            seeds: Those that were diagnosed.
+            role: `seed` or `probe`.
+
+        Raises:
+            InputError: An item of the diagnosis is missing among the seeds.
+        """
+        by_id = {item.id: item for item in seeds}
+        found: dict[str, tuple[SeedItem, ...]] = {}
+        for module in self.teacher_performance():
+            ids = self.decomposition.items(module, role)
+            for item in ids:
+                if item not in by_id:
+                    raise InputError(f"item {item!r} of the diagnosis isn't among the seeds")
+            found[module] = tuple(by_id[item] for item in ids)
+        return found
+
+
+def diagnose(
+    student: Student,
+    teacher: Teacher,
+    seeds: Sequence[SeedItem],
+    settings: DiagnoseSettings,
+    directory: Path,
+    seed: int = 0,
+    *,
+    graders: ProbeGraders | None = None,
+    progress: Progress | None = None,
+) -> Diagnosis:
+    """Find the modules, measure both models on them, and choose what to teach (method 1).
+
+    Each part is on disk before the next begins, and is read back when the call is repeated:
+    `diagnosis/decomposition.json`, `measurement.json` and `dependencies.json`, then
+    `diagnosis.json`. `diagnosis/answers.jsonl` has the graded answers.
+
+    Args:
+        student: The student; it isn't changed.
+        teacher: The teacher; behind a ledger, if its calls should be kept.
+        seeds: Seed items, from `read_seeds`.
+        settings: How.
+        directory: Of this diagnosis; made if it is missing.
+        seed: Of all draws.
+        graders: To use and not to close; None makes some.
+        progress: Called while adapters are trained.
+
+    Raises:
+        InputError: The folder has a diagnosis of something else; or as the parts raise.
+        TeacherError: As the teacher raises; `DecompositionError` where its JSON stays invalid.
+    """
+    parts = directory / "diagnosis"
+    _claim(parts, student, teacher, seeds, settings, seed)
+    if graders is None:
+        with ProbeGraders(settings.measure.threads, settings.measure.allow_weak_sandbox) as own:
+            return diagnose(
+                student, teacher, seeds, settings, directory, seed, graders=own, progress=progress
+            )
+    wants_population = settings.dependencies.estimator != "teacher_prior"
+    if wants_population and not teacher.capabilities.score:
+        raise InputError(
+            f"{teacher.fingerprint}: it gives no log-probabilities of texts, which the estimator "
+            f"{settings.dependencies.estimator!r} needs; set dependencies.estimator to "
+            "teacher_prior"
+        )
+    decomposition = _part(
+        parts / "decomposition.json",
+        Decomposition,
+        lambda: decompose(teacher, seeds, settings.decompose, parts, settings.probe_fraction, seed),
+    )
+    by_id = {item.id: item for item in seeds}
+    modules = [module.id for module in decomposition.taxonomy.modules]
+    items: dict[Role, dict[str, list[SeedItem]]] = {
+        role: {m: [by_id[item] for item in decomposition.items(m, role)] for m in modules}
+        for role in ("seed", "probe")
+    }
+    bootstrap = settings.bootstrap(seed)
+
+    def measure_both() -> Measurement:
+        measurement, answers = measure(
+            student,
+            teacher,
+            items["probe"],
+            settings.measure,
+            graders,
+            bootstrap,
+            need_logprob=wants_population,
+        )
+        write_rows(parts / "answers.jsonl", _answer_rows(answers))
+        return measurement
+
+    measurement = _part(parts / "measurement.json", Measurement, measure_both)
+    gaps = module_gaps(
+        measurement.teacher[measurement.scorer],
+        measurement.student[measurement.scorer],
+        {gap.module: gap for gap in measurement.logprob} or None,
+        settings.min_teacher_performance,
+        bootstrap,
+    )
+    teachable = [gap.module for gap in gaps if gap.relative is not None]
+    if not teachable:
+        raise InputError(
+            f"the teacher can't do any of the {len(gaps)} modules (P_T is 0 or under "
+            f"min_teacher_performance={settings.min_teacher_performance}); look at "
+            f"{parts / 'answers.jsonl'}, and take another teacher or easier seeds"
+        )
+    estimate = _part(
+        parts / "dependencies.json",
+        DependencyEstimate,
+        lambda: _estimate(
+            student, teachable, items, decomposition, measurement, settings, seed, progress
+        ),
+    )
+    deficient = deficient_modules(gaps, settings.tau_gap, settings.confident_gap)
+    ranked = severities(gaps, deficient, estimate.graph, settings.alpha)
+    diagnosis = Diagnosis(
+        seed=seed,
+        tau_gap=settings.tau_gap,
+        decomposition=decomposition,
+        measurement=measurement,
+        gaps=gaps,
+        set_aside=tuple(gap.module for gap in gaps if gap.relative is None),
+        deficient=deficient,
+        dependencies=estimate,
+        targets=choose_targets(ranked, len(gaps), settings.target_fraction),
+    )
+    _write(directory / "diagnosis.json", diagnosis.to_json())
+    return diagnosis
+
+
+def _estimate(
+    student: Student,
+    modules: Sequence[str],
+    items: Mapping[Role, Mapping[str, Sequence[SeedItem]]],
+    decomposition: Decomposition,
+    measurement: Measurement,
+    settings: DiagnoseSettings,
+    seed: int,
+    progress: Progress | None,
+) -> DependencyEstimate:
+    """Eq. 3 among the modules that the teacher can teach."""
+    options = settings.dependencies
+    prior = {
+        pair: share
+        for pair, share in decomposition.taxonomy.prior().items()
+        if set(pair) <= set(modules)
+    }
+    population: Population | None = None
+    tokens = 0
+    if options.estimator == "teacher_prior":
+        dependencies = tuple(Dependency(*pair, share, "prior") for pair, share in prior.items())
+    else:
+        result = _population(student, modules, items, measurement, settings, seed, progress)
+        population, tokens = result.population, result.tokens
+        dependencies = estimate_dependencies(population, prior, options.conditionals())
+    return DependencyEstimate(
+        options.estimator,
+        population,
+        dependencies,
+        build_graph(modules, dependencies, options.tau_dep),
+        tokens,
+    )
+
+
+def _population(
+    student: Student,
+    modules: Sequence[str],
+    items: Mapping[Role, Mapping[str, Sequence[SeedItem]]],
+    measurement: Measurement,
+    settings: DiagnoseSettings,
+    seed: int,
+    progress: Progress | None,
+) -> InterventionResult:
+    unit = measurement.unit
+    # `diagnose` measured log-probabilities because a population was wanted.
+    assert unit is not None
+    options = settings.dependencies
+    lessons = {
+        module: [
+            student.answer_pair(item.messages, item.reference) for item in items["seed"][module]
+        ]
+        for module in modules
+    }
+    probes: dict[str, list[InterventionProbe]] = {}
+    for module in modules:
+        pairs = [(item, probe_pair(student, item)) for item in items["probe"][module]]
+        probes[module] = [
+            InterventionProbe(pair, answer_length(item, len(pair.completion), unit))
+            for item, pair in pairs
+        ]
+    of_teacher = measurement.teacher["logprob"]
+    teach = intervene if options.estimator == "interventions" else warm_up
+
+    def report(done: int, total: int) -> None:
+        if progress is not None:
+            progress("dependencies", done, total)
+
+    return teach(
+        student.model.decoder,
+        lessons,
+        probes,
+        {module: of_teacher[module].mean for module in modules},
+        options.training(seed),
+        report,
+    )
+
+
+def _answer_rows(answers: Mapping[str, Sequence[GradedAnswer]]) -> list[dict[str, object]]:
+    return [
+        {
+            "model": model,
+            "id": answer.seed.id,
+            "module": answer.module,
+            "text": answer.text,
+            "score": answer.verdict.score,
+            "extracted": answer.verdict.extracted,
+            "rule": answer.verdict.rule,
+            "detail": answer.verdict.detail,
+        }
+        for model, found in answers.items()
+        for answer in found
+    ]
+
+
+def _claim(
+    parts: Path,
+    student: Student,
+    teacher: Teacher,
+    seeds: Sequence[SeedItem],
+    settings: DiagnoseSettings,
+    seed: int,
+) -> None:
+    """Make the folder, or see that what it has is about the same.
+
+    Raises:
+        InputError: It isn't; names what differs.
+    """
+    content = json.dumps([json.loads(item.to_json()) for item in seeds], sort_keys=True)
+    about = {
+        "teacher": teacher.fingerprint,
+        "student": student.model.fingerprint,
+        "seeds_sha256": hashlib.sha256(content.encode()).hexdigest(),
+        "seed": seed,
+        "settings": settings.model_dump(mode="json"),
+    }
+    path = parts / "settings.json"
+    if path.exists():
+        before = json.loads(path.read_text(encoding="utf-8"))
+        differing = [name for name, value in about.items() if before.get(name) != value]
+        if differing:
+            raise InputError(
+                f"{parts} has a diagnosis with another {', '.join(differing)}; name a new directory"
+            )
+        return
+    _write(path, json.dumps(about, indent=2))
+
+
+def _part(path: Path, kind: type[Kind], make: Callable[[], Kind]) -> Kind:
+    """A part that is on disk, else the one that is made and written."""
+    if path.exists():
+        return kind.from_json(path.read_text(encoding="utf-8"), str(path))
+    value = make()
+    _write(path, value.to_json())
+    return value
+
+
+def _write(path: Path, text: str) -> None:
+    """All of it, or the old file stays."""
+    partial = path.with_name(path.name + ".partial")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with partial.open("w", encoding="utf-8") as file:
+            file.write(text + "\n")
+            file.flush()
+            os.fsync(file.fileno())
+        partial.replace(path)
+    except OSError as error:
+        raise InputError(f"{path}: {error.strerror}") from None
