@@ -10,8 +10,8 @@ from pathlib import Path
 import numpy as np
 
 from ioa_jax.errors import InputError
+from ioa_jax.files import read_json
 from suite.cells import TEACHER, UNDISTILLED, VERSION
-from suite.journal import read_json
 from suite.schema import check, read_file, read_lines
 from suite.schema.models import CellFile, CurvePoint, RunFile, ScoreLine, Sweep, Unfinished
 

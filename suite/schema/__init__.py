@@ -12,8 +12,8 @@ from typing import Any, TypeVar
 from pydantic import BaseModel, ValidationError
 
 from ioa_jax.errors import InputError
+from ioa_jax.files import read_json
 from ioa_jax.jsonl import read_objects
-from suite.journal import read_json
 from suite.schema.models import CellFile, CurvePoint, RunFile, ScoreLine, TableFile
 
 Model = TypeVar("Model", bound=BaseModel)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from suite.journal import write_text
+from ioa_jax.files import write_text
 from suite.schema import FOLDER, SCHEMAS, schema_text
 
 for name in SCHEMAS:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from suite.journal import write_json
+from ioa_jax.files import write_json
 
 # What a method adds to the chance of a right answer of the undistilled student.
 EFFECTS = {"undistilled": 0.0, "sft": 0.15, "sft_matched": 0.2, "ioa": 0.35, "ioa_no_gate": 0.3}

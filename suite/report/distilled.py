@@ -1,0 +1,118 @@
+"""What IOA and its controls leave of a run, as far as the report shows it."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+
+from pydantic import BaseModel, ConfigDict
+
+from ioa_jax.errors import InputError
+from ioa_jax.files import read_json, read_text
+from ioa_jax.identifier.dependency import DependencyGraph
+from ioa_jax.identifier.gap import ModuleGap
+from ioa_jax.identifier.target import Targets
+from ioa_jax.jsonl import read_objects
+from ioa_jax.organizer.curriculum import Stage
+from ioa_jax.organizer.mastery import GateResult
+from ioa_jax.organizer.retention import ForgettingMatrix
+from suite.results import CellResult, RunResult
+from suite.schema import check, read_file
+
+
+class _Part(BaseModel):
+    """Fields of a larger file; the others aren't shown."""
+
+    model_config = ConfigDict(extra="ignore", frozen=True)
+
+
+class Diagnosis(_Part):
+    """Of diagnosis.json."""
+
+    gaps: tuple[ModuleGap, ...]
+    graph: DependencyGraph
+    targets: Targets
+
+
+class Plan(_Part):
+    """Of an entry of curriculum.json: the stages that were ahead at some gate."""
+
+    round: int
+    stages: tuple[Stage, ...]
+
+
+class Performance(_Part):
+    """A module before and after."""
+
+    teacher: float
+    before: float
+    after: float
+
+
+class Spend(_Part):
+    """Tokens that the student was trained on, by part of the curriculum in its order."""
+
+    student_tokens_by_part: dict[str, int]
+
+
+class Record(_Part):
+    """Of record.json."""
+
+    spend: Spend
+    performance: dict[str, Performance]
+    parked: tuple[str, ...]
+    rejects: dict[str, int]
+    lessons: int
+
+
+@dataclasses.dataclass(frozen=True)
+class Distilled:
+    """The method's own folder in a cell.
+
+    Attributes:
+        cell: Whose.
+        diagnosis: Before teaching.
+        plans: In the order in which they were made.
+        gates: In their order.
+        matrix: r(k) after each stage.
+        record: What it came to.
+    """
+
+    cell: CellResult
+    diagnosis: Diagnosis
+    plans: tuple[Plan, ...]
+    gates: tuple[GateResult, ...]
+    matrix: ForgettingMatrix
+    record: Record
+
+
+def read_distilled(cell: CellResult) -> Distilled | None:
+    """A finished cell's folder; None where its method has none.
+
+    Raises:
+        InputError: A file is missing or doesn't fit.
+    """
+    folder = cell.distill
+    if not folder.is_dir():
+        return None
+    path, retention = folder / "curriculum.json", folder / "retention.json"
+    plans = read_json(path)
+    if not isinstance(plans, list):
+        raise InputError(f"{path}: a list of plans is needed")
+    return Distilled(
+        cell,
+        read_file(Diagnosis, folder / "diagnosis.json"),
+        tuple(check(Plan, plan, f"{path}: plan {i}") for i, plan in enumerate(plans)),
+        tuple(
+            GateResult.from_json(json.dumps(value), f"{folder / 'gates.jsonl'}:{line}")
+            for line, value in read_objects(folder / "gates.jsonl")
+        ),
+        ForgettingMatrix.from_json(read_text(retention), str(retention)),
+        read_file(Record, folder / "record.json"),
+    )
+
+
+def distilled_of(result: RunResult, method: str) -> tuple[Distilled, ...]:
+    """Of a method's finished cells, those that have such a folder."""
+    found = (read_distilled(cell) for cell in result.cells_of(method))
+    return tuple(one for one in found if one is not None)
