@@ -1,0 +1,254 @@
+import json
+
+import jax
+import jax.numpy as jnp
+import pytest
+
+from ioa_jax.engine.generation import Completion
+from ioa_jax.errors import InputError
+from ioa_jax.identifier.diagnosis import Diagnosis, diagnose
+from ioa_jax.identifier.probes import ProbeGraders, measure_student
+from ioa_jax.identifier.settings import DiagnoseSettings
+from ioa_jax.models.config import DecoderConfig
+from ioa_jax.models.decoder import init_decoder
+from ioa_jax.models.load import LanguageModel
+from ioa_jax.models.precision import Precision
+from ioa_jax.seeds import SeedItem
+from ioa_jax.student import Student
+from ioa_jax.teachers.base import Capabilities, TokenScores
+from tests.suite.world import chat_tokenizer
+from tests.teachers.recorded import ScriptedTeacher
+
+MODULES = ("maths/add", "maths/divide", "maths/multiply")
+
+
+def item(number, module):
+    verb = module.split("/")[1]
+    return SeedItem(
+        id=f"{verb}-{number:02d}",
+        prompt=f"{verb.title()} {number} and 2.",
+        reference=f"The result is {number}.",
+        check={"kind": "exact"},
+        domain="math",
+        module=module,
+    )
+
+
+SEEDS = tuple(item(n, module) for module in MODULES for n in range(12))
+ANSWERS = {seed.prompt: seed.reference for seed in SEEDS}
+
+
+class KnowingTeacher(ScriptedTeacher):
+    """Gives the reference answers, but never divides."""
+
+    def __init__(self, score=True):
+        super().__init__(self.answer_it, tokens=4)
+        self.can_score = score
+        self.scored = 0
+
+    def answer_it(self, request, number):
+        prompt = request.messages[-1]["content"]
+        return "I don't know." if prompt.startswith("Divide") else ANSWERS[prompt]
+
+    @property
+    def capabilities(self):
+        return Capabilities(score=self.can_score)
+
+    def render(self, messages):
+        return f"<{messages[-1]['content']}>"
+
+    def score(self, pairs, on_scores=None):
+        self.scored += len(pairs)
+        return [TokenScores((-0.01,) * 3, True, 9) for _ in pairs]
+
+
+class PartlyKnowingStudent(Student):
+    """Computes with the tiny model, and says what the test gives it to say."""
+
+    def generate(self, chats, params=None, streams=None, on_completion=None):
+        texts = []
+        for chat in chats:
+            prompt = chat[-1]["content"]
+            # Half of what it is asked to multiply, all that it is asked to add.
+            knows = prompt.startswith("Add") or (prompt.startswith("Mult") and "1" in prompt[:11])
+            texts.append(ANSWERS[prompt] if knows else "?")
+        return [Completion(text, (1,), (0.0,), "stop", 5) for text in texts]
+
+
+@pytest.fixture(scope="module")
+def student():
+    tokenizer = chat_tokenizer()
+    end = tokenizer.convert_tokens_to_ids("<|im_end|>")
+    assert isinstance(end, int)
+    config = DecoderConfig(
+        model_type="llama",
+        vocab_size=len(tokenizer),
+        hidden_size=16,
+        intermediate_size=24,
+        num_layers=2,
+        num_heads=2,
+        num_kv_heads=1,
+        head_dim=8,
+        rms_norm_eps=1e-5,
+        rope_theta=10000.0,
+        tie_embeddings=True,
+        max_position=512,
+        eos_token_ids=(end,),
+    )
+    decoder = init_decoder(config, jax.random.key(0), Precision.named("float32"), jnp.float32)
+    return PartlyKnowingStudent(LanguageModel(decoder, tokenizer, "tiny", "1" * 64))
+
+
+def settings(**dependencies):
+    options = {"steps": 4, "snapshots": 2, "batch_rows": 2, "row_length": 128, "lora_rank": 2}
+    options |= {"warm_up_steps": 6, "warm_up_snapshots": 3}
+    return DiagnoseSettings.model_validate(
+        {
+            "decompose": {"min_seeds": 4, "min_probes": 2},
+            "dependencies": options | dependencies,
+            "probe_fraction": 0.33,
+            "target_fraction": 0.5,
+            "resamples": 50,
+        }
+    )
+
+
+@pytest.fixture(scope="module")
+def found(student, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("diagnosis")
+    steps = []
+    value = diagnose(
+        student,
+        KnowingTeacher(),
+        SEEDS,
+        settings(),
+        folder,
+        seed=1,
+        progress=lambda *step: steps.append(step),
+    )
+    return folder, value, steps
+
+
+def test_what_is_found(found):
+    _, diagnosis, steps = found
+    by_module = {gap.module: gap for gap in diagnosis.gaps}
+    assert (by_module["maths/add"].teacher, by_module["maths/add"].student) == (1.0, 1.0)
+    assert by_module["maths/divide"].relative is None
+    assert diagnosis.set_aside == ("maths/divide",)
+    multiply = by_module["maths/multiply"]
+    assert 0 < multiply.student < 1
+    assert multiply.relative == pytest.approx(1 - multiply.student)
+    assert multiply.interval is not None
+    # Log-probabilities are measured as well: the teacher's tokens are another number, so in bytes.
+    assert multiply.unit == "byte"
+    assert multiply.logprob is not None
+    assert multiply.logprob > 0
+    assert diagnosis.measurement.rank_correlation.keys() == {"teacher", "student"}
+    assert diagnosis.deficient == ("maths/multiply",)
+    assert diagnosis.targets.modules == ("maths/multiply",)
+    assert diagnosis.mastered() == ("maths/add",)
+    population = diagnosis.dependencies.population
+    assert population is not None
+    assert population.modules == ("maths/add", "maths/multiply")
+    assert len(population.states) == 1 + 2 * 2
+    assert diagnosis.dependencies.student_tokens > 0
+    assert steps[-1] == ("dependencies", 4, 4)
+
+
+def test_items_by_role(found):
+    _, diagnosis, _ = found
+    probes, seeds = diagnosis.select(SEEDS, "probe"), diagnosis.select(SEEDS, "seed")
+    assert probes.keys() == seeds.keys() == {"maths/add", "maths/multiply"}
+    assert {len(probes[m]) for m in probes} == {4}
+    assert not {s.id for own in probes.values() for s in own} & {
+        s.id for own in seeds.values() for s in own
+    }
+    with pytest.raises(InputError, match="isn't among the seeds"):
+        diagnosis.select(SEEDS[1:], "seed" if SEEDS[0] in seeds["maths/add"] else "probe")
+
+
+def test_the_folder_has_the_value_and_the_answers(found):
+    folder, diagnosis, _ = found
+    text = (folder / "diagnosis.json").read_text()
+    assert Diagnosis.from_json(text, "x") == diagnosis
+    rows = [
+        json.loads(line)
+        for line in (folder / "diagnosis" / "answers.jsonl").read_text().splitlines()
+    ]
+    assert len(rows) == 2 * 12
+    wrong = {(row["model"], row["module"]) for row in rows if not row["score"]}
+    assert wrong == {
+        ("teacher", "maths/divide"),
+        ("student", "maths/divide"),
+        ("student", "maths/multiply"),
+    }
+
+
+def test_it_goes_on_from_the_parts_that_are_there(found, student, tmp_path):
+    folder, diagnosis, _ = found
+    teacher = KnowingTeacher()
+    (folder / "diagnosis" / "dependencies.json").unlink()
+    assert diagnose(student, teacher, SEEDS, settings(), folder, seed=1) == diagnosis
+    assert teacher.asked == []
+    assert teacher.scored == 0
+    with pytest.raises(InputError, match="another seed; name a new"):
+        diagnose(student, teacher, SEEDS, settings(), folder, seed=2)
+    with pytest.raises(InputError, match="another seeds_sha256, settings"):
+        diagnose(student, teacher, SEEDS[1:], settings(tau_dep=0.5), folder, seed=1)
+
+
+def test_a_gate_measures_what_the_diagnosis_measured(found, student):
+    _, diagnosis, _ = found
+    probes = diagnosis.select(SEEDS, "probe")
+    with ProbeGraders() as graders:
+        again = measure_student(student, probes, "accuracy", graders=graders)
+    assert {m: p.mean for m, p in again.items()} == diagnosis.student_performance()
+    unit = diagnosis.measurement.unit
+    assert unit is not None
+    by_logprob = measure_student(student, probes, "logprob", unit=unit)
+    before = diagnosis.measurement.student["logprob"]
+    assert all(by_logprob[m].values == pytest.approx(before[m].values) for m in probes)
+
+
+def test_snapshots_of_a_warm_up(student, tmp_path):
+    diagnosis = diagnose(
+        student, KnowingTeacher(), SEEDS, settings(estimator="snapshots"), tmp_path
+    )
+    population = diagnosis.dependencies.population
+    assert population is not None
+    assert population.states == ("base", "warm-up@2", "warm-up@4", "warm-up@6")
+
+
+def test_a_teacher_that_cant_score(student, tmp_path):
+    teacher = KnowingTeacher(score=False)
+    with pytest.raises(InputError, match="teacher_prior"):
+        diagnose(student, teacher, SEEDS, settings(), tmp_path / "a")
+    assert teacher.asked == []
+    diagnosis = diagnose(
+        student, teacher, SEEDS, settings(estimator="teacher_prior"), tmp_path / "b"
+    )
+    assert diagnosis.measurement.teacher.keys() == {"accuracy"}
+    assert diagnosis.measurement.rank_correlation == {}
+    assert diagnosis.dependencies.population is None
+    assert diagnosis.gaps[0].logprob is None
+    assert diagnosis.targets.modules == ("maths/multiply",)
+
+
+def test_a_teacher_that_can_do_nothing(student, tmp_path):
+    teacher = KnowingTeacher()
+    teacher.script = lambda request, number: "?"
+    with pytest.raises(InputError, match=r"can't do any of the 3 modules"):
+        diagnose(student, teacher, SEEDS, settings(), tmp_path)
+    assert (tmp_path / "diagnosis" / "answers.jsonl").is_file()
+
+
+def test_by_logprob_alone_nothing_is_generated(student, tmp_path):
+    teacher = KnowingTeacher()
+    options = settings(estimator="teacher_prior").model_dump()
+    options["measure"]["scorer"] = "logprob"
+    diagnosis = diagnose(
+        student, teacher, SEEDS, DiagnoseSettings.model_validate(options), tmp_path
+    )
+    assert teacher.asked == []
+    assert diagnosis.set_aside == ()
+    assert {gap.scorer for gap in diagnosis.gaps} == {"logprob"}
