@@ -1,0 +1,121 @@
+"""A diagnosis and a run, made up, with every kind of thing that a page shows."""
+
+from ioa_jax.identifier.decompose import KnowledgeModule, Taxonomy
+from ioa_jax.identifier.decomposers import Decomposition
+from ioa_jax.identifier.dependency import Dependency, Population, build_graph
+from ioa_jax.identifier.diagnosis import DependencyEstimate, Diagnosis
+from ioa_jax.identifier.gap import BootstrapSettings, deficient_modules, module_gaps
+from ioa_jax.identifier.measure import ModulePerformance, ScorerName
+from ioa_jax.identifier.probes import Measurement
+from ioa_jax.identifier.seeds import MergedModule, Role
+from ioa_jax.identifier.target import choose_targets, severities
+from ioa_jax.organizer.mastery import GateResult, judge_stage
+from ioa_jax.organizer.retention import ForgettingMatrix
+from ioa_jax.teachers.spend import Spend, Usage
+
+# What a model could call a module, if it means harm.
+EVIL = "algebra/<script>alert(1)</script>"
+MODULES = (
+    "algebra/linear-equations",
+    "algebra/quadratic-equations-by-completing-the-square",
+    EVIL,
+    "arithmetic/addition",
+    "arithmetic/division",
+    "arithmetic/multiplication",
+    "counting/permutations",
+    "number-theory/primes",
+)
+TEACHER = (1.0, 1.0, 0.5, 1.0, 1.0, 0.75, 0.0, 1.0)
+STUDENT = (0.25, 0.0, 0.25, 1.0, 0.5, 0.25, 0.25, 1.0)
+EDGES = (
+    Dependency("arithmetic/division", "algebra/linear-equations", 0.9, "population", 4, 5),
+    Dependency("arithmetic/addition", "arithmetic/multiplication", 0.5, "quantile", 4, 4),
+    Dependency("arithmetic/multiplication", "arithmetic/division", 0.6, "population", 3, 6),
+    Dependency("arithmetic/division", "arithmetic/multiplication", 0.4, "population", 3, 6),
+    Dependency("algebra/linear-equations", MODULES[1], 0.7, "prior"),
+    Dependency("arithmetic/multiplication", EVIL, 0.35, "population", 3, 3),
+)
+
+
+def performance(figures, scorer: ScorerName = "accuracy") -> dict[str, ModulePerformance]:
+    """Four probes a module, of which `figure` is the mean."""
+    return {
+        module: ModulePerformance(
+            module,
+            scorer,
+            tuple(f"{module}#{n}" for n in range(4)),
+            tuple(float(n < 4 * figure) for n in range(4)),
+        )
+        for module, figure in zip(MODULES, figures, strict=True)
+    }
+
+
+def diagnosis() -> Diagnosis:
+    teacher, student = performance(TEACHER), performance(STUDENT)
+    gaps = module_gaps(teacher, student, bootstrap=BootstrapSettings(200))
+    deficient = deficient_modules(gaps)
+    teachable = [module for module in MODULES if module != "counting/permutations"]
+    graph = build_graph(teachable, EDGES)
+    roles: dict[str, Role] = {
+        f"{m}#{n}": "probe" if n < 4 else "seed" for m in MODULES for n in range(12)
+    }
+    return Diagnosis(
+        seed=0,
+        tau_gap=0.3,
+        decomposition=Decomposition(
+            requested="teacher",
+            decomposer="teacher",
+            fallback_reason=None,
+            assignment="score",
+            taxonomy=Taxonomy(
+                tuple(
+                    KnowledgeModule(m, m.split("/")[0], m.split("/", 1)[1], 2.0, 3) for m in MODULES
+                )
+            ),
+            modules={item: item.split("#")[0] for item in roles},
+            roles=roles,
+            margins={},
+            merged=(MergedModule("algebra/sets", None, 2, 0),),
+            unassigned=("item-7",),
+            shown=(),
+            proposals=4,
+            valid_proposals=3,
+        ),
+        measurement=Measurement(
+            "accuracy",
+            {"accuracy": teacher, "logprob": performance(TEACHER, "logprob")},
+            {"accuracy": student, "logprob": performance(STUDENT, "logprob")},
+            "token",
+            (),
+            {"teacher": 0.87, "student": None},
+        ),
+        gaps=gaps,
+        set_aside=("counting/permutations",),
+        deficient=deficient,
+        dependencies=DependencyEstimate(
+            "interventions", Population((), (), (), ()), EDGES, graph, 12345
+        ),
+        targets=choose_targets(severities(gaps, deficient, graph), len(MODULES), 0.4),
+    )
+
+
+def gates() -> list[GateResult]:
+    names = MODULES[3:6]
+    teacher: dict[str, float] = dict(zip(MODULES, TEACHER, strict=True))
+    found: list[GateResult] = []
+    for stage, start in ((1, 0.4), (2, 0.7)):
+        for number in range(3):
+            figures = {m: min(0.75, start + 0.15 * number + 0.05 * i) for i, m in enumerate(names)}
+            found.append(judge_stage(stage, names, figures, teacher, number))
+    return found
+
+
+MATRIX = ForgettingMatrix(
+    MODULES[:3], (0, 1, 2), ((0.2, None, 0.5), (0.9, 0.1, 0.5), (0.7, 1.0, 0.6))
+)
+SPEND = {
+    "measure": Spend(Usage(20, 400, 900, 0.25), Usage(4, 80, 100, 0.02)),
+    "synthesis": Spend(Usage(50, 9000, 21000, 1.5)),
+}
+REJECTS = {"no_json": 4, "too_easy": 17, "<b>odd</b>": 1}
+EXAMPLES = {"arithmetic/addition": ("Add <i>2</i> & 3.", "1. First\n2. </pre><script>x</script>")}
