@@ -26,11 +26,17 @@ class _Part(BaseModel):
     model_config = ConfigDict(extra="ignore", frozen=True)
 
 
+class Dependencies(_Part):
+    """Of diagnosis.json's part on Eq. 3."""
+
+    graph: DependencyGraph
+
+
 class Diagnosis(_Part):
     """Of diagnosis.json."""
 
     gaps: tuple[ModuleGap, ...]
-    graph: DependencyGraph
+    dependencies: Dependencies
     targets: Targets
 
 

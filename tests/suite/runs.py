@@ -10,7 +10,12 @@ from ioa_jax.files import write_json
 
 # What a method adds to the chance of a right answer of the undistilled student.
 EFFECTS = {"undistilled": 0.0, "sft": 0.15, "sft_matched": 0.2, "ioa": 0.35, "ioa_no_gate": 0.3}
-MODULES = ("arithmetic/add", "arithmetic/multiply", "algebra/linear", "algebra/quadratic")
+MODULES = (
+    "arithmetic/addition",
+    "arithmetic/multiplication",
+    "arithmetic/division",
+    "algebra/linear-equation",
+)
 SEED_SPREAD = 0.02
 
 
@@ -198,8 +203,113 @@ def write_lines(path, lines) -> None:
     path.write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
 
 
-def write_distill(folder, seed) -> None:
-    """To be filled when the format of the method's folder is there."""
+def write_distill(folder: Path, seed: int) -> None:
+    """Two stages: the first passes its gate at once, the second after a remedial round."""
+    add, multiply, linear, quadratic = MODULES
+    edges = [(add, multiply), (multiply, linear), *([(linear, quadratic)] if seed == 0 else [])]
+    targets = [multiply, linear] if seed < 2 else [linear]
+    before = {add: 0.9, multiply: 0.5, linear: 0.2, quadratic: 0.7}
+    after = {add: 0.85, multiply: 0.92, linear: 0.88, quadratic: 0.7}
+    write_json(
+        folder / "diagnosis.json",
+        {
+            "seed": seed,
+            "gaps": [
+                {
+                    "module": module,
+                    "scorer": "accuracy",
+                    "num_probes": 20,
+                    "teacher": 0.95,
+                    "student": before[module],
+                    "relative": (0.95 - before[module]) / 0.95,
+                    "interval": {
+                        "low": (0.95 - before[module]) / 0.95 - 0.1,
+                        "high": (0.95 - before[module]) / 0.95 + 0.1,
+                        "undefined": 0.0,
+                    },
+                }
+                for module in MODULES
+            ],
+            "dependencies": {
+                "graph": {
+                    "modules": sorted(MODULES),
+                    "edges": [
+                        {
+                            "prerequisite": a,
+                            "dependent": b,
+                            "value": 0.5,
+                            "estimator": "population",
+                            "num_high": 3,
+                            "num_low": 3,
+                        }
+                        for a, b in sorted(edges)
+                    ],
+                    "dropped": [],
+                }
+            },
+            "targets": {"modules": targets, "limit": 2, "severities": []},
+        },
+    )
+    stages = [
+        {"number": 1, "modules": [multiply], "performance": 0.5, "bridge": None},
+        {"number": 2, "modules": [linear], "performance": 0.2, "bridge": None},
+    ]
+    write_json(
+        folder / "curriculum.json",
+        [{"round": 1, "stages": stages[i:], "placements": [], "zone": {}} for i in range(3)],
+    )
+    write_lines(
+        folder / "gates.jsonl",
+        [
+            gate(1, 0, multiply, 0.95, True),
+            gate(2, 0, linear, 0.6, False),
+            gate(2, 1, linear, 0.93, True),
+        ],
+    )
+    write_json(
+        folder / "retention.json",
+        {
+            "modules": sorted(MODULES),
+            "stages": [0, 1, 2],
+            "ratios": [
+                [round(values[module] / 0.95, 4) for module in sorted(MODULES)]
+                for values in (before, {**before, multiply: 0.95, add: 0.93}, after)
+            ],
+        },
+    )
+    write_json(
+        folder / "record.json",
+        {
+            "spend": {
+                "student_tokens_by_part": {
+                    "stage-01": 20000,
+                    "stage-02": 25000,
+                    "stage-02-remedial-1": 10000,
+                    "consolidation": 5000,
+                }
+            },
+            "performance": {
+                module: {"teacher": 0.95, "before": before[module], "after": after[module]}
+                for module in MODULES
+            },
+            "parked": [],
+            "rejects": {"schema": 3, "check_failed": 5},
+            "lessons": 80,
+        },
+    )
+
+
+def gate(stage, remedial_round, module, ratio, passed) -> dict:
+    return {
+        "stage": stage,
+        "remedial_round": remedial_round,
+        "modules": [{"module": module, "ratio": ratio, "mastered": passed}],
+        "minimum": ratio,
+        "passed": passed,
+        "weak": [] if passed else [module],
+        "parked": [],
+        "action": "advance" if passed else "remediate",
+    }
 
 
 def change_lines(path: Path, change) -> None:

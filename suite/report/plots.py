@@ -1,0 +1,259 @@
+"""A run's figures: methods compared, budgets, sensitivity, and what IOA did."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from suite.cells import TEACHER, UNDISTILLED
+from suite.report import course
+from suite.report.distilled import Distilled
+from suite.report.draw import LIGHT, SERIES, STYLES, Plot, draw_plot
+from suite.report.tables import label
+from suite.results import RunResult
+from suite.schema.models import Row, TableFile
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+
+def all_plots(
+    result: RunResult,
+    table: TableFile,
+    distilled: Sequence[Distilled],
+    true_edges: frozenset[tuple[str, str]] | None,
+) -> list[Plot]:
+    """Every figure, in the page's order.
+
+    Args:
+        result: The run.
+        table: Its figures.
+        distilled: Of the method that the report shows, one a seed; () where none has such a folder.
+        true_edges: (prerequisite, dependent) of the world's own modules, where it has them.
+    """
+    plots = [_methods(table), *_budgets(result, table)]
+    names = (
+        ("gaps", "How far the student was behind, before and after"),
+        ("graph", "Which module needs which"),
+        ("timeline", "The curriculum, with its gates"),
+        ("mastery", "Mastery by stage"),
+        ("forgetting", "What was forgotten on the way"),
+    )
+    if not distilled:
+        why = "No finished cell has the folder that IOA and its controls leave (distill/)."
+        plots += [Plot(name, title, why, None) for name, title in names]
+    else:
+        titles = dict(names)
+        first = distilled[0]
+        plots += [
+            course.gaps(titles["gaps"], distilled),
+            course.graph(titles["graph"], first, true_edges),
+            course.timeline(titles["timeline"], first),
+            course.mastery(titles["mastery"], first),
+            course.forgetting(titles["forgetting"], first),
+        ]
+    return [*plots, _sensitivity(table)]
+
+
+def _colour(method: str, table: TableFile) -> str:
+    """The reference is blue, the teacher and the undistilled student are ink and soft."""
+    if method == table.reference:
+        return LIGHT["blue"]
+    if method in (TEACHER, UNDISTILLED):
+        return LIGHT["ink" if method == TEACHER else "soft"]
+    others = [
+        row.method
+        for row in table.rows
+        if row.method not in (TEACHER, UNDISTILLED, table.reference)
+    ]
+    return LIGHT[SERIES[others.index(method) % len(SERIES)]]
+
+
+def _style(method: str, table: TableFile) -> str:
+    if method == table.reference:
+        return "-"
+    others = [row.method for row in table.rows if row.method != table.reference]
+    return STYLES[others.index(method) // len(SERIES) % len(STYLES)]
+
+
+# -- methods -------------------------------------------------------------------------------------
+
+
+def _methods(table: TableFile) -> Plot:
+    panels = [*((task.name, f"{task.name}, {task.metric}") for task in table.tasks)]
+    if len(panels) > 1:
+        panels.append(("", "mean of tasks"))
+
+    def draw(figure: Figure) -> None:
+        axes = np.atleast_1d(figure.subplots(1, len(panels), sharey=True))
+        for axis, (task, title) in zip(axes, panels, strict=True):
+            _intervals(axis, table, task)
+            axis.set_title(title)
+            axis.set_xlabel("%")
+
+    return draw_plot(
+        "methods",
+        "Methods compared",
+        "Means over seeds and items with 95 % intervals; further right is better. The dashed line "
+        f"is {table.reference or 'the teacher'}.",
+        (3.1 * len(panels) + 1.4, 0.34 * len(table.rows) + 1.1),
+        draw,
+    )
+
+
+def _intervals(axis: Axes, table: TableFile, task: str) -> None:
+    def found(row: Row) -> Any:
+        return row.scores[task] if task else row.mean
+
+    for place, row in enumerate(table.rows):
+        value, colour = found(row), _colour(row.method, table)
+        axis.plot([100 * value.low, 100 * value.high], [place, place], color=colour, linewidth=2.2)
+        axis.plot(100 * value.mean, place, "o", color=colour, markersize=6)
+    axis.set_yticks(range(len(table.rows)), [label(row.method) for row in table.rows])
+    axis.invert_yaxis()
+    axis.grid(axis="x")
+    axis.set_axisbelow(True)
+    axis.tick_params(length=0)
+    reference = [row for row in table.rows if row.method == (table.reference or TEACHER)]
+    for row in reference:
+        axis.axvline(100 * found(row).mean, color=LIGHT["blue"], linestyle="--", linewidth=1)
+
+
+# -- budgets -------------------------------------------------------------------------------------
+
+
+def _budgets(result: RunResult, table: TableFile) -> list[Plot]:
+    plots: list[Plot] = []
+    for field, words in (
+        ("student_tokens", "student tokens"),
+        ("teacher_tokens", "teacher tokens"),
+    ):
+        name, title = f"budget-{field.split('_')[0]}", f"Score against {words}"
+        curves = {
+            row.method: curve
+            for row in table.rows
+            if len(curve := _mean_curve(result, row.method, field)) > 1
+        }
+        if not curves:
+            why = "No score was measured during training (curve.jsonl is empty)."
+            plots.append(Plot(name, title, why, None))
+            continue
+        plots.append(_curves(name, title, words, curves, table))
+    return plots
+
+
+def _mean_curve(result: RunResult, method: str, field: str) -> list[tuple[float, float]]:
+    """(tokens, mean over tasks) at each point that every seed has, means over the seeds."""
+    by_seed: list[list[tuple[float, float]]] = []
+    for cell in result.cells_of(method):
+        points: dict[int, dict[str, float]] = {}
+        tokens: dict[int, int] = {}
+        for point in cell.curve:
+            points.setdefault(point.student_tokens, {})[point.task] = point.score
+            tokens[point.student_tokens] = getattr(point, field)
+        by_seed.append(
+            [
+                (float(tokens[at]), float(np.mean(list(scores.values()))))
+                for at, scores in sorted(points.items())
+            ]
+        )
+    length = min(map(len, by_seed), default=0)
+    return [
+        (
+            float(np.mean([curve[i][0] for curve in by_seed])),
+            float(np.mean([curve[i][1] for curve in by_seed])),
+        )
+        for i in range(length)
+    ]
+
+
+def _curves(
+    name: str,
+    title: str,
+    words: str,
+    curves: Mapping[str, Sequence[tuple[float, float]]],
+    table: TableFile,
+) -> Plot:
+    def draw(figure: Figure) -> None:
+        axis = figure.subplots()
+        for method, curve in curves.items():
+            axis.plot(
+                [tokens for tokens, _ in curve],
+                [100 * score for _, score in curve],
+                color=_colour(method, table),
+                linestyle=_style(method, table),
+                linewidth=2.6 if method == table.reference else 1.5,
+                marker="o",
+                markersize=3,
+                label=label(method),
+            )
+        axis.set_xlabel(words)
+        axis.set_ylabel("mean of tasks, %")
+        axis.xaxis.set_major_formatter(lambda value, _: f"{value:,.0f}")
+        axis.grid()
+        figure.legend(loc="outside right upper")
+
+    return draw_plot(
+        name,
+        title,
+        f"Measured during training on a fixed part of the items, mean over tasks and seeds: what a "
+        f"number of {words} buys.",
+        (8.5, max(3.6, 0.24 * len(curves) + 0.5)),
+        draw,
+    )
+
+
+# -- sensitivity ---------------------------------------------------------------------------------
+
+
+def _sensitivity(table: TableFile) -> Plot:
+    title = "Sensitivity to the settings"
+    settings: dict[str, list[Row]] = {}
+    for row in table.sweeps:
+        assert row.sweep is not None
+        settings.setdefault(row.sweep.setting, []).append(row)
+    if not settings:
+        why = "The run has no cells with single settings changed."
+        return Plot("sensitivity", title, why, None)
+    usual = {row.method: row for row in table.rows}
+    columns = min(3, len(settings))
+    lines = -(-len(settings) // columns)
+
+    def draw(figure: Figure) -> None:
+        panels = figure.subplots(lines, columns, squeeze=False, sharey=True).flat
+        for axis, (setting, rows) in zip(panels, sorted(settings.items()), strict=False):
+            points = [(row.sweep.value, row) for row in rows if row.sweep is not None]
+            sweep = rows[0].sweep
+            assert sweep is not None
+            if sweep.of in usual:
+                points.append((sweep.default, usual[sweep.of]))
+                axis.axvline(sweep.default, color=LIGHT["soft"], linestyle="--", linewidth=1)
+            points.sort(key=lambda point: point[0])
+            middle = np.array([100 * row.mean.mean for _, row in points])
+            ends = np.array([[100 * row.mean.low, 100 * row.mean.high] for _, row in points]).T
+            axis.errorbar(
+                [value for value, _ in points],
+                middle,
+                # A percentile interval may, rarely, leave its mean out.
+                np.maximum(np.abs(ends - middle), 0),
+                color=LIGHT["blue"],
+                marker="o",
+                capsize=3,
+            )
+            axis.set_title(setting)
+            axis.grid(axis="y")
+            axis.set_ylabel("mean of tasks, %")
+        for axis in list(figure.axes)[len(settings) :]:
+            axis.axis("off")
+
+    return draw_plot(
+        "sensitivity",
+        title,
+        "Mean of tasks with 95 % intervals, one setting changed at a time; the dashed line is the "
+        "usual value.",
+        (3.6 * columns + 0.4, 2.6 * lines + 0.3),
+        draw,
+    )

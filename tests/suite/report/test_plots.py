@@ -1,0 +1,98 @@
+import re
+import xml.etree.ElementTree as ET
+
+import pytest
+
+from suite.report.course import edges_of, recovered
+from suite.report.distilled import distilled_of
+from suite.report.draw import COLOURS, for_page
+from suite.report.plots import all_plots
+from suite.report.summary import Figures, summarize
+from suite.results import read_run
+from tests.suite.runs import MODULES, write_run
+
+NAMES = [
+    "methods",
+    "budget-student",
+    "budget-teacher",
+    "gaps",
+    "graph",
+    "timeline",
+    "mastery",
+    "forgetting",
+    "sensitivity",
+]
+ADD, MULTIPLY, DIVIDE, LINEAR = MODULES
+TRUE = frozenset({(ADD, MULTIPLY), (MULTIPLY, DIVIDE), (ADD, LINEAR), ("else/where", ADD)})
+
+
+def plots_of(directory, true_edges: frozenset[tuple[str, str]] | None = TRUE):
+    result = read_run(directory)
+    table = summarize(Figures(result, resamples=100))
+    return all_plots(result, table, distilled_of(result, "ioa"), true_edges)
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    directory = tmp_path_factory.mktemp("runs") / "a"
+    return write_run(directory, items=20, sweeps=[("tau_gap", 0.1, 0.3, 0.2)])
+
+
+@pytest.fixture(scope="module")
+def plots(run):
+    return {plot.name: plot for plot in plots_of(run)}
+
+
+def words(svg):
+    return {element.text for element in ET.fromstring(svg).iter() if element.text}
+
+
+def test_a_whole_run_has_every_figure(plots):
+    assert list(plots) == NAMES
+    for plot in plots.values():
+        assert plot.svg is not None, plot.name
+        assert plot.text.endswith(".")
+
+
+def test_figures_are_the_same_bytes_again(run, plots):
+    again = {plot.name: plot for plot in plots_of(run)}
+    assert again == plots
+    assert "20" + "26" not in plots["methods"].svg
+
+
+def test_figures_say_what_they_show(plots):
+    assert {"teacher (reference line)", "sft_matched"} <= words(plots["methods"].svg)
+    assert {"gate passed", "stage 1: multiplication"} <= words(plots["timeline"].svg)
+    assert {"0.21", ADD} <= words(plots["forgetting"].svg)
+    assert "tau_gap" in words(plots["sensitivity"].svg)
+
+
+def test_the_graph_counts_recovered_edges(run, plots):
+    (first, *_) = distilled_of(read_run(run), "ioa")
+    assert recovered(edges_of(first), TRUE) == (2, 3, 4)
+    # An edge of a module that the diagnosis doesn't have isn't one that it could have found.
+    assert "Of 3 found edges 2 are true, of 3 true ones 2 were found." in plots["graph"].text
+
+
+def test_a_run_without_the_methods_folder_says_so(tmp_path):
+    directory = write_run(tmp_path / "a", items=5, seeds=(0,), distill=False, curves=False)
+    plots = {plot.name: plot for plot in plots_of(directory, None)}
+    assert list(plots) == NAMES
+    drawn = [name for name, plot in plots.items() if plot.svg is not None]
+    assert drawn == ["methods"]
+    assert "distill/" in plots["gaps"].text
+    assert "curve.jsonl is empty" in plots["budget-student"].text
+    assert "no cells with single settings changed" in plots["sensitivity"].text
+
+
+def test_on_the_page_colours_are_variables_and_ids_are_needed(plots):
+    seen = set()
+    for name, plot in plots.items():
+        text = for_page(plot.svg, 'a "title"')
+        ET.fromstring(text)
+        assert not re.findall("|".join(light for light, _ in COLOURS.values()), text)
+        assert 'aria-label="a &quot;title&quot;"' in text
+        ids = set(re.findall(r' id="([^"]*)"', text))
+        assert all(f"#{one}" in text for one in ids), name
+        assert not ids & seen, name
+        seen |= ids
