@@ -29,9 +29,10 @@ _VOWELS = re.compile(r"[aeiouy]+")
 _SYMBOL = re.compile(
     "|".join(
         (
-            # Operators, LaTeX, code. A slash or a minus sign is one between spaces, and a minus
-            # sign between numbers too.
-            r"[=<>^*+$\\`\u221a\u00d7\u00f7\u00b1\u2264\u2265\u2260\u03c0]",
+            # LaTeX, but not a price; operators, code. A slash or a minus sign is one between
+            # spaces, and a minus sign between numbers too.
+            r"\$(?!\d[\d,.]*(?:\s|$))",
+            r"[=<>^*+\\`\u221a\u00d7\u00f7\u00b1\u2264\u2265\u2260\u03c0]",
             r"(?<=\s)[-/\u2212](?=\s)",
             r"\d[-\u2212]\d",
             # Calls; a number times a variable; a variable alone, which "a" and "I" aren't.

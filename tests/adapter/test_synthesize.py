@@ -1,0 +1,441 @@
+import collections
+import dataclasses
+import json
+import re
+
+import pytest
+from pydantic import ValidationError
+
+from ioa_jax.adapter.dimensions import PLAIN
+from ioa_jax.adapter.duplicates import BenchmarkIndex
+from ioa_jax.adapter.schema import StageKind
+from ioa_jax.adapter.settings import AdapterSettings, NllZone
+from ioa_jax.adapter.stage import StageMaterial, StageRequest, StageSeed
+from ioa_jax.adapter.synthesize import Adapter
+from ioa_jax.adapter.verify import VerificationSettings
+from ioa_jax.errors import InputError
+from ioa_jax.graders.base import Item
+from ioa_jax.graders.registry import make_grader
+from ioa_jax.seeds import SeedItem
+from ioa_jax.teachers.base import Completion
+from ioa_jax.teachers.ledger import Ledger
+from ioa_jax.teachers.replay import LedgeredTeacher
+from ioa_jax.teachers.spend import Budget
+from tests.adapter.examples import example
+from tests.teachers.recorded import ScriptedTeacher
+
+MODULE = "algebra/linear"
+SECRET = "Who was it that came into the garden late one night and took every single red apple?"
+BENCHMARK = BenchmarkIndex({"garden": [Item("g-1", SECRET)]})
+
+
+def seeds(*ids, kind="exact", prompt="The task {} of {}"):
+    return tuple(
+        StageSeed(
+            SeedItem(name, prompt.format(name, name), "5", {"kind": kind}, "math"),
+            MODULE,
+            0.5,
+            ("arithmetic/division",),
+        )
+        for name in ids
+    )
+
+
+def settings(**changes):
+    return AdapterSettings(
+        **{"pack": "micro", "form": False, "examples_per_seed": 1, "max_retries": 0} | changes  # type: ignore
+    )
+
+
+def problem(request):
+    """Another one for each seed of a call."""
+    return f"Number {request.seed % 17} of box {request.seed} in a shop {request.seed % 29}?"
+
+
+def rows(request, **changes):
+    level = re.search(r"Level: (\w+)", request.messages[0]["content"])
+    assert level is not None
+    prepared = {"problem": problem(request), "difficulty_tag": level[1]} | changes
+    return json.dumps([example(**prepared)])
+
+
+def writer(**changes):
+    """A teacher that writes well, and solves each problem with 5."""
+
+    def script(request, number):
+        return "5" if request.purpose == "verification" else rows(request, **changes)
+
+    return script
+
+
+def adapter(script=None, *, teacher=None, scorer=None, known=None, seed=0, **changes):
+    teacher = teacher or ScriptedTeacher(script or writer())
+    made = Adapter(
+        teacher,
+        settings(**changes),
+        benchmark=BENCHMARK,
+        known=known or {},
+        graders={"exact": make_grader("exact")},
+        scorer=scorer,
+        seed=seed,
+    )
+    return made, teacher
+
+
+NO_CAPS = {"introductory": None, "intermediate": None, "advanced": None}
+
+
+def synthesize(script=None, request=None, accepted=(), **options):
+    options.setdefault("size_caps", NO_CAPS)
+    made, teacher = adapter(script, **options)
+    material = made.synthesize(request or StageRequest(3, "stage", seeds("a")), accepted)
+    return material, teacher
+
+
+def test_a_lesson_has_what_is_taught_and_where_it_comes_from():
+    material, teacher = synthesize()
+    (lesson,) = material.lessons
+    assert (lesson.seed, lesson.module, lesson.stage, lesson.kind) == ("a", MODULE, 3, "stage")
+    assert lesson.prompt == problem(teacher.asked[0])
+    assert lesson.answer == "1. Take away 4: 3x = 15.\n2. Share by 3: x = 5.\n\\boxed{5}"
+    assert lesson.example["prereq"] == []
+    assert lesson.measures["steps"] == 2
+    assert lesson.verified_by == "exact agreement with 1 of 1 solutions (string)"
+    assert lesson.nll is None
+    assert material.rejects == ()
+    assert not material.exhausted
+    assert material.figures["asked"] == material.figures["accepted"] == 1
+    assert material.figures["mean.steps"] == 2
+    assert StageMaterial.from_json(material.to_json(), "stage.json") == material
+
+
+def test_the_prompt_carries_the_seed_and_what_is_known_of_the_student():
+    request = StageRequest(3, "remedial", seeds("a"), ("advanced",))
+    _, teacher = synthesize(request=request)
+    prompt = teacher.asked[0].messages[0]["content"]
+    for part in ("stage 3", "advanced", MODULE, "arithmetic/division", "0.5", "The task a of a"):
+        assert part in prompt
+    assert "Smaller than the seed" in prompt
+
+
+def test_calls_of_a_round_go_as_one_batch_each_seed_first_before_any_second():
+    request = StageRequest(1, "stage", seeds("a", "b", "c"), ("introductory", "advanced"))
+    material, teacher = synthesize(request=request, examples_per_seed=3)
+    assert teacher.batches == [9, 9]
+    asked = [call.messages[0]["content"] for call in teacher.asked[:9]]
+    assert [text[-6:-4] for text in asked] == [asked[i][-6:-4] for i in (0, 1, 2)] * 3
+    assert ["advanced" in text for text in asked] == [False] * 3 + [True] * 3 + [False] * 3
+    assert len(material.lessons) == 9
+    assert len({lesson.id for lesson in material.lessons}) == 9
+    _, teacher = synthesize(request=request, examples_per_seed=3, calls_per_round=4)
+    assert teacher.batches == [4, 4, 4, 4, 1, 1]
+
+
+def test_several_examples_of_a_call():
+    def script(request, number):
+        if request.purpose == "verification":
+            return "5"
+        count = int(re.findall(r"Write (\d+)", request.messages[0]["content"])[0])
+        texts = [f"Box {i} of {problem(request)}" for i in range(count + 1)]
+        return json.dumps([example(problem=text) for text in texts])
+
+    request = StageRequest(1, "stage", seeds("a"), ("introductory",))
+    material, teacher = synthesize(script, request, examples_per_seed=5, examples_per_call=3)
+    assert teacher.batches == [2, 5]
+    assert [text.messages[0]["content"][:18] for text in teacher.asked[:2]] == [
+        "Write 3 math examp",
+        "Write 2 math examp",
+    ]
+    assert len(material.lessons) == 5
+    assert [reject.reason for reject in material.rejects] == ["surplus"] * 2
+
+
+def once(text, finish="stop"):
+    """What becomes of one answer."""
+
+    class Answers(ScriptedTeacher):
+        def generate(self, requests, sampling, on_completion=None):
+            answers = super().generate(requests, sampling)
+            answers = [dataclasses.replace(one, finish_reason=finish) for one in answers]
+            for index, answer in enumerate(answers):
+                assert on_completion is not None
+                on_completion(index, answer)
+            return answers
+
+    teacher = Answers(lambda request, number: "5" if number else text)
+    material, _ = synthesize(teacher=teacher)
+    assert material.lessons == ()
+    (reject,) = material.rejects
+    assert (reject.seed, reject.module, reject.stage, reject.attempt) == ("a", MODULE, 3, 1)
+    assert material.figures[f"rejected.{reject.reason}"] == 1
+    assert material.figures["unfilled"] == 1
+    return reject
+
+
+def written(**changes):
+    return json.dumps([example(**changes)])
+
+
+@pytest.mark.parametrize(
+    ("text", "finish", "reason", "detail"),
+    [
+        ("I can't.", "stop", "no_json", "no JSON"),
+        ("[1]", "stop", "schema", "dict"),
+        (written(prereq="none"), "stop", "schema", "field 'prereq'"),
+        (written(problem="\ud800"), "stop", "schema", "field 'problem'"),
+        (written()[:50], "length", "length", "cut off"),
+        (written(), "filtered", "filtered", "refused"),
+        (written(module="algebra/other"), "stop", "off_request", "module 'algebra/other'"),
+        (written(difficulty_tag="advanced"), "stop", "off_request", "difficulty advanced"),
+        (written(problem=f"Tell me. {SECRET}"), "stop", "contaminated", "whole of garden, item g"),
+        (
+            written(solution={"steps": [SECRET], "final_answer": "5", "verification": ""}),
+            "stop",
+            "contaminated",
+            "g-1, prompt",
+        ),
+        (
+            written(solution={"steps": ["a"], "final_answer": "6", "verification": ""}),
+            "stop",
+            "check_failed",
+            "6, but solved independently 5",
+        ),
+    ],
+)
+def test_reasons_to_reject(text, finish, reason, detail):
+    reject = once(text, finish)
+    assert reject.reason == reason
+    assert detail in reject.detail
+    # The benchmark's words aren't told to the teacher.
+    assert "garden late" not in reject.detail
+    expected = text if reason in ("no_json", "length", "filtered") or text == "[1]" else None
+    if expected is not None:
+        assert reject.raw == expected
+    else:
+        assert json.loads(reject.raw)["prereq"] in ([], "none")
+
+
+def test_no_answer_to_compare_with_is_told_apart():
+    script = writer()
+    teacher = ScriptedTeacher(lambda r, n: "?" if r.purpose == "verification" else script(r, n))
+    made = Adapter(
+        teacher,
+        settings(size_caps=NO_CAPS),
+        benchmark=BENCHMARK,
+        known={},
+        graders={"number": make_grader("number")},
+    )
+    material = made.synthesize(StageRequest(1, "stage", seeds("a", kind="number")))
+    assert [reject.reason for reject in material.rejects] == ["unverified"]
+
+
+def test_caps_follow_level_and_seed():
+    plain = settings(size_caps={"introductory": 20, "intermediate": 100, "advanced": None})
+    small, large = (seeds("a", prompt=text)[0].seed for text in ("3 + 4", "30 + 40"))
+    assert plain.size_cap(small, "introductory", "stage") == 20
+    assert plain.size_cap(large, "introductory", "stage") == 40
+    assert plain.size_cap(large, "introductory", "remedial") == 20
+    assert plain.size_cap(large, "advanced", "stage") is None
+    code = dataclasses.replace(small, domain="code")
+    assert plain.size_cap(code, "introductory", "stage") is None
+    unadapted = settings(dimensions=PLAIN)
+    assert unadapted.size_cap(small, "introductory", "stage") is None
+    assert unadapted.step_cap("introductory") is None
+    assert unadapted.answer_template == "lines"
+
+
+def test_what_is_over_a_cap_is_too_large():
+    request = StageRequest(1, "stage", seeds("a"), ("introductory",))
+    for text, count in (("An apple costs 21.", 1), ("An apple costs 20.", 0)):
+        material, _ = synthesize(
+            writer(problem=text),
+            request,
+            size_caps={"introductory": 20, "intermediate": 100, "advanced": None},
+        )
+        assert [reject.reason for reject in material.rejects] == ["too_large"] * count
+    steps = {"steps": ["a"] * 9, "final_answer": "5", "verification": ""}
+    material, teacher = synthesize(writer(solution=steps), request)
+    assert material.rejects[0].detail == "9 steps are more than 8"
+    # What is too large isn't solved again.
+    assert teacher.batches == [1]
+
+
+def test_duplicates_of_seeds_lessons_and_each_other():
+    first, _ = synthesize(writer(problem="The same old problem"))
+    material, _ = synthesize(writer(problem="The same old problem"), accepted=first.lessons)
+    (reject,) = material.rejects
+    assert (reject.reason, first.lessons[0].id in reject.detail) == ("duplicate", True)
+    material, _ = synthesize(
+        writer(problem="the SAME old problem"), known={"probe-7": "The same old problem"}
+    )
+    assert "probe-7" in material.rejects[0].detail
+    request = StageRequest(1, "stage", seeds("a", "b"))
+    material, teacher = synthesize(writer(problem="The same old problem"), request)
+    assert len(material.lessons) == 1
+    assert [reject.reason for reject in material.rejects] == ["duplicate"]
+    # Each could have been the one that verifies.
+    assert teacher.batches == [2, 2]
+
+
+def test_only_what_failed_is_asked_again_with_another_seed_and_the_reason():
+    def script(request, number):
+        text = request.messages[0]["content"]
+        if "task b" in text and "rejected" not in text:
+            return "no"
+        return "5" if request.purpose == "verification" else rows_of_paper(request)
+
+    def rows_of_paper(request):
+        return json.dumps([example(problem=problem(request))])
+
+    request = StageRequest(1, "stage", seeds("a", "b", "c"), ("introductory",))
+    material, teacher = synthesize(script, request, pack="paper", max_retries=2)
+    assert teacher.batches == [3, 2, 1, 1]
+    assert {lesson.seed for lesson in material.lessons} == {"a", "b", "c"}
+    assert [(one.seed, one.attempt, one.reason) for one in material.rejects] == [
+        ("b", 1, "no_json")
+    ]
+    again = teacher.asked[5]
+    assert "rejected: no_json: no JSON" in again.messages[0]["content"]
+    assert again.seed not in {call.seed for call in teacher.asked[:5]}
+
+
+def test_attempts_end():
+    material, teacher = synthesize(lambda request, number: "no", max_retries=2)
+    assert len(teacher.asked) == 3
+    assert len({call.seed for call in teacher.asked}) == 3
+    assert [reject.attempt for reject in material.rejects] == [1, 2, 3]
+    assert (material.figures["unfilled"], material.figures["calls"]) == (1, 3)
+    assert not material.exhausted
+
+
+def test_of_the_rewrites_the_least_surprising_inside_the_zone_is_kept():
+    wanted = [0.01, 2.0, 0.4, 9.0, float("nan"), 1.0]
+
+    def scorer(lessons):
+        return wanted[: len(lessons)]
+
+    material, teacher = synthesize(rewrites=6, zone=NllZone(low=0.1, high=3.0), scorer=scorer)
+    assert teacher.batches == [6, 6]
+    (lesson,) = material.lessons
+    assert (lesson.nll, lesson.prompt) == (0.4, problem(teacher.asked[2]))
+    reasons = collections.Counter(reject.reason for reject in material.rejects)
+    assert reasons == {"too_easy": 1, "too_hard": 2, "not_chosen": 2}
+
+
+def test_equal_rewrites_are_verified_once():
+    material, teacher = synthesize(writer(problem="An apple"), rewrites=3)
+    assert teacher.batches == [3, 1]
+    assert [reject.detail for reject in material.rejects] == ["another rewrite is the same"] * 2
+
+
+def test_without_a_zone_the_first_that_verifies_is_kept():
+    def script(request, number):
+        return "5" if request.purpose == "verification" else "" if number == 0 else rows(request)
+
+    material, teacher = synthesize(script, rewrites=3)
+    assert [one.prompt for one in material.lessons] == [problem(teacher.asked[1])]
+    assert [one.reason for one in material.rejects] == ["no_json", "not_chosen"]
+
+
+def limited(folder, tokens, script=None):
+    teacher = ScriptedTeacher(script or writer(), tokens=10)
+    return LedgeredTeacher(teacher, Ledger(folder), Budget(max_tokens=tokens)), teacher
+
+
+def test_what_was_accepted_before_the_budget_ended_is_kept(tmp_path):
+    request = StageRequest(1, "stage", seeds("a", "b", "c", "d"))
+    small = {"max_tokens": 10, "verification": VerificationSettings(max_tokens=10)}
+    teacher, _ = limited(tmp_path / "a", 65)
+    material, _ = synthesize(request=request, teacher=teacher, calls_per_round=2, **small)
+    # Two are written and solved for 40 tokens; then two are written, and nothing is left.
+    assert [lesson.seed for lesson in material.lessons] == ["a", "b"]
+    assert material.exhausted
+    assert [(one.seed, one.reason) for one in material.rejects] == [
+        ("c", "unverified"),
+        ("d", "unverified"),
+    ]
+    assert "budget" in material.rejects[0].detail
+    # With a batch that the budget cuts off: three are written, and one is solved.
+    teacher, _ = limited(tmp_path / "b", 35)
+    material, _ = synthesize(
+        request=request,
+        teacher=teacher,
+        **small | {"verification": VerificationSettings(max_tokens=5)},
+    )
+    assert material.exhausted
+    assert material.figures["calls"] == 3
+    assert [lesson.seed for lesson in material.lessons] == ["a"]
+    assert [one.reason for one in material.rejects] == ["unverified"] * 2
+
+
+def test_a_ledger_gives_the_same_material_again(tmp_path):
+    request = StageRequest(1, "bridge", seeds("a", "b"))
+
+    def script(request, number):
+        refused = request.purpose == "synthesis" and request.seed % 3 == 0
+        return "no" if refused else writer()(request, number)
+
+    teacher, _ = limited(tmp_path, None, script)
+    options = {"request": request, "examples_per_seed": 4, "max_retries": 3}
+    first, _ = synthesize(teacher=teacher, **options)
+    assert len(first.lessons) == 8
+    assert first.rejects
+    replay = LedgeredTeacher(None, Ledger(tmp_path))
+    again, _ = synthesize(teacher=replay, **options)
+    assert again == first
+
+
+@pytest.mark.parametrize(
+    "change", [{"seed": 1}, {"round": 1}, {"stage": 2}, {"kind": "remedial"}, {"id": "b"}]
+)
+def test_calls_differ_by_run_and_by_what_is_asked(change):
+    def seeds_of_calls(seed=0, round=0, stage=1, kind: StageKind = "stage", id="a"):
+        request = StageRequest(stage, kind, seeds(id), round=round)
+        _, teacher = synthesize(request=request, seed=seed)
+        return [call.seed for call in teacher.asked]
+
+    assert seeds_of_calls() == seeds_of_calls()
+    assert not set(seeds_of_calls()) & set(seeds_of_calls(**change))
+
+
+def test_without_verification_and_steps():
+    material, teacher = synthesize(verification=VerificationSettings(on=False), steps=False)
+    assert teacher.batches == [1]
+    assert (material.lessons[0].verified_by, material.lessons[0].answer) == ("none", r"\boxed{5}")
+
+
+def test_requests_and_settings_that_make_no_sense():
+    for request, message in (
+        ({"seeds": ()}, "stage 1: there are no seeds"),
+        ({"seeds": seeds("a", "a")}, "seed 'a' is there 2 times"),
+        ({"levels": ()}, "no difficulty level"),
+        ({"examples_per_seed": 0}, "examples_per_seed=0"),
+    ):
+        with pytest.raises(InputError, match=message):
+            StageRequest(**{"stage": 1, "kind": "stage", "seeds": seeds("a")} | request)  # type: ignore
+    with pytest.raises(InputError, match="zone needs a student"):
+        synthesize(zone=NllZone())
+    with pytest.raises(InputError, match="grader 'rouge' is needed"):
+        synthesize(request=StageRequest(1, "stage", seeds("a", kind="rouge")))
+    with pytest.raises(ValidationError, match="less than high"):
+        NllZone(low=3, high=1)
+    with pytest.raises(ValidationError, match="size_caps has no 'advanced'"):
+        settings(size_caps={"introductory": 1, "intermediate": 1})
+    with pytest.raises(ValidationError, match="'advanced': 0: at least 1"):
+        settings(step_caps={"introductory": 1, "intermediate": 1, "advanced": 0})
+
+
+def test_a_whole_example_in_an_answer_that_was_cut_off_counts():
+    class Cut(ScriptedTeacher):
+        def generate(self, requests, sampling, on_completion=None):
+            done = []
+            for index, request in enumerate(requests):
+                text = self.script(request, 0)
+                text = text if text == "5" else text[:-1] + ', {"module": "al'
+                done.append(Completion(text, 1, 7, "length"))
+                assert on_completion is not None
+                on_completion(index, done[-1])
+            return done
+
+    material, _ = synthesize(teacher=Cut(writer()))
+    assert len(material.lessons) == 1
