@@ -22,8 +22,11 @@ def environment() -> dict[str, Any]:
         `python`; `packages` (version by name, None where one isn't installed); `platform` (kernel,
         machine); `cpu` (model, logical cores that this process may use); `devices` (platform, kind,
         count); `variables` (every `XLA_FLAGS`, `LIBTPU_INIT_ARGS` and `JAX_*` that is set); `git`
-        (revision, and whether tracked files differ from it; None outside a checkout) and
-        `lock_sha256` (of containers/locks/base.lock; None where it isn't found).
+        (revision, and whether tracked files differ from it; None where neither a checkout nor the
+        container image says); `lock_sha256` (of containers/locks/base.lock, or of the lock that the
+        image was made of; None where there is neither) and `image` (target, ID and digest of the
+        container image; None outside of one, ID and digest None where it was not started by
+        containers/run.sh, since a container can't see them).
     """
     import jax
 
@@ -48,9 +51,32 @@ def environment() -> dict[str, Any]:
             for name, value in sorted(os.environ.items())
             if name.startswith("JAX_") or name in ("XLA_FLAGS", "LIBTPU_INIT_ARGS")
         },
-        "git": _git(_ROOT),
-        "lock_sha256": hashlib.sha256(lock.read_bytes()).hexdigest() if lock.is_file() else None,
+        "git": _git(_ROOT) or _image_revision(),
+        "lock_sha256": hashlib.sha256(lock.read_bytes()).hexdigest()
+        if lock.is_file()
+        else os.environ.get("IOA_LOCK_SHA256"),
+        "image": _image(),
     }
+
+
+def _image() -> dict[str, str | None] | None:
+    """What containers/Containerfile and containers/run.sh say of the image that this runs in."""
+    target = os.environ.get("IOA_IMAGE_TARGET")
+    if target is None:
+        return None
+    # An empty value is an image without one, such as one that was never pushed.
+    identifiers = {
+        name: os.environ.get(f"IOA_IMAGE_{name.upper()}") or None for name in ("id", "digest")
+    }
+    return {"target": target, **identifiers}
+
+
+def _image_revision() -> dict[str, Any] | None:
+    """Revision and state of the checkout that the image was built from."""
+    text = os.environ.get("IOA_REVISION")
+    if not text:
+        return None
+    return {"revision": text.removesuffix("-dirty"), "dirty": text.endswith("-dirty")}
 
 
 def _version(name: str) -> str | None:

@@ -55,6 +55,30 @@ def test_no_git_to_ask(tmp_path, monkeypatch):
     assert record._git(tmp_path) is None
 
 
+def test_outside_an_image_there_is_none(monkeypatch):
+    monkeypatch.delenv("IOA_IMAGE_TARGET", raising=False)
+    monkeypatch.setenv("IOA_IMAGE_ID", "sha256:abc")
+    assert record.environment()["image"] is None
+
+
+def test_an_image_says_what_its_files_do_not(tmp_path, monkeypatch):
+    monkeypatch.setattr(record, "_ROOT", tmp_path)
+    for name, value in {
+        "IOA_IMAGE_TARGET": "cpu",
+        "IOA_IMAGE_ID": "sha256:abc",
+        "IOA_IMAGE_DIGEST": "",
+        "IOA_REVISION": "f00-dirty",
+        "IOA_LOCK_SHA256": "123",
+    }.items():
+        monkeypatch.setenv(name, value)
+    found = record.environment()
+    assert found["image"] == {"target": "cpu", "id": "sha256:abc", "digest": None}
+    assert found["git"] == {"revision": "f00", "dirty": True}
+    assert found["lock_sha256"] == "123"
+    monkeypatch.setenv("IOA_REVISION", "f00")
+    assert record.environment()["git"] == {"revision": "f00", "dirty": False}
+
+
 def test_streams_depend_on_seed_and_purpose_alone():
     first = stream(3, "split", "a").integers(1 << 40, size=4).tolist()
     stream(3, "other").integers(5)
