@@ -1,0 +1,1 @@
+"""Commands of `ioa` that need more than a page."""

@@ -1,0 +1,301 @@
+"""`ioa validate`, `ioa diagnose` and `ioa curriculum`: the Identifier and the Organizer alone.
+
+As in `ioa_jax.cli`, what needs JAX is imported by the commands.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import sys
+from collections import Counter
+from collections.abc import Callable, Generator
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from ioa_jax.errors import InputError
+from ioa_jax.progress import progress_bar
+from ioa_jax.seeds import MIN_SEEDS, SeedItem, check_seeds, read_seeds
+
+if TYPE_CHECKING:
+    from ioa_jax.identifier.diagnosis import Diagnosis
+    from ioa_jax.organizer.curriculum import Curriculum
+    from ioa_jax.teachers.base import Teacher
+
+PAGE = "diagnosis.html"
+
+
+class PackOption(StrEnum):
+    """Worded for large models, or for small ones."""
+
+    paper = "paper"
+    micro = "micro"
+
+
+class ReadingOption(StrEnum):
+    """How Eq. 8 is read."""
+
+    drop = "drop"
+    absolute = "absolute"
+    printed = "printed"
+
+
+class PrecisionOption(StrEnum):
+    """Operand dtype of matrix products."""
+
+    float32 = "float32"
+    bfloat16 = "bfloat16"
+
+
+def validate(
+    seeds: Annotated[Path, typer.Argument(help="JSONL file.", show_default=False)],
+    min_seeds: Annotated[int, typer.Option(help="Seeds that are needed.")] = MIN_SEEDS,
+    grade: Annotated[
+        bool, typer.Option(help="Check every reference by its own check; runs programs.")
+    ] = True,
+) -> None:
+    """See whether seed tasks can be used.
+
+    A line has "prompt", "reference" and "check" ({"kind": "math", "number", "exact", "code",
+    "instruction" or "rouge", and what that needs}), and may have "id", "domain", "module"
+    (category/module), "difficulty" and any other fields.
+    """
+    read = read_seeds(seeds)
+    check_seeds(read, str(seeds), min_seeds)
+    if grade:
+        _check_references(seeds, read)
+    modules = Counter(item.module or "(none named)" for item in read)
+    print(f"{seeds}: {len(read)} seeds")
+    for title, counts in (
+        ("domains", Counter(item.domain for item in read)),
+        ("checks", Counter(item.kind for item in read)),
+        ("modules", modules),
+    ):
+        parts = ", ".join(f"{name} {count}" for name, count in sorted(counts.items()))
+        print(f"{title}: {parts}")
+
+
+def _check_references(path: Path, seeds: tuple[SeedItem, ...]) -> None:
+    """A reference that fails its check teaches what is then marked wrong.
+
+    Raises:
+        InputError: Some fail; names them.
+    """
+    from ioa_jax.identifier.probes import ProbeGraders
+
+    with ProbeGraders() as graders:
+        verdicts = graders.grade([(item, item.reference) for item in seeds])
+    failed = [
+        f"{item.id} ({verdict.detail or f'extracted {verdict.extracted!r}'})"
+        for item, verdict in zip(seeds, verdicts, strict=True)
+        if not verdict.correct
+    ]
+    if failed:
+        more = f" and {len(failed) - 5} more" if len(failed) > 5 else ""
+        raise InputError(
+            f"{path}: {len(failed)} of {len(seeds)} references fail their own check: "
+            f"{'; '.join(failed[:5])}{more}. Mend the reference or the check, or look at the rest "
+            "with --no-grade"
+        )
+
+
+def diagnose(
+    student: Annotated[
+        str,
+        typer.Option(
+            help="smollm2, gguf:FILE, a Hugging Face directory or hub id.", show_default=False
+        ),
+    ],
+    teacher: Annotated[
+        str,
+        typer.Option(
+            help="As --student, or transformers:MODEL, or openai:MODEL@URL.", show_default=False
+        ),
+    ],
+    seeds: Annotated[Path, typer.Option(help="JSONL file of seed tasks.", show_default=False)],
+    output: Annotated[
+        Path, typer.Option(help="Folder; a diagnosis begun there goes on.", show_default=False)
+    ],
+    config: Annotated[
+        Path | None, typer.Option(help="YAML file of settings.", show_default=False)
+    ] = None,
+    pack: Annotated[
+        PackOption | None, typer.Option(help="Sets decompose.pack.", show_default=False)
+    ] = None,
+    set_: Annotated[
+        list[str] | None,
+        typer.Option("--set", help="Setting, as decompose.min_seeds=4.", show_default=False),
+    ] = None,
+    teacher_set: Annotated[
+        list[str] | None,
+        typer.Option(help="Setting of the teacher, as batch_size=16.", show_default=False),
+    ] = None,
+    keep_layers: Annotated[
+        int, typer.Option(help="Keep this many of the student's layers; 0 keeps all.")
+    ] = 0,
+    precision: Annotated[
+        PrecisionOption, typer.Option(help="Operands of matrix products.")
+    ] = PrecisionOption.bfloat16,
+    seed: Annotated[int, typer.Option(help="Of all draws.")] = 0,
+    verbose: Annotated[bool, typer.Option("--verbose", help="Log what is compiled.")] = False,
+) -> None:
+    """Find what a student lacks: modules, gaps, dependencies, severity and targets.
+
+    The folder gets diagnosis.json, a page that shows it (diagnosis.html), every part of it
+    (diagnosis/, with the graded answers) and the teacher's calls (ledger/).
+    """
+    logging.basicConfig(
+        level=logging.INFO if verbose else logging.WARNING,
+        format="%(levelname)s %(name)s: %(message)s",
+        stream=sys.stderr,
+    )
+    from ioa_jax.config import override_setting, read_settings
+    from ioa_jax.identifier.settings import DiagnoseSettings
+
+    overrides = [] if pack is None else [f"decompose.pack={pack.value}"]
+    settings = read_settings(DiagnoseSettings, config, [*overrides, *(set_ or ())])
+    teacher_settings: dict[str, object] = {}
+    for text in teacher_set or ():
+        override_setting(teacher_settings, text)
+    read = read_seeds(seeds)
+    check_seeds(read, str(seeds))
+    from ioa_jax.files import locked, write_text
+    from ioa_jax.identifier import diagnosis as identifier
+    from ioa_jax.student import Student
+
+    with locked(output), _ledgered(teacher, teacher_settings, output) as asked:
+        learner = Student.open(student, precision.value, keep_layers or None)
+        with _progress() as progress:
+            found = identifier.diagnose(
+                learner, asked, read, settings, output, seed, progress=progress
+            )
+    write_text(output / PAGE, diagnosis_page(found, f"{student}, taught by {teacher}"))
+    print_diagnosis(found)
+    print(f"page: {output / PAGE}")
+
+
+@contextlib.contextmanager
+def _ledgered(spec: str, settings: dict[str, object], output: Path) -> Generator[Teacher]:
+    from ioa_jax.teachers.ledger import Ledger
+    from ioa_jax.teachers.replay import LedgeredTeacher
+    from ioa_jax.teachers.spec import open_teacher
+
+    with LedgeredTeacher(open_teacher(spec, **settings), Ledger(output / "ledger")) as teacher:
+        yield teacher
+
+
+@contextlib.contextmanager
+def _progress() -> Generator[Callable[[str, int, int], None]]:
+    """A bar for each thing that is done, one after another."""
+    with contextlib.ExitStack() as stack:
+        bars: dict[str, Callable[[int, int], None]] = {}
+
+        def show(label: str, done: int, total: int) -> None:
+            if label not in bars:
+                stack.close()
+                bars[label] = stack.enter_context(progress_bar(label, total))
+            bars[label](done, total)
+
+        yield show
+
+
+def diagnosis_page(diagnosis: Diagnosis, subtitle: str) -> str:
+    """The page of a diagnosis, as HTML."""
+    from ioa_jax.page.document import render_page
+    from ioa_jax.page.sections import diagnosis_sections
+
+    return render_page("What the student lacks", subtitle, diagnosis_sections(diagnosis))
+
+
+def print_diagnosis(diagnosis: Diagnosis) -> None:
+    """The modules as a table, the largest gap first, and the targets."""
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    severity = {entry.module: entry.value for entry in diagnosis.targets.severities}
+    table = Table(
+        title=f"Modules, by {diagnosis.measurement.scorer}", box=box.SIMPLE_HEAD, pad_edge=False
+    )
+    table.add_column("module", overflow="fold", min_width=20)
+    for name in ("probes", "teacher", "student", "gap", "interval", "severity"):
+        table.add_column(name, justify="right")
+    table.add_column("", no_wrap=True)
+    for gap in sorted(diagnosis.gaps, key=lambda gap: (-(gap.relative or 0.0), gap.module)):
+        state = "deficient" if gap.module in diagnosis.deficient else ""
+        if gap.module in diagnosis.targets.modules:
+            state = "target"
+        if gap.relative is None:
+            state = "set aside"
+        interval = gap.interval
+        table.add_row(
+            # Not a plain string, in which brackets would be markup.
+            Text(gap.module),
+            str(gap.num_probes),
+            f"{gap.teacher:.3f}",
+            f"{gap.student:.3f}",
+            "" if gap.relative is None else f"{gap.relative:.2f}",
+            "" if interval is None else f"{interval.low:.2f}–{interval.high:.2f}",
+            f"{severity[gap.module]:.2f}" if gap.module in severity else "",
+            state,
+        )
+    Console(highlight=False).print(table)
+    decomposition = diagnosis.decomposition
+    if decomposition.fallback_reason is not None:
+        print(f"fallback: {decomposition.decomposer}, since {decomposition.fallback_reason}")
+    for entry in decomposition.merged:
+        print(f"merged: {entry.module} into {entry.into or 'nothing (set aside)'}")
+    for edge in diagnosis.graph.edges:
+        ends = f"{edge.prerequisite} -> {edge.dependent}"
+        print(f"dependency: {ends} ({edge.value:.2f}, {edge.estimator})")
+    print(f"targets: {', '.join(diagnosis.targets.modules) or 'none'}")
+
+
+def curriculum(
+    directory: Annotated[
+        Path, typer.Argument(help="Folder with a diagnosis.json.", show_default=False)
+    ],
+    tau_zpd: Annotated[float, typer.Option(help="τ_ZPD of Eq. 8.")] = 0.15,
+    reading: Annotated[ReadingOption, typer.Option(help="How Eq. 8 is read.")] = ReadingOption.drop,
+    tau_mastery: Annotated[
+        float, typer.Option(help="From this r(k) on, a module is mastered.")
+    ] = 0.9,
+) -> None:
+    """Plan when to teach which target of a diagnosis, and say why."""
+    from ioa_jax.files import read_text
+    from ioa_jax.identifier.diagnosis import Diagnosis
+    from ioa_jax.organizer.curriculum import plan_curriculum
+    from ioa_jax.organizer.zone import ZoneSettings
+
+    path = directory / "diagnosis.json"
+    diagnosis = Diagnosis.from_json(read_text(path), str(path))
+    plan = plan_curriculum(
+        diagnosis.targets.modules,
+        diagnosis.graph,
+        diagnosis.student_performance(),
+        diagnosis.mastered(tau_mastery),
+        ZoneSettings(tau_zpd, reading.value),
+    )
+    for line in curriculum_lines(plan):
+        print(line)
+
+
+def curriculum_lines(plan: Curriculum) -> list[str]:
+    """A plan in words: its stages, and why each module stands where it does."""
+    if not plan.stages:
+        return ["no stages: the diagnosis has no targets"]
+    lines: list[str] = []
+    for stage in plan.stages:
+        lines.append(f"stage {stage.number} (mean P_S {stage.performance:.2f})")
+        if stage.bridge is not None:
+            lines.append(f"  first a bridge of {stage.bridge.direction} examples")
+        lines += [
+            f"  {placement.sentence()}"
+            for placement in plan.placements
+            if placement.stage == stage.number
+        ]
+    return lines

@@ -1,0 +1,171 @@
+"""A domain that nobody has thought of, a teacher that knows it, and a student that can learn it."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from ioa_jax.config import MethodConfig
+from ioa_jax.models.config import DecoderConfig
+from ioa_jax.models.decoder import init_decoder
+from ioa_jax.models.load import LanguageModel
+from ioa_jax.models.precision import Precision
+from ioa_jax.seeds import SeedItem
+from ioa_jax.student import Student
+from ioa_jax.teachers.base import Capabilities, ChatRequest, TokenScores
+from tests.suite.world import chat_tokenizer
+from tests.teachers.recorded import ScriptedTeacher
+
+# Of each kitchen measure, how many of the smaller one it is.
+RATES = {"spoons": 3, "cups": 16, "pints": 2}
+QUESTION = re.compile(r"How many units are (\d+) (\w+)\?")
+
+
+def question(number: int, measure: str) -> str:
+    return f"How many units are {number} {measure}?"
+
+
+def solution(number: int, measure: str) -> str:
+    rate = RATES[measure]
+    return f"1. {number} times {rate}.\n\\boxed{{{number * rate}}}"
+
+
+def seed(number: int, measure: str, named: bool = True) -> SeedItem:
+    return SeedItem(
+        id=f"{measure}-{number}",
+        prompt=question(number, measure),
+        reference=solution(number, measure),
+        check={"kind": "math"},
+        domain="math",
+        module=f"kitchen/{measure}" if named else None,
+    )
+
+
+SEEDS = tuple(seed(number, measure) for measure in RATES for number in range(2, 14))
+
+
+class Cook(ScriptedTeacher):
+    """Knows all rates; of its examples every fifth has a wrong answer."""
+
+    def __init__(self) -> None:
+        super().__init__(self.say, tokens=40)
+
+    @property
+    def capabilities(self) -> Capabilities:
+        return Capabilities(score=True)
+
+    def render(self, messages: Any) -> str:
+        return f"<{messages[-1]['content']}>"
+
+    def score(self, pairs: Any, on_scores: Any = None) -> list[TokenScores]:
+        """Every answer is nearly certain."""
+        scores = [TokenScores((-0.02,) * 4, True, 9) for _ in pairs]
+        for index, score in enumerate(scores):
+            if on_scores is not None:
+                on_scores(index, score)
+        return scores
+
+    def say(self, request: ChatRequest, number: int) -> str:
+        text = request.messages[-1]["content"]
+        found = QUESTION.search(text)
+        assert found is not None, text
+        if request.purpose == "synthesis":
+            return json.dumps([self.example(text, found[2], request.seed)])
+        return solution(int(found[1]), found[2])
+
+    def example(self, prompt: str, measure: str, seed: int) -> dict[str, Any]:
+        number = 14 + seed % 80
+        right = number * RATES[measure]
+        level = next(
+            (name for name in ("introductory", "advanced") if name in prompt), "intermediate"
+        )
+        return {
+            "module": f"kitchen/{measure}",
+            "prereq": [],
+            "difficulty_tag": level,
+            "problem": question(number, measure),
+            "solution": {
+                "steps": [f"{number} times {RATES[measure]}."],
+                "final_answer": str(right + (seed % 5 == 0)),
+                "verification": f"{right} / {RATES[measure]} = {number}",
+            },
+            "adapter_flags": {
+                "concretization": False,
+                "decomposition": True,
+                "cognitive_load": {"scale": "small", "notes": ""},
+                "format_template": "numbered",
+                "simplified_language": True,
+            },
+            "metadata": {"stage_id": "1", "seed_style_ref": "seed"},
+        }
+
+
+def new_student() -> Student:
+    tokenizer = chat_tokenizer()
+    end = tokenizer.convert_tokens_to_ids("<|im_end|>")
+    assert isinstance(end, int)
+    config = DecoderConfig(
+        model_type="llama",
+        vocab_size=len(tokenizer),
+        hidden_size=32,
+        intermediate_size=48,
+        num_layers=2,
+        num_heads=2,
+        num_kv_heads=1,
+        head_dim=16,
+        rms_norm_eps=1e-5,
+        rope_theta=10000.0,
+        tie_embeddings=True,
+        max_position=512,
+        eos_token_ids=(end,),
+    )
+    decoder = init_decoder(config, jax.random.key(0), Precision.named("float32"), jnp.float32)
+    return Student(LanguageModel(decoder, tokenizer, "tiny", "1" * 64), batch_size=8)
+
+
+def method_config(**changes: Any) -> MethodConfig:
+    """A short run in which some gates are passed, after remediation, and one isn't."""
+    settings: dict[str, Any] = {
+        "diagnose": {
+            "decompose": {"min_seeds": 4, "min_probes": 2},
+            "measure": {"scorer": "logprob"},
+            "dependencies": {
+                "steps": 2,
+                "snapshots": 1,
+                "batch_rows": 2,
+                "row_length": 96,
+                "lora_rank": 2,
+            },
+            "probe_fraction": 0.33,
+            "target_fraction": 0.7,
+            "resamples": 50,
+        },
+        "organizer": {"max_remedial_rounds": 2, "tau_mastery": 0.3, "rounds": 2},
+        "adapter": {"pack": "micro", "examples_per_seed": 2, "max_tokens": 64},
+        "train": {
+            "learning_rate": 2e-2,
+            "batch_size": 4,
+            "epochs": 8,
+            "batch_rows": 2,
+            "row_length": 96,
+            "save_every": 3,
+        },
+        "budget": {"teacher_tokens": 20_000, "student_tokens": 12_000},
+    }
+    for name, value in changes.items():
+        settings[name] = {**settings.get(name, {}), **value} if isinstance(value, dict) else value
+    return MethodConfig.model_validate(settings)
+
+
+def write_seeds(path: Path, named: bool = True) -> None:
+    rows: list[dict[str, Any]] = []
+    for item in SEEDS:
+        row = {"id": item.id, "prompt": item.prompt, "reference": item.reference}
+        row |= {"check": item.check}
+        rows.append(row | ({"module": item.module} if named else {}))
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
