@@ -1,0 +1,267 @@
+"""The modules of micro-instruct: instructions that a program can check, and small rewritings."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from suite.micro.draft import Draft, Module, between, pick
+
+_NOUNS = (
+    "ant", "ball", "bird", "boat", "box", "boy", "cake", "cat", "chair", "cow", "dog", "door",
+    "fish", "flag", "fox", "girl", "goat", "hat", "hen", "horse", "house", "king", "lamp", "map",
+    "moon", "mouse", "pig", "ring", "ship", "star", "stone", "train", "tree", "wolf",
+)  # fmt: skip
+_ADJECTIVES = (
+    "big", "black", "blue", "cold", "fast", "good", "green", "hot", "kind", "new", "old", "poor",
+    "red", "sad", "small", "soft", "tall", "warm", "white", "young",
+)  # fmt: skip
+_VERBS = (
+    "finds", "hears", "helps", "holds", "likes", "looks for", "loves", "moves", "needs", "sees",
+    "takes", "wants",
+)  # fmt: skip
+_CLOSINGS = ("The end.", "Good night.", "That is all.", "Thank you.", "See you soon.")
+_FRUIT = ("apple", "banana", "cherry", "grape", "lemon", "melon", "orange", "peach", "pear", "plum")
+_ANIMALS = ("ant", "cat", "cow", "dog", "fox", "goat", "hen", "horse", "pig", "wolf")
+_COLOURS = ("black", "blue", "brown", "gold", "green", "grey", "pink", "red", "white", "yellow")
+_GROUPS = (("fruits", _FRUIT), ("animals", _ANIMALS), ("colours", _COLOURS))
+
+
+def _draft(
+    key: tuple[str | int, ...],
+    wordings: tuple[str, ...],
+    step: str,
+    answer: str,
+    check: dict[str, Any],
+) -> Draft:
+    concrete = tuple(f"Eva writes a card. {wording}" for wording in wordings)
+    return Draft(key, wordings, concrete, (step,), answer, check, "")
+
+
+def _following(*instructions: tuple[str, dict[str, Any]]) -> dict[str, Any]:
+    """A check by IFEval's instructions."""
+    return {
+        "kind": "instruction",
+        "instruction_id_list": tuple(name for name, _ in instructions),
+        "kwargs": tuple(arguments for _, arguments in instructions),
+    }
+
+
+def _phrase(rng: np.random.Generator, adjectives: int) -> list[str]:
+    """Words such as: the big red cat."""
+    return ["the", *(pick(rng, _ADJECTIVES) for _ in range(adjectives)), pick(rng, _NOUNS)]
+
+
+def _sentence(rng: np.random.Generator, subject: str, object_: str) -> str:
+    return f"the {subject} {pick(rng, _VERBS)} the {object_}"
+
+
+def _word_count(rng: np.random.Generator, difficulty: int) -> Draft:
+    noun = pick(rng, _NOUNS)
+    count = between(rng, 2, 3) if difficulty == 1 else between(rng, difficulty + 1, difficulty + 3)
+    adjectives = [pick(rng, _ADJECTIVES) for _ in range(count - 2)]
+    length = "length_constraints:number_words"
+    return _draft(
+        (noun, count),
+        (
+            f"Write exactly {count} words about the {noun}.",
+            f"Describe the {noun} in {count} words.",
+        ),
+        f"Write {count} words.",
+        " ".join(["the", *adjectives, noun]),
+        _following(
+            (length, {"relation": "at least", "num_words": count}),
+            (length, {"relation": "less than", "num_words": count + 1}),
+        ),
+    )
+
+
+def _include(rng: np.random.Generator, difficulty: int) -> Draft:
+    words = [pick(rng, _NOUNS) for _ in range(2)]
+    adjectives = [pick(rng, _ADJECTIVES) for _ in range(difficulty // 2)][:2]
+    asked = [*words, *adjectives]
+    subject = " ".join([*adjectives[:1], words[0]])
+    object_ = " ".join([*adjectives[1:], words[1]])
+    shown = ", ".join(asked)
+    return _draft(
+        tuple(asked),
+        (f"Write a sentence with the words {shown}.", f"Use the words {shown} in a sentence."),
+        f"Use {shown}.",
+        _sentence(rng, subject, object_),
+        _following(("keywords:existence", {"keywords": asked})),
+    )
+
+
+def _forbidden(rng: np.random.Generator, difficulty: int) -> Draft:
+    """The sentence is given, and one word has to go: the checks want the rest and not the word."""
+    words = _phrase(rng, 1 + (difficulty + 1) // 2)
+    out = words[1]
+    kept = [word for word in words if word != out]
+    return _draft(
+        (*words, out),
+        (
+            f"Repeat without the word {out}: {' '.join(words)}",
+            f"Leave out {out}: {' '.join(words)}",
+        ),
+        f"Leave out {out}.",
+        " ".join(kept),
+        _following(
+            ("keywords:existence", {"keywords": kept}),
+            ("keywords:forbidden_words", {"forbidden_words": [out]}),
+        ),
+    )
+
+
+def _bullets(rng: np.random.Generator, difficulty: int) -> Draft:
+    group, items = pick(rng, _GROUPS)
+    count = between(rng, 2, 2 + difficulty)
+    chosen = [items[int(i)] for i in rng.permutation(len(items))[:count]]
+    extra = pick(rng, chosen)
+    return _draft(
+        (group, count, extra),
+        (
+            f"List {count} {group} as bullets with *. One is {extra}.",
+            f"Write {count} bullets with * for {group}, one of them {extra}.",
+        ),
+        f"Write {count} bullets.",
+        "\n".join(f"* {item}" for item in chosen),
+        _following(
+            ("detectable_format:number_bullet_lists", {"num_bullets": count}),
+            ("keywords:existence", {"keywords": [extra]}),
+        ),
+    )
+
+
+def _title(rng: np.random.Generator, difficulty: int) -> Draft:
+    words = _phrase(rng, (difficulty - 1) // 2)
+    noun = words[-1]
+    if difficulty > 2:
+        shown = " ".join(words[1:])
+    else:
+        shown = noun
+    return _draft(
+        (shown,),
+        (
+            f"Write a title in <<>> about the {shown}.",
+            f"Give a title about the {shown}, in double angle brackets.",
+        ),
+        "Put the title in <<>>.",
+        f"<<the {shown}>>",
+        _following(
+            ("detectable_format:title", {}),
+            ("keywords:existence", {"keywords": shown.split()}),
+        ),
+    )
+
+
+def _ending(rng: np.random.Generator, difficulty: int) -> Draft:
+    closing = pick(rng, _CLOSINGS)
+    noun, object_ = pick(rng, _NOUNS), pick(rng, _NOUNS)
+    shown = noun
+    if difficulty > 2:
+        shown = f"{pick(rng, _ADJECTIVES)} {noun}"
+    return _draft(
+        (closing, shown),
+        (
+            f"Write about the {shown} and end with: {closing}",
+            f"Write a sentence about the {shown}. The last words are: {closing}",
+        ),
+        f"End with: {closing}",
+        f"{_sentence(rng, shown, object_)}. {closing}",
+        _following(
+            ("startend:end_checker", {"end_phrase": closing}),
+            ("keywords:existence", {"keywords": shown.split()}),
+        ),
+    )
+
+
+def _quotation(rng: np.random.Generator, difficulty: int) -> Draft:
+    words = _phrase(rng, (difficulty + 1) // 2)
+    text = " ".join(words)
+    return _draft(
+        (text,),
+        (f"Put in double quotes: {text}", f"Wrap in quotation marks: {text}"),
+        "Put quotes around it.",
+        f'"{text}"',
+        _following(
+            ("startend:quotation", {}),
+            ("keywords:existence", {"keywords": words[1:]}),
+        ),
+    )
+
+
+def _exact(answer: str) -> dict[str, Any]:
+    return {"kind": "exact", "answer": answer}
+
+
+def _capitals(rng: np.random.Generator, difficulty: int) -> Draft:
+    words = _phrase(rng, (difficulty + 1) // 2)
+    text = " ".join(words)
+    return _draft(
+        (text,),
+        (f"Write in capital letters: {text}", f"In upper case: {text}"),
+        "Change each word.",
+        text.upper(),
+        _exact(text.upper()),
+    )
+
+
+def _reverse(rng: np.random.Generator, difficulty: int) -> Draft:
+    words = [pick(rng, _NOUNS) for _ in range(2 + (difficulty + 1) // 2)]
+    text = " ".join(words)
+    answer = " ".join(reversed(words))
+    return _draft(
+        (text,),
+        (f"Reverse the order of the words: {text}", f"Say backwards: {text}"),
+        "Begin with the last word.",
+        answer,
+        _exact(answer),
+    )
+
+
+def _quoted_capitals(rng: np.random.Generator, difficulty: int) -> Draft:
+    """Both at once."""
+    words = _phrase(rng, (difficulty + 1) // 2)
+    text = " ".join(words)
+    answer = f'"{text.upper()}"'
+    return _draft(
+        (text,),
+        (f"Write in capital letters and double quotes: {text}",),
+        "Change each word, then put quotes around it.",
+        answer,
+        _exact(answer),
+    )
+
+
+def _shorten(rng: np.random.Generator, difficulty: int) -> Draft:
+    subject, object_ = _phrase(rng, 1 + difficulty // 3), _phrase(rng, (difficulty + 1) // 2)
+    verb = pick(rng, _VERBS)
+    text = " ".join([*subject, verb, *object_])
+    return _draft(
+        (text,),
+        (f"Shorten, without adjectives: {text}", f"Make it short: {text}"),
+        "Leave out the adjectives.",
+        f"the {subject[-1]} {verb} the {object_[-1]}",
+        {"kind": "rouge"},
+    )
+
+
+INSTRUCTION_MODULES = (
+    Module("length/word-count", "instruction", (), _word_count),
+    Module("keywords/include", "instruction", (), _include),
+    Module("keywords/leave-out", "instruction", (), _forbidden),
+    Module("format/bullets", "instruction", (), _bullets),
+    Module("format/title", "instruction", (), _title),
+    Module("format/quotation", "instruction", (), _quotation),
+    Module("ending/closing-words", "instruction", ("keywords/include",), _ending),
+    Module("rewriting/capitals", "instruction", (), _capitals),
+    Module("rewriting/reverse-words", "instruction", (), _reverse),
+    Module(
+        "rewriting/quoted-capitals",
+        "instruction",
+        ("rewriting/capitals", "format/quotation"),
+        _quoted_capitals,
+    ),
+    Module("rewriting/shorten", "instruction", ("keywords/leave-out",), _shorten),
+)

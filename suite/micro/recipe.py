@@ -1,0 +1,195 @@
+"""How the models of the world are trained: sizes, mixtures, and batches as functions of the step."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from transformers import PreTrainedTokenizerBase
+
+from ioa_jax.engine.batching import TokenPair, pack_in_order
+from ioa_jax.engine.training import TrainConfig
+from ioa_jax.models.config import DecoderConfig
+from ioa_jax.models.decoder import Decoder, init_decoder
+from ioa_jax.models.load import LanguageModel
+from ioa_jax.models.precision import Precision
+from ioa_jax.models.text import end_of_turn, render_chat
+from ioa_jax.streams import stream
+from suite.micro.lessons import SKILLS, Task
+from suite.micro.world import MODULES
+
+SEED = 0
+TOKENIZER_TASKS = 12_000
+CONTEXT = 512
+
+# Share of a skill among the examples of the teacher.
+TEACHER_SKILLS = {
+    "answer": 0.42,
+    "solve": 0.14,
+    "synthesis": 0.22,
+    "name": 0.05,
+    "choice": 0.02,
+    "prior": 0.01,
+    "proposal": 0.02,
+    "similar": 0.07,
+    "harder": 0.05,
+}
+STUDENT_SKILLS = {"answer": 1.0}
+
+
+@dataclasses.dataclass(frozen=True)
+class Recipe:
+    """Everything that fixes a model of the world.
+
+    Attributes:
+        name: Of its folder.
+        hidden_size: Width.
+        intermediate_size: Width of the gated MLP.
+        num_layers: Blocks.
+        num_heads: Query heads.
+        num_kv_heads: Key and value heads.
+        tokens: Tokens it is trained on, prompts included.
+        train: Hyperparameters.
+        skills: Share of each skill among its examples.
+        modules: Weight of each module among its examples before anything is measured; a module that
+            isn't named has none.
+        watch_every: Steps between measurements on the split `probe`, after which the teacher's
+            weak modules get a larger share; 0 never measures.
+    """
+
+    name: str
+    hidden_size: int
+    intermediate_size: int
+    num_layers: int
+    num_heads: int
+    num_kv_heads: int
+    tokens: int
+    train: TrainConfig
+    skills: Mapping[str, float]
+    modules: Mapping[str, float]
+    watch_every: int = 0
+
+
+def teacher_recipe() -> Recipe:
+    """All modules and skills."""
+    return Recipe(
+        name="teacher",
+        hidden_size=192,
+        intermediate_size=512,
+        num_layers=5,
+        num_heads=6,
+        num_kv_heads=2,
+        tokens=20_000_000,
+        train=TrainConfig(
+            learning_rate=2e-3,
+            batch_rows=12,
+            row_length=320,
+            warmup_fraction=0.02,
+            weight_decay=0.05,
+            beta2=0.98,
+            seed=SEED,
+            remat="none",
+            save_every=250,
+        ),
+        skills=TEACHER_SKILLS,
+        modules=dict.fromkeys(MODULES, 1.0),
+        watch_every=500,
+    )
+
+
+def new_model(recipe: Recipe, tokenizer: PreTrainedTokenizerBase) -> LanguageModel:
+    """Random weights by the recipe's seed."""
+    end, pad = (
+        tokenizer.convert_tokens_to_ids(t) for t in (tokenizer.eos_token, tokenizer.pad_token)
+    )
+    config = DecoderConfig(
+        model_type="llama",
+        vocab_size=len(tokenizer),
+        hidden_size=recipe.hidden_size,
+        intermediate_size=recipe.intermediate_size,
+        num_layers=recipe.num_layers,
+        num_heads=recipe.num_heads,
+        num_kv_heads=recipe.num_kv_heads,
+        head_dim=recipe.hidden_size // recipe.num_heads,
+        rms_norm_eps=1e-5,
+        rope_theta=10_000.0,
+        tie_embeddings=True,
+        max_position=CONTEXT,
+        eos_token_ids=(end,),
+        pad_token_id=pad,
+    )
+    key = jax.random.key(recipe.train.seed)
+    decoder = init_decoder(config, key, Precision.named("bfloat16"), jnp.float32)
+    return LanguageModel(decoder, tokenizer, recipe.name, "0" * 64)
+
+
+class Batches:
+    """The recipe's batches, each a function of (seed, step, weights of the modules)."""
+
+    def __init__(self, recipe: Recipe, tokenizer: PreTrainedTokenizerBase) -> None:
+        self._recipe = recipe
+        self._tokenizer = tokenizer
+        self._skills = list(recipe.skills)
+        self._shares = _shares(list(recipe.skills.values()))
+
+    def batch(self, step: int, weights: Mapping[str, float]) -> list[TokenPair]:
+        """As many examples as fill the rows of a step.
+
+        Args:
+            step: From 0.
+            weights: Of the modules, each at least 0; those that aren't named are left out.
+        """
+        config = self._recipe.train
+        rng = stream(config.seed, "micro", self._recipe.name, step)
+        modules, shares = list(weights), _shares(list(weights.values()))
+        capacity = config.batch_rows * config.row_length
+        pairs: list[TokenPair] = []
+        sizes: list[int] = []
+        while True:
+            skill = self._skills[int(rng.choice(len(self._skills), p=self._shares))]
+            module = modules[int(rng.choice(len(modules), p=shares))]
+            pair = self.encode(SKILLS[skill](rng, module, "train"))
+            # Two long examples in one array may not fit a row.
+            if len(pair) > config.row_length:
+                continue
+            pairs.append(pair)
+            sizes.append(len(pair))
+            # Packing is asked only when the rows may be full.
+            if sum(sizes) < 0.8 * capacity:
+                continue
+            if len(pack_in_order(sizes, config.row_length)) > config.batch_rows:
+                return pairs[:-1]
+
+    def encode(self, task: Task) -> TokenPair:
+        """Prompt and answer with the end of the turn, as tokens."""
+        endings = [int(self._tokenizer.convert_tokens_to_ids(str(self._tokenizer.eos_token)))]
+        return TokenPair(
+            self._encode(render_chat(self._tokenizer, task.messages)),
+            (*self._encode(task.answer), end_of_turn(self._tokenizer, endings)),
+        )
+
+    def _encode(self, text: str) -> tuple[int, ...]:
+        return tuple(self._tokenizer(text, add_special_tokens=False)["input_ids"])
+
+
+def weights_after(measured: Mapping[str, float], base: Mapping[str, float]) -> dict[str, float]:
+    """Weights of the modules after a measurement: up to four times as much where it is poor.
+
+    Args:
+        measured: Accuracy by module, in [0, 1].
+        base: The recipe's weights.
+    """
+    return {module: weight * (1 + 3 * (1 - measured[module])) for module, weight in base.items()}
+
+
+def copy_decoder(decoder: Decoder) -> Decoder:
+    """Weights of its own, for a decoder that the next step gives away."""
+    return jax.tree.map(jnp.copy, decoder)
+
+
+def _shares(weights: Sequence[float]) -> np.ndarray:
+    values = np.asarray(weights, np.float64)
+    return values / values.sum()
