@@ -15,7 +15,7 @@ from typing import Any, cast
 
 from ioa_jax.errors import InputError
 from ioa_jax.sandbox.base import CheckResult, Limits, Status
-from ioa_jax.sandbox.processes import Checker, ForkServer, ServerGoneError
+from ioa_jax.sandbox.processes import Checker, ServerGoneError, Waiting
 from ioa_jax.sandbox.workers import wire
 from ioa_jax.sandbox.workers.program import EXIT_MEMORY
 
@@ -26,7 +26,7 @@ _CHUNK_BYTES = 1 << 16
 
 
 class _Stream:
-    """What comes through a descriptor, which is closed at its end."""
+    """What comes through a descriptor."""
 
     def __init__(self, descriptor: int) -> None:
         self.descriptor = descriptor
@@ -45,10 +45,6 @@ class _Stream:
         self.data += chunk
         self.open = bool(chunk)
         return self.open
-
-    def close(self) -> None:
-        """Close the descriptor."""
-        os.close(self.descriptor)
 
 
 class _Program:
@@ -93,9 +89,10 @@ class Attempt:
 
     Args:
         limits: The program's.
+        process: Of the program, which is closed with the attempt.
     """
 
-    def __init__(self, limits: Limits) -> None:
+    def __init__(self, limits: Limits, process: Waiting) -> None:
         self._limits = limits
         self._began = time.monotonic()
         self._until = self._began + limits.wall_seconds
@@ -105,10 +102,11 @@ class Attempt:
         )
         self._stack = contextlib.ExitStack()
         self._selector = self._stack.enter_context(selectors.PollSelector())
-        # The program's end of its channel, until it is started; ours goes to whoever tests it.
-        self._near, self._far = socket.socketpair()
-        self._stack.enter_context(self._near)
-        self._stack.enter_context(self._far)
+        self._process = process
+        # Closing a report's socket kills its process.
+        self._stack.callback(process.close)
+        self._stdout = self._follow(process.stdout)
+        self._stderr = self._follow(process.stderr)
         self._ended: tuple[Status, str] | None = None
         self._killed = False
         self._nonce: str | None = None
@@ -125,7 +123,6 @@ class Attempt:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        # Closing a report's socket kills its process.
         self._stack.close()
 
     def start_checker(self, checker: Checker, job: dict[str, Any]) -> None:
@@ -141,30 +138,22 @@ class Attempt:
         with contextlib.ExitStack() as passed:
             file = _memory_file(passed, json.dumps(job).encode())
             request = {"memory": self._limits.memory_bytes, "cpu": self._limits.cpu_seconds}
-            checker.submit(request, [self._near.fileno(), file])
-        self._near.close()
+            checker.submit(request, [self._process.channel.fileno(), file])
         self._checker = checker
         self._selector.register(checker.control, selectors.EVENT_READ, checker)
 
-    def start_program(
-        self, server: ForkServer, source: str, stdin: str = "", *, alone: bool = False
-    ) -> None:
-        """Start the program; after the checker, unless it is alone.
+    def start_program(self, source: str, stdin: str = "", *, alone: bool = False) -> None:
+        """Start the program.
 
         Args:
-            server: Forks programs.
             source: Python.
             stdin: Its standard input.
             alone: Whether it has to say itself that it reached its end.
-
-        Raises:
-            ServerGoneError: It isn't there.
         """
-        limits = self._limits
+        limits, process = self._limits, self._process
         if alone:
             self._nonce = secrets.token_hex(16)
-            self._answer = self._follow(os.dup(self._near.fileno()))
-            self._near.close()
+            self._answer = self._follow(process.channel.fileno())
         request = {
             "nonce": self._nonce,
             "limits": {
@@ -176,20 +165,13 @@ class Attempt:
                 "CORE": 0,
             },
         }
-        stdout, stdout_end = os.pipe()
-        self._stdout = self._follow(stdout)
-        stderr, stderr_end = os.pipe()
-        self._stderr = self._follow(stderr)
-        with contextlib.ExitStack() as passed:
-            passed.callback(os.close, stdout_end)
-            passed.callback(os.close, stderr_end)
-            text = _memory_file(passed, stdin.encode(errors="surrogatepass"))
-            file = _memory_file(passed, source.encode(errors="surrogatepass"))
-            descriptors = [text, stdout_end, stderr_end, self._far.fileno(), file]
-            report = self._stack.enter_context(server.submit(request, descriptors))
-        self._far.close()
-        self._program = _Program(report)
-        self._selector.register(report, selectors.EVENT_READ, self._program)
+        _fill(process.stdin, stdin.encode(errors="surrogatepass"))
+        _fill(process.source, source.encode(errors="surrogatepass"))
+        # One that couldn't be confined has ended already, and its reports say why.
+        with contextlib.suppress(OSError):
+            process.report.send(json.dumps(request).encode())
+        self._program = _Program(process.report)
+        self._selector.register(process.report, selectors.EVENT_READ, self._program)
 
     def watch(self) -> None:
         """Returns when everything has ended or been ended.
@@ -243,7 +225,6 @@ class Attempt:
 
     def _follow(self, descriptor: int) -> _Stream:
         stream = _Stream(descriptor)
-        self._stack.callback(stream.close)
         self._selector.register(descriptor, selectors.EVENT_READ, stream)
         return stream
 
@@ -371,8 +352,13 @@ def _memory_file(stack: contextlib.ExitStack, data: bytes) -> int:
     """An open file with this content, which lies nowhere; the stack closes it."""
     descriptor = os.memfd_create("ioa")
     stack.callback(os.close, descriptor)
+    _fill(descriptor, data)
+    return descriptor
+
+
+def _fill(descriptor: int, data: bytes) -> None:
+    """Write an empty file, and go back to its beginning."""
     view = memoryview(data)
     while view:
         view = view[os.write(descriptor, view) :]
     os.lseek(descriptor, 0, os.SEEK_SET)
-    return descriptor

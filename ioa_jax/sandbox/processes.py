@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import dataclasses
 import json
 import os
 import select
@@ -137,6 +139,34 @@ class _Worker:
         self._remove_folder()
 
 
+@dataclasses.dataclass(frozen=True)
+class Waiting:
+    """A process that waits for its program, by our ends of what it has.
+
+    Attributes:
+        report: Takes its request, and gives the reports.
+        channel: The other end of its channel.
+        stdout: Pipe, to be read from.
+        stderr: As stdout.
+        stdin: Empty file that it reads.
+        source: Empty file for its program.
+    """
+
+    report: socket.socket
+    channel: socket.socket
+    stdout: int
+    stderr: int
+    stdin: int
+    source: int
+
+    def close(self) -> None:
+        """Give everything back, which ends the process."""
+        self.report.close()
+        self.channel.close()
+        for descriptor in (self.stdout, self.stderr, self.stdin, self.source):
+            os.close(descriptor)
+
+
 class ForkServer(_Worker):
     """Forks processes for programs.
 
@@ -151,7 +181,7 @@ class ForkServer(_Worker):
     def __init__(self, backend: Backend, interpreter: str) -> None:
         super().__init__()
         self._lock = threading.Lock()
-        self._spare: list[socket.socket] = []
+        self._spare: list[Waiting] = []
         try:
             code = self._copy_code()
             work = self.folder / "work"
@@ -175,46 +205,56 @@ class ForkServer(_Worker):
             self.close()
             raise
 
-    def submit(self, request: dict[str, Any], descriptors: Sequence[int]) -> socket.socket:
-        """Give a process its program.
+    def take(self) -> Waiting:
+        """A process for one program, to be closed by the caller.
 
-        Args:
-            request: `limits` and `nonce`, see `workers.server`.
-            descriptors: What it gets as descriptors 0, 1 and so on.
+        Raises:
+            ServerGoneError: There is nobody to make one.
+        """
+        with self._lock:
+            return self._spare.pop() if self._spare else self._ask()
 
-        Returns:
-            The socket of its reports, to be closed by the caller.
+    def prepare(self) -> None:
+        """Have the next program's process made, while this one's works.
 
         Raises:
             ServerGoneError: There is nobody to do it.
         """
         with self._lock:
-            # One ahead: the next program's process is made while this one's works.
-            report = self._spare.pop() if self._spare else self._ask()
-            try:
-                self._spare.append(self._ask())
-                socket.send_fds(report, [json.dumps(request).encode()], list(descriptors))
-            except (OSError, ServerGoneError) as error:
-                report.close()
-                raise ServerGoneError(str(error)) from None
-        return report
+            self._spare.append(self._ask())
 
     def close(self) -> None:
         """End the server, what it forked, and those that wait."""
         super().close()
-        for report in self._spare:
-            report.close()
+        for waiting in self._spare:
+            waiting.close()
+        self._spare.clear()
 
-    def _ask(self) -> socket.socket:
+    def _ask(self) -> Waiting:
         """Ask for a process; what is sent to it waits until it is there."""
-        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        with theirs:
+        with contextlib.ExitStack() as theirs, contextlib.ExitStack() as ours:
+            report, report_end = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+            ours.enter_context(report)
+            theirs.enter_context(report_end)
+            channel, channel_end = socket.socketpair()
+            ours.enter_context(channel)
+            theirs.enter_context(channel_end)
+            stdout, stdout_end = os.pipe()
+            stderr, stderr_end = os.pipe()
+            stdin, source = os.memfd_create("stdin"), os.memfd_create("source")
+            for descriptor in (stdout, stderr, stdin, source):
+                ours.callback(os.close, descriptor)
+            for descriptor in (stdout_end, stderr_end):
+                theirs.callback(os.close, descriptor)
+            descriptors = [
+                report_end.fileno(), stdin, stdout_end, stderr_end, channel_end.fileno(), source,
+            ]  # fmt: skip
             try:
-                socket.send_fds(self.control, [b"fork"], [theirs.fileno()])
+                socket.send_fds(self.control, [b"fork"], descriptors)
             except OSError as error:
-                ours.close()
                 raise ServerGoneError(str(error)) from None
-        return ours
+            ours.pop_all()
+        return Waiting(report, channel, stdout, stderr, stdin, source)
 
 
 class Checker(_Worker):

@@ -93,14 +93,15 @@ class Sandbox:
         """
         job = {"context": context, "test": test, "entry_points": list(entry_points)}
 
-        def work(attempt: Attempt) -> CheckResult:
+        def work(attempt: Attempt, server: ForkServer) -> CheckResult:
             with self._checker(attempt) as checker:
+                attempt.start_program(source)
                 attempt.start_checker(checker, job)
-                attempt.start_program(self._take_server(), source)
+                server.prepare()
                 attempt.watch()
                 return attempt.result()
 
-        return _certainly(limits or self.limits, work)
+        return self._certainly(limits, work)
 
     def run(self, source: str, limits: Limits | None = None, *, stdin: str = "") -> CheckResult:
         """Whether a program runs to its end, by its own account.
@@ -113,12 +114,13 @@ class Sandbox:
             stdin: Its standard input.
         """
 
-        def work(attempt: Attempt) -> CheckResult:
-            attempt.start_program(self._take_server(), source, stdin, alone=True)
+        def work(attempt: Attempt, server: ForkServer) -> CheckResult:
+            attempt.start_program(source, stdin, alone=True)
+            server.prepare()
             attempt.watch()
             return attempt.result()
 
-        return _certainly(limits or self.limits, work)
+        return self._certainly(limits, work)
 
     def close(self) -> None:
         """End all processes. Running checks end with `infra_error`."""
@@ -140,6 +142,22 @@ class Sandbox:
         trace: TracebackType | None,
     ) -> None:
         self.close()
+
+    def _certainly(
+        self, limits: Limits | None, work: Callable[[Attempt, ForkServer], CheckResult]
+    ) -> CheckResult:
+        """What comes of an attempt, or of a second one if the sandbox failed at the first."""
+
+        def attempt() -> CheckResult:
+            try:
+                server = self._take_server()
+                with Attempt(limits or self.limits, server.take()) as current:
+                    return work(current, server)
+            except ServerGoneError as error:
+                return CheckResult("infra_error", str(error), "", "", 0.0, 0.0)
+
+        result = attempt()
+        return attempt() if result.status == "infra_error" else result
 
     def _take_server(self) -> ForkServer:
         with self._lock:
@@ -177,17 +195,3 @@ class Sandbox:
             if not keep:
                 checker.kill()
                 checker.close()
-
-
-def _certainly(limits: Limits, work: Callable[[Attempt], CheckResult]) -> CheckResult:
-    """What comes of an attempt, or of a second one if the sandbox failed at the first."""
-
-    def attempt() -> CheckResult:
-        try:
-            with Attempt(limits) as current:
-                return work(current)
-        except ServerGoneError as error:
-            return CheckResult("infra_error", str(error), "", "", 0.0, 0.0)
-
-    result = attempt()
-    return attempt() if result.status == "infra_error" else result

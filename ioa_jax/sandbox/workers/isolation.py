@@ -107,16 +107,12 @@ class Isolation:
         if self.landlock:
             landlock.restrict(self._libc, self.landlock_abi, self._readable, directory)
 
-    def confine(self, limits: Mapping[str, int]) -> None:
+    def confine(self) -> None:
         """To be called after that, before the process runs anything untrusted.
-
-        Args:
-            limits: See `set_limits`.
 
         Raises:
             OSError: The kernel refuses.
         """
-        set_limits(limits)
         if self.seccomp:
             seccomp.restrict(self._libc, self._filter)
 

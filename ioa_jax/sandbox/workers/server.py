@@ -3,13 +3,13 @@
 Started as `python -m workers.server CONFIG`; CONFIG is a JSON object with the members `control`
 (descriptor of a SEQPACKET socket) and some of `Isolation`'s.
 
-A packet on that socket has one descriptor, itself a SEQPACKET socket, and asks for a process, which
-waits there for its request: one packet, a JSON object with `limits` (see `set_limits`) and `nonce`
-(see `program`), with what the process gets as descriptors 0, 1 and so on. So a process can be
-forked ahead of its program. It reports there, in JSON: `{"began": true}` once it is confined,
-`{"refused": why}` instead if it can't be; at its end the server reports `{"code", "cpu",
-"files"}`: exit code, negative for a signal; processor time in seconds; whether its files were too
-many. When nobody can write to that socket any more, its process is killed.
+A packet on that socket asks for a process. With it come a SEQPACKET socket for reports, and what
+the process gets as descriptors 0, 1 and so on. The process confines itself and then waits at its
+socket for one packet, a JSON object with `limits` (see `set_limits`) and `nonce` (see `program`):
+so it can be made ahead of its program. It reports there, in JSON: `{"began": true}` once the limits
+are set, `{"refused": why}` instead if it can't be confined; at its end the server reports `{"code",
+"cpu", "files"}`: exit code, negative for a signal; processor time in seconds; whether its files
+were too many. When nobody can write to that socket any more, its process is killed.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ import traceback
 from typing import Any
 
 from . import program
-from .isolation import FILES_BYTES, FILES_COUNT, Isolation
+from .isolation import FILES_BYTES, FILES_COUNT, Isolation, set_limits
 
 # What programs import most. Once here, they don't load it each time.
 PRELOADED = (
@@ -99,7 +99,9 @@ class Server:
         server, others = os.getpid(), self._isolation.count_processes()
         pid = os.fork()
         if pid == 0:
-            self._become(report, directory, server, others)
+            self._become(report, descriptors[1:], directory, server, others)
+        for descriptor in descriptors[1:]:
+            os.close(descriptor)
         job = _Job(pid, os.pidfd_open(pid), report, directory)
         self._by_pidfd[job.pidfd] = job
         self._by_report[report.fileno()] = job
@@ -108,18 +110,26 @@ class Server:
         self._poll.register(report, select.POLLRDHUP)
         return True
 
-    def _become(self, report: socket.socket, directory: str, server: int, others: int) -> None:
+    def _become(
+        self,
+        report: socket.socket,
+        descriptors: list[int],
+        directory: str,
+        server: int,
+        others: int,
+    ) -> None:
         """In the forked process: never returns."""
         try:
             # From here on `program`'s few descriptors and this one are all there are.
-            at = fcntl.fcntl(report.fileno(), fcntl.F_DUPFD, _ABOVE)
-            report = socket.socket(fileno=at)
+            at = fcntl.fcntl(report.detach(), fcntl.F_DUPFD, _ABOVE)
             try:
                 self._isolation.confine_files(directory, server)
-                os.closerange(3, at)
-                data, descriptors, _, _ = socket.recv_fds(
-                    report, MAX_REQUEST_BYTES, MAX_DESCRIPTORS
-                )
+                # They came above their places, in order.
+                for target, descriptor in enumerate(descriptors):
+                    os.dup2(descriptor, target)
+                os.closerange(len(descriptors), at)
+                self._isolation.confine()
+                data = os.read(at, MAX_REQUEST_BYTES)
                 if not data:
                     os._exit(0)
                 request = json.loads(data)
@@ -127,17 +137,12 @@ class Server:
                 limits: dict[str, int] = request["limits"]
                 limits["NPROC"] *= len(self._by_pidfd) + 1
                 limits["NPROC"] += others
-                self._isolation.confine(limits)
+                set_limits(limits)
             except (OSError, ValueError) as error:
-                report.send(json.dumps({"refused": str(error)}).encode())
+                os.write(at, json.dumps({"refused": str(error)}).encode())
                 os._exit(1)
-            # They came above 2, in order.
-            for target, descriptor in enumerate(descriptors):
-                os.dup2(descriptor, target)
-            os.closerange(len(descriptors), at)
-            # The filter knows no `send`.
             os.write(at, b'{"began": true}')
-            os.close(report.detach())
+            os.close(at)
             program.main(request["nonce"])
         except BaseException:
             traceback.print_exc()
