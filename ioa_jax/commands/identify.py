@@ -239,7 +239,7 @@ def print_diagnosis(diagnosis: Diagnosis) -> None:
             f"{gap.teacher:.3f}",
             f"{gap.student:.3f}",
             "" if gap.relative is None else f"{gap.relative:.2f}",
-            "" if interval is None else f"{interval.low:.2f}–{interval.high:.2f}",
+            "" if interval is None else f"{interval.low:.2f} .. {interval.high:.2f}",
             f"{severity[gap.module]:.2f}" if gap.module in severity else "",
             state,
         )

@@ -5,12 +5,11 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TypeVar
 
 from ioa_jax.errors import InputError
+from ioa_jax.files import finished, read_json, write_json, write_text
 from ioa_jax.identifier.decomposers import Decomposition, decompose
 from ioa_jax.identifier.dependency import (
     Dependency,
@@ -44,7 +43,6 @@ from ioa_jax.student import Student
 from ioa_jax.teachers.base import Teacher
 from ioa_jax.values import Value
 
-Kind = TypeVar("Kind", bound=Value)
 # Takes (what is being done, steps done, steps in all).
 Progress = Callable[[str, int, int], None]
 
@@ -183,7 +181,7 @@ def diagnose(
             f"{settings.dependencies.estimator!r} needs; set dependencies.estimator to "
             "teacher_prior"
         )
-    decomposition = _part(
+    decomposition = finished(
         parts / "decomposition.json",
         Decomposition,
         lambda: decompose(teacher, seeds, settings.decompose, parts, settings.probe_fraction, seed),
@@ -209,7 +207,7 @@ def diagnose(
         write_rows(parts / "answers.jsonl", _answer_rows(answers))
         return measurement
 
-    measurement = _part(parts / "measurement.json", Measurement, measure_both)
+    measurement = finished(parts / "measurement.json", Measurement, measure_both)
     gaps = module_gaps(
         measurement.teacher[measurement.scorer],
         measurement.student[measurement.scorer],
@@ -224,7 +222,7 @@ def diagnose(
             f"min_teacher_performance={settings.min_teacher_performance}); look at "
             f"{parts / 'answers.jsonl'}, and take another teacher or easier seeds"
         )
-    estimate = _part(
+    estimate = finished(
         parts / "dependencies.json",
         DependencyEstimate,
         lambda: _estimate(
@@ -244,7 +242,7 @@ def diagnose(
         dependencies=estimate,
         targets=choose_targets(ranked, len(gaps), settings.target_fraction),
     )
-    _write(directory / "diagnosis.json", diagnosis.to_json())
+    write_text(directory / "diagnosis.json", diagnosis.to_json() + "\n")
     return diagnosis
 
 
@@ -365,34 +363,11 @@ def _claim(
     }
     path = parts / "settings.json"
     if path.exists():
-        before = json.loads(path.read_text(encoding="utf-8"))
+        before = read_json(path)
         differing = [name for name, value in about.items() if before.get(name) != value]
         if differing:
             raise InputError(
                 f"{parts} has a diagnosis with another {', '.join(differing)}; name a new directory"
             )
         return
-    _write(path, json.dumps(about, indent=2))
-
-
-def _part(path: Path, kind: type[Kind], make: Callable[[], Kind]) -> Kind:
-    """A part that is on disk, else the one that is made and written."""
-    if path.exists():
-        return kind.from_json(path.read_text(encoding="utf-8"), str(path))
-    value = make()
-    _write(path, value.to_json())
-    return value
-
-
-def _write(path: Path, text: str) -> None:
-    """All of it, or the old file stays."""
-    partial = path.with_name(path.name + ".partial")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with partial.open("w", encoding="utf-8") as file:
-            file.write(text + "\n")
-            file.flush()
-            os.fsync(file.fileno())
-        partial.replace(path)
-    except OSError as error:
-        raise InputError(f"{path}: {error.strerror}") from None
+    write_json(path, about)

@@ -67,7 +67,7 @@ def bar_chart(title: str, bars: Sequence[Bar], mark: float | None = None) -> Htm
     for tick in _ticks(low, high):
         drawn += [
             _line(x(tick), 0, x(tick), height - 20, "axis"),
-            _text(x(tick), height - 6, f"{tick:g}", "small", "middle"),
+            _text(x(tick), height - 6, f"{tick:,.10g}", "small", "middle"),
         ]
     if mark is not None:
         drawn.append(_line(x(mark), 0, x(mark), height - 20, "mark"))

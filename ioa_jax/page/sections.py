@@ -34,7 +34,7 @@ def gap_section(diagnosis: Diagnosis) -> Section:
         Bar(
             gap.module,
             ((gap.relative or 0.0, "bad" if gap.module in diagnosis.deficient else "main"),),
-            f"{gap.relative:.2f}   {gap.teacher:.2f} to {gap.student:.2f}",
+            f"{gap.relative:.2f} · {gap.teacher:.2f} to {gap.student:.2f}",
             None if gap.interval is None else (gap.interval.low, gap.interval.high),
         )
         for gap in known
@@ -115,7 +115,7 @@ def target_section(diagnosis: Diagnosis) -> Section:
         Bar(
             entry.module,
             ((entry.value, "bad" if entry.module in targets.modules else "plain"),),
-            f"{entry.value:.2f}   gap {entry.gap:.2f}, dep {entry.mean_dependency:.2f}",
+            f"{entry.value:.2f} · gap {entry.gap:.2f}, dep {entry.mean_dependency:.2f}",
         )
         for entry in targets.severities
     ]
@@ -258,7 +258,7 @@ def forgetting_section(matrix: ForgettingMatrix) -> Section:
     head = ["module", *(f"stage {stage}" if stage else "before" for stage in matrix.stages), "lost"]
     note = element(
         "p",
-        "The student's performance over the teacher's after each stage; the darker, the better. "
+        "The student's performance over the teacher's after each stage; a strong colour is good. "
         "Lost: how far the last is under the best before it.",
     )
     return Section("forgetting", "Forgetting", join([note, table(head, rows, "Mastery by stage")]))
@@ -348,4 +348,5 @@ def _figure_of(value: float | None, interval: Interval | None) -> str:
         return ""
     if interval is None:
         return f"{value:.2f}"
-    return f"{value:.2f} [{interval.low:.2f}, {interval.high:.2f}]"
+    # Without spaces where a line could be broken.
+    return f"{value:.2f}\u00a0[{interval.low:.2f},\u00a0{interval.high:.2f}]"
