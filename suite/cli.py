@@ -23,7 +23,7 @@ app = typer.Typer(
 @app.command("list")
 def list_() -> None:
     """Profiles, methods and tasks."""
-    from suite.methods import METHODS
+    from suite.methods import load_method, method_names
     from suite.profile import load_profile, profile_names
     from suite.tasks import task_lines
     from suite.tasks.seeds import load_seed_tasks
@@ -32,8 +32,8 @@ def list_() -> None:
     for name in profile_names():
         print(f"  {name}: {load_profile(name)[1].description}")
     print("methods")
-    for name, summary in METHODS.items():
-        print(f"  {name}: {summary}")
+    for name in method_names():
+        print(f"  {name}: {load_method(name).summary}")
     tasks = load_seed_tasks()
     modules = sorted({f"{task.domain}: {task.module}" for task in tasks})
     print("tasks")
@@ -63,29 +63,49 @@ def run(
         Path | None,
         typer.Option(help="Go on with the run in this folder.", show_default=False),
     ] = None,
+    cells: Annotated[
+        str | None,
+        typer.Option(
+            help="Only the i-th of n shares of the cells, as i/n; `merge` joins them.",
+            show_default=False,
+        ),
+    ] = None,
+    ledger: Annotated[
+        Path | None,
+        typer.Option(
+            help="Folder of the teacher's calls, for runs that share them; default: in the run's.",
+            show_default=False,
+        ),
+    ] = None,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Print what would be done, and do nothing.")
+        bool,
+        typer.Option("--dry-run", help="Print what would be done and needed, and do nothing."),
     ] = False,
     verbose: Annotated[bool, typer.Option("--verbose", help="Log what is compiled.")] = False,
 ) -> None:
-    """Run a profile: measure teacher and student, teach it in each way, compare.
+    """Run a profile: teach the student in each way, measure every cell, compare.
 
-    The results are in OUTPUT/PROFILE/RUN-ID. A run that was stopped goes on with --resume.
+    The results are in OUTPUT/PROFILE/RUN-ID. A run that was stopped goes on with --resume, which
+    also tries failed cells again. Exit code 1: a cell failed.
     """
     from suite import run as job
+    from suite.cells import Share
     from suite.profile import load_profile
     from suite.table import print_table
 
-    if resume is not None and (profile or set_ or run_id or dry_run):
+    if resume is not None and (profile or set_ or run_id or dry_run or cells or ledger):
         raise InputError("--resume takes the settings from the run's folder: give it alone")
     if resume is None and profile is None:
         raise InputError("name a --profile (see `list`), or a run to --resume")
     if profile is not None:
         name, settings = load_profile(profile, set_ or ())
+        share = None if cells is None else Share.parse(cells)
         if dry_run:
-            _print_plan(name, job.make_plan(settings))
+            from suite.plan import print_plan
+
+            print_plan(name, settings, share)
             return
-        directory = job.start_run(settings, name, output, run_id)
+        directory = job.start_run(settings, name, output, run_id, share, ledger)
     else:
         assert resume is not None
         directory = resume
@@ -97,6 +117,23 @@ def run(
         raise typer.Exit(130) from None
     print_table(summary)
     print(f"{directory / 'table.md'}")
+    if summary["failed"]:
+        raise typer.Exit(1)
+
+
+@app.command()
+def merge(
+    runs: Annotated[list[Path], typer.Argument(help="Folders of runs.", show_default=False)],
+    output: Annotated[
+        Path, typer.Option(help="Folder of the joined run; a new one.", show_default=False)
+    ],
+) -> None:
+    """Join runs of shares of one profile's cells (`run --cells`) into one."""
+    from suite.merge import merge_runs
+    from suite.table import print_table
+
+    print_table(merge_runs(runs, output))
+    print(f"{output / 'table.md'}")
 
 
 @app.command()
@@ -362,22 +399,6 @@ def show(
         if asked.references:
             print(f"references: {' | '.join(asked.references)}")
         print()
-
-
-def _print_plan(name: str, plan: object) -> None:
-    import dataclasses
-
-    from suite.run import Plan
-
-    assert isinstance(plan, Plan)
-    print(f"profile {name}")
-    for field in dataclasses.fields(plan):
-        value = getattr(plan, field.name)
-        label = field.name.replace("_", " ")
-        if field.name.endswith("tokens"):
-            print(f"  {label}: at most {value:,}")
-        else:
-            print(f"  {label}: {', '.join(value) if isinstance(value, tuple) else value}")
 
 
 def _log(verbose: bool) -> None:

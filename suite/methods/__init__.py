@@ -1,21 +1,75 @@
-"""The methods that are compared: one file each, one interface (`base.Method`)."""
+"""The methods that are compared: one file each, one interface (`base.Method`).
+
+An installed package adds a method by an entry point of the group `ioa.methods`, whose name is the
+method's and whose object is one.
+"""
 
 from __future__ import annotations
 
 import importlib
-from typing import TYPE_CHECKING
+import importlib.metadata
+from typing import TYPE_CHECKING, Any
+
+from ioa_jax.errors import InputError
 
 if TYPE_CHECKING:
     from suite.methods.base import Method
 
-# Name to what `list` says of it. Modules are imported when they are used: they import JAX.
-METHODS = {
-    "undistilled": "the student as it is",
-    "sft": "supervised fine-tuning on the teacher's answers, in random order",
-    "staged": "the same answers and as many tokens, one stage of modules after the other",
-}
+ENTRY_POINTS = "ioa.methods"
+
+# Modules are imported when they are used: they import JAX.
+METHODS = (
+    "undistilled",
+    "sft",
+    "sft_matched",
+)
+
+
+def method_names() -> list[str]:
+    """Ours in the order of `METHODS`, then others' by name.
+
+    Raises:
+        InputError: Two methods have the same name.
+    """
+    return [*METHODS, *sorted(_others())]
 
 
 def load_method(name: str) -> Method:
-    """A method of `METHODS` by its name."""
-    return importlib.import_module(f"suite.methods.{name}").METHOD
+    """A method by its name.
+
+    Raises:
+        InputError: There is none, or an installed package's can't be imported or isn't one.
+    """
+    if name in METHODS:
+        return importlib.import_module(f"suite.methods.{name}").METHOD
+    others = _others()
+    if name not in others:
+        raise InputError(f"method {name!r} is unknown; there are {', '.join(method_names())}")
+    point = others[name]
+    try:
+        method: Any = point.load()
+    except (ImportError, AttributeError) as error:
+        raise InputError(f"method {name!r} of {_package(point)}: {error}") from error
+    for part in ("summary", "needs", "run"):
+        if not hasattr(method, part):
+            raise InputError(
+                f"method {name!r} of {_package(point)}: {point.value} has no {part!r}; see "
+                "suite.methods.base.Method"
+            )
+    return method
+
+
+def _others() -> dict[str, importlib.metadata.EntryPoint]:
+    found: dict[str, importlib.metadata.EntryPoint] = {}
+    for point in importlib.metadata.entry_points(group=ENTRY_POINTS):
+        if point.name in METHODS or point.name in found:
+            other = f"{_package(found[point.name])}'s" if point.name in found else "ours"
+            raise InputError(
+                f"method {point.name!r} of {_package(point)} has the name of {other}; uninstall one"
+            )
+        found[point.name] = point
+    return found
+
+
+def _package(point: importlib.metadata.EntryPoint) -> str:
+    return point.dist.name if point.dist is not None else point.value

@@ -1,48 +1,43 @@
-"""What a method gets and what it gives back, and what methods have in common."""
+"""What a method gets and gives back, and what methods have in common.
+
+Every method has the same two budgets. What it asks the teacher goes through `ask`, which keeps what
+was answered when the teacher's tokens are used up; what it trains goes through `fine_tune`, which
+goes over the examples as often as the student's tokens allow, be they few or many.
+"""
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Sequence
+import logging
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
-from ioa_jax.engine.batching import TokenPair
-from ioa_jax.engine.training import StepMetrics, TrainConfig, train
-from ioa_jax.models.load import LanguageModel
-from suite.chat import answer_pair
-from suite.profile import TrainSettings
-from suite.tasks.seeds import SeedTask
-from suite.teacher import Teacher, TeacherAnswer
+from rouge_score.rouge_scorer import RougeScorer
 
+from ioa_jax.engine.batching import TokenPair, pack_in_order
+from ioa_jax.engine.sampling import SamplingParams
+from ioa_jax.engine.trainer import Trainer
+from ioa_jax.engine.training import LoRAConfig, StepMetrics, TrainConfig
+from ioa_jax.errors import InputError
+from ioa_jax.seeds import SeedItem
+from ioa_jax.streams import stream
+from ioa_jax.student import Student
+from ioa_jax.teachers.base import ChatRequest, Completion, Sampling
+from ioa_jax.teachers.replay import LedgeredTeacher
+from ioa_jax.teachers.spend import BudgetExceeded
+from suite.methods.prompting import Pack
+from suite.probes import open_seed_grader
+from suite.profile import Budgets, SandboxSettings, TrainSettings
 
-@dataclasses.dataclass(frozen=True)
-class Spend:
-    """What a method cost, in the units of method section 0's budget.
+log = logging.getLogger(__name__)
 
-    Attributes:
-        teacher_requests: Answers that it asked the teacher for.
-        teacher_tokens: Tokens of these answers. Another method that asks for the same ones pays
-            for them too, though they are generated once.
-        student_tokens: Tokens that the student was trained on, prompts included, each as often as
-            it was seen.
-        unfinished_answers: Answers that ended at the token limit.
-        cut_examples: Examples that lost their end to the row length.
-    """
+Messages = Sequence[Mapping[str, str]]
 
-    teacher_requests: int = 0
-    teacher_tokens: int = 0
-    student_tokens: int = 0
-    unfinished_answers: int = 0
-    cut_examples: int = 0
+RESAMPLING_TEMPERATURE = 0.7  # of further answers where the first is greedy
 
-
-@dataclasses.dataclass(frozen=True)
-class MethodResult:
-    """A student, trained or not, and what it cost."""
-
-    model: LanguageModel
-    spend: Spend
+# Called with the part's name, the step's figures, and what gives the student as it is now.
+OnStep = Callable[[str, StepMetrics, Callable[[], Student]], None]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -50,87 +45,310 @@ class MethodContext:
     """Everything that a method may use.
 
     Attributes:
-        student: Float32 weights; methods leave it as it is.
-        teacher: Answers tasks.
-        seeds: Tasks to teach from.
-        stages: Modules by stage, in the curriculum's order.
+        student: As it is before; methods leave it so.
+        teacher: Behind the run's ledger, with this cell's own budget.
+        seeds: Tasks to start from.
+        budgets: Teacher tokens generated and student tokens trained on, at most.
         train: Hyperparameters, the same for all methods.
+        sampling: How the teacher answers tasks.
+        pack: Of prompts, as the teacher needs them.
+        sandbox: Limits of programs that are tested.
         seed: Of everything random in the method.
-        directory: For checkpoints; a method that is started again goes on from them.
-        on_step: Called with (part, metrics) after each optimiser step. Steps that a resumed method
-            repeats are reported again.
+        directory: For checkpoints and files; a method that is started again goes on from them.
+        on_step: To be called after each optimiser step. Steps that a resumed method repeats are
+            reported again.
+        cell_of: The finished cell of another method and the same seed: its folder; None where the
+            run doesn't have that method. It raises InputError where that cell failed.
+        options: The profile's settings of the method of the paper, for `ioa` and its controls.
     """
 
-    student: LanguageModel
-    teacher: Teacher
-    seeds: tuple[SeedTask, ...]
-    stages: tuple[tuple[str, ...], ...]
+    student: Student
+    teacher: LedgeredTeacher
+    seeds: tuple[SeedItem, ...]
+    budgets: Budgets
     train: TrainSettings
+    sampling: Sampling
+    pack: Pack
+    sandbox: SandboxSettings
     seed: int
     directory: Path
-    on_step: Callable[[str, StepMetrics], None]
+    on_step: OnStep
+    cell_of: Callable[[str], Path | None]
+    options: Mapping[str, Any]
 
     def train_config(self) -> TrainConfig:
         """The engine's view of `train` and `seed`."""
-        return TrainConfig(**self.train.model_dump(), seed=self.seed)
+        settings = self.train.model_dump(exclude={"lora"})
+        lora = None if self.train.lora is None else LoRAConfig(**self.train.lora.model_dump())
+        return TrainConfig(**settings, lora=lora, seed=self.seed)
+
+
+@dataclasses.dataclass(frozen=True)
+class MethodResult:
+    """What a method gives back.
+
+    Attributes:
+        student: Trained or not.
+        notes: Figures of the method's own, JSON-able.
+    """
+
+    student: Student
+    notes: dict[str, Any] = dataclasses.field(default_factory=dict[str, Any])
 
 
 class Method(Protocol):
-    """A way to make a better student. Third parties implement this."""
+    """A way to make a better student. Third parties offer theirs as entry points."""
+
+    @property
+    def summary(self) -> str:
+        """What it does, in a few words."""
+        ...
+
+    @property
+    def needs(self) -> tuple[str, ...]:
+        """Methods whose cells, where the run has them, are to be done before."""
+        ...
 
     def run(self, context: MethodContext) -> MethodResult:
-        """Train, or go on training, to the end."""
+        """Train, or go on training, to the end of a budget."""
         ...
 
 
-def examples_from_answers(
-    model: LanguageModel, tasks: Sequence[SeedTask], answers: Sequence[TeacherAnswer]
-) -> list[TokenPair]:
-    """Chat prompt to the teacher's answer with the student's end of turn.
+# -- the teacher ---------------------------------------------------------------------------------
 
-    An answer that ended at the token limit is taught without an end: the student mustn't learn to
-    stop in mid-sentence.
+
+@dataclasses.dataclass(frozen=True)
+class Answered:
+    """A task with the teacher's answer.
+
+    Attributes:
+        messages: The task.
+        text: The answer.
+        ended: Whether the teacher ended it by itself, not at the token limit.
     """
-    return [
-        answer_pair(model, task.messages, answer.text, ended=answer.finish_reason == "stop")
-        for task, answer in zip(tasks, answers, strict=True)
-        # Nothing is to be learnt from an answer that is neither text nor an end.
-        if answer.text or answer.finish_reason == "stop"
+
+    messages: Messages
+    text: str
+    ended: bool
+
+
+def make_request(
+    context: MethodContext, messages: Messages, purpose: str, sampling: Sampling, sample: int = 0
+) -> ChatRequest:
+    """A request whose answer depends on the cell's seed and on `sample`.
+
+    A greedy answer depends on neither: it has one seed, so that all cells share it.
+    """
+    seed = 0
+    if sampling.temperature > 0:
+        seed = int(stream(context.seed, "teacher", sample).integers(2**31))
+    return ChatRequest(tuple(messages), purpose, seed)
+
+
+def ask(
+    context: MethodContext, requests: Sequence[ChatRequest], sampling: Sampling
+) -> tuple[list[Completion | None], bool]:
+    """Answers in the order of the requests, and whether the budget had room for all of them.
+
+    None stands for the answer to a request that it had no room for.
+    """
+    answers: list[Completion | None] = [None] * len(requests)
+
+    def keep(index: int, completion: Completion) -> None:
+        answers[index] = completion
+
+    try:
+        context.teacher.generate(requests, sampling, keep)
+    except BudgetExceeded as error:
+        # What was answered before is what the budget buys, and the method goes on with that.
+        log.info("%s", error)
+        return answers, False
+    return answers, True
+
+
+def ask_texts(
+    context: MethodContext,
+    chats: Sequence[Messages],
+    purpose: str,
+    sampling: Sampling,
+    first_sample: int = 0,
+) -> tuple[list[str | None], bool]:
+    """As `ask`, the answers' stripped texts; each chat has a sample number from `first_sample` on.
+
+    None also for what was cut at the token limit or refused: half a task is no task.
+    """
+    requests = [
+        make_request(context, messages, purpose, sampling, first_sample + number)
+        for number, messages in enumerate(chats)
     ]
+    answers, complete = ask(context, requests, sampling)
+    texts = [
+        None if answer is None or answer.finish_reason != "stop" else answer.text.strip()
+        for answer in answers
+    ]
+    return texts, complete
 
 
-def train_in_parts(
-    context: MethodContext, parts: Sequence[tuple[str, Sequence[SeedTask]]]
-) -> MethodResult:
-    """Fine-tune on one set of tasks after the other, each with a schedule of its own.
+def answer_tasks(
+    context: MethodContext, chats: Sequence[Messages], sample: int = 0
+) -> tuple[list[Answered | None], bool]:
+    """As `ask`, the teacher's answers to tasks; None also where it refused or wrote nothing."""
+    sampling = context.sampling
+    if sample > 0 and sampling.temperature == 0:
+        # Greedy, a second answer would be the first one again.
+        sampling = dataclasses.replace(sampling, temperature=RESAMPLING_TEMPERATURE)
+    requests = [make_request(context, chat, "answer", sampling, sample) for chat in chats]
+    answers, complete = ask(context, requests, sampling)
+    answered = [
+        None
+        if answer is None or answer.finish_reason == "filtered" or not answer.text
+        else Answered(chat, answer.text, answer.finish_reason == "stop")
+        for chat, answer in zip(chats, answers, strict=True)
+    ]
+    return answered, complete
 
-    Every example is seen `epochs` times, however the tasks are spread over the parts, so that the
-    number of student tokens is the same.
+
+def as_chat(prompt: str) -> Messages:
+    """A task's text as a chat of one turn."""
+    return ({"role": "user", "content": prompt},)
+
+
+class Novelty:
+    """Keeps out texts that are too like one that it has seen.
+
+    ROUGE-L F1 without a stemmer, as Self-Instruct measures it. The micro pack's problems have few
+    words, most of them in common, so that there only equal texts are too like.
     """
-    model = context.student
-    config = context.train_config()
-    answers = context.teacher.answer([task for _, tasks in parts for task in tasks])
-    by_id = {answer.task_id: answer for answer in answers}
-    tokens = cut = 0
-    for name, tasks in parts:
-        examples = examples_from_answers(model, tasks, [by_id[task.id] for task in tasks])
-        result = train(
-            model.decoder,
-            examples,
-            config,
-            directory=context.directory / name,
-            on_step=lambda metrics, name=name: context.on_step(name, metrics),
+
+    def __init__(self, pack: Pack, seen: Sequence[str], threshold: float = 0.7) -> None:
+        """`threshold`: highest likeness of a new text."""
+        self._threshold = threshold if pack == "paper" else None
+        self._seen = {_squeezed(text) for text in seen}
+        self._scorer = RougeScorer(["rougeL"], use_stemmer=False)
+
+    def add(self, text: str) -> bool:
+        """Whether the text is new; it is seen from now on."""
+        key = _squeezed(text)
+        if key in self._seen:
+            return False
+        if self._threshold is not None:
+            for other in self._seen:
+                if self._scorer.score(other, key)["rougeL"].fmeasure > self._threshold:
+                    return False
+        self._seen.add(key)
+        return True
+
+
+def _squeezed(text: str) -> str:
+    return " ".join(text.split())
+
+
+# -- the student ---------------------------------------------------------------------------------
+
+
+def example_pairs(context: MethodContext, answered: Sequence[Answered | None]) -> list[TokenPair]:
+    """What the student is trained on, of answers that there are.
+
+    An answer that was cut is taught without an end: the student mustn't learn to stop in
+    mid-sentence. A task whose prompt leaves no room for an answer in a row is left out.
+    """
+    pairs = [
+        context.student.answer_pair(one.messages, one.text, ended=one.ended)
+        for one in answered
+        if one is not None
+    ]
+    return [pair for pair in pairs if fits(context, pair)]
+
+
+def fits(context: MethodContext, pair: TokenPair) -> bool:
+    """Whether a row holds the prompt and at least some of the completion."""
+    return bool(pair.completion) and len(pair.prompt) < context.train.row_length
+
+
+def token_count(pairs: Sequence[TokenPair]) -> int:
+    """Student tokens of one pass."""
+    return sum(len(pair) for pair in pairs)
+
+
+def batches(
+    pairs: Sequence[TokenPair], config: TrainConfig, part: str
+) -> Iterator[list[TokenPair]]:
+    """Batches without end: a new order each epoch, a function of (seed, part, epoch).
+
+    Raises:
+        InputError: There are no pairs.
+    """
+    if not pairs:
+        raise InputError(
+            f"{part}: nothing to train on: the teacher's budget bought no usable example; raise "
+            "budgets.teacher_tokens or lower sampling.max_tokens"
         )
-        model = dataclasses.replace(model, decoder=result.decoder)
-        tokens += result.tokens
-        cut += result.truncated
-    return MethodResult(
-        model,
-        Spend(
-            teacher_requests=len(answers),
-            teacher_tokens=sum(answer.tokens for answer in answers),
-            student_tokens=tokens,
-            unfinished_answers=sum(answer.finish_reason == "length" for answer in answers),
-            cut_examples=cut,
-        ),
-    )
+    lengths = [min(len(pair), config.row_length) for pair in pairs]
+    epoch = 0
+    while True:
+        order = stream(config.seed, "order", part, epoch).permutation(len(pairs))
+        rows = pack_in_order([lengths[i] for i in order], config.row_length)
+        for start in range(0, len(rows), config.batch_rows):
+            chosen = rows[start : start + config.batch_rows]
+            yield [pairs[order[place]] for row in chosen for place in row]
+        epoch += 1
+
+
+def fine_tune(
+    context: MethodContext,
+    pairs: Sequence[TokenPair],
+    part: str = "all",
+    *,
+    tokens: int | None = None,
+    start: Student | None = None,
+) -> Student:
+    """Train until a budget of student tokens is used up, with one schedule over it.
+
+    Args:
+        context: The method's.
+        pairs: Examples, from one on; they are repeated as often as the budget allows.
+        part: Of the method; names its checkpoints and its lines in train.jsonl.
+        tokens: Of this part; None is the whole budget.
+        start: What it begins from; None is the student as it was given.
+
+    Raises:
+        InputError: No examples, or as `Trainer.step`.
+    """
+    student = start or context.student
+    config = context.train_config()
+    supply = batches(pairs, config, part)
+    budget = context.budgets.student_tokens if tokens is None else tokens
+    with Trainer(
+        student.model.decoder, config, budget, directory=context.directory / "checkpoints" / part
+    ) as trainer:
+
+        def now() -> Student:
+            return student.with_decoder(trainer.decoder)
+
+        for number, batch in enumerate(supply):
+            if number < trainer.steps:
+                continue
+            metrics = trainer.step(batch)
+            if metrics is None:
+                break
+            context.on_step(part, metrics, now)
+        trainer.save()
+        return now()
+
+
+def answers_of(context: MethodContext, student: Student, chats: Sequence[Messages]) -> list[str]:
+    """The student's greedy answers."""
+    if not chats:
+        return []
+    params = SamplingParams(max_tokens=context.sampling.max_tokens)
+    return [completion.text for completion in student.generate(chats, params)]
+
+
+def check_answers(
+    context: MethodContext, seeds: Sequence[SeedItem], texts: Sequence[str]
+) -> list[bool]:
+    """Whether each answer passes its seed's own check."""
+    with open_seed_grader(seeds, context.sandbox) as grader:
+        return [
+            grader.grade(seed.item(), text).correct for seed, text in zip(seeds, texts, strict=True)
+        ]

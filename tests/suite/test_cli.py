@@ -28,14 +28,14 @@ def test_help_does_not_import_jax():
 def test_list():
     result = suite("list")
     assert result.returncode == 0, result.stderr
-    for name in ("smollm2-short", "staged", "lists/aggregate", "`humaneval`"):
+    for name in ("smollm2-short", "sft_matched", "lists/aggregate", "`humaneval`"):
         assert name in result.stdout
 
 
 def test_dry_run_prints_and_does_nothing(tmp_path):
     result = suite("run", "--profile", "smollm2", "--dry-run", "--output", str(tmp_path / "r"))
     assert result.returncode == 0, result.stderr
-    assert "teacher answer tokens: at most 38,400" in result.stdout
+    assert "teacher tokens: at most 60,000" in result.stdout
     assert not (tmp_path / "r").exists()
 
 
@@ -47,6 +47,9 @@ def test_dry_run_prints_and_does_nothing(tmp_path):
         (["run", "--profile", "smollm2", "--set", "train.lr=1"], "train.lr"),
         (["run", "--profile", "smollm2", "--resume", "x"], "give it alone"),
         (["run", "--resume", "nowhere"], "run.json"),
+        (["run", "--profile", "smollm2", "--cells", "3/2"], "write it as i/n"),
+        (["merge", "nowhere", "--output", "x"], "at least two runs"),
+        (["merge", "nowhere", "there", "--output", "x"], "run.json"),
         (["table", "nowhere"], "run.json"),
     ],
 )
@@ -59,7 +62,7 @@ def test_errors_are_one_line_with_exit_code_2(arguments, message):
 
 
 def test_a_model_that_is_not_there_is_an_error_and_recorded(tmp_path):
-    arguments = ["--set", "teacher.spec=./no-model", "--set", "humaneval.problems=1"]
+    arguments = ["--set", "teacher.spec=./no-model", "--set", "tasks=[]"]
     result = suite(
         "run", "--profile", "smollm2-short", "--output", str(tmp_path), "--run-id", "a", *arguments
     )
@@ -75,7 +78,7 @@ def test_table_of_a_run_that_has_just_begun(tmp_path):
     assert directory.name.endswith(profile.digest()[:8])
     result = suite("table", str(directory))
     assert result.returncode == 0, result.stderr
-    assert "Not finished: staged-seed0" in result.stdout
+    assert "Not finished: sft-seed0" in result.stdout
 
 
 def test_a_cell_without_records_is_an_error(tmp_path):
@@ -83,6 +86,7 @@ def test_a_cell_without_records_is_an_error(tmp_path):
 
     name, profile = load_profile("smollm2-short")
     directory = start_run(profile, name, tmp_path)
-    write_json(directory / "cells" / "teacher" / "spend.json", {"teacher_tokens": 0})
-    with pytest.raises(InputError, match="not every record"):
+    cell = {"method": "teacher", "seed": None, "status": "complete"}
+    write_json(directory / "cells" / "teacher" / "cell.json", cell)
+    with pytest.raises(InputError, match=r"scores\.jsonl"):
         summarize(directory)

@@ -1,11 +1,12 @@
 import re
+import sys
 
 import pytest
 
 from ioa_jax.errors import InputError
 from suite.methods import METHODS, load_method
+from suite.plan import make_plan
 from suite.profile import Profile, load_profile, profile_names
-from suite.run import make_plan
 
 
 def fields(model):
@@ -29,24 +30,58 @@ def test_shipped_profiles_are_valid(name):
 
 def test_the_main_profile_is_what_it_says():
     plan = make_plan(load_profile("smollm2")[1])
-    assert (plan.seeds, plan.probes, plan.modules) == (120, 72, 12)
-    assert plan.problems >= 40
-    assert plan.cells == ("teacher", "undistilled-seed0", "sft-seed0", "staged-seed0")
+    assert (plan.seeds, plan.probes) == (120, 72)
+    assert plan.items["humaneval"] >= 40
+    assert [cell.name for cell in plan.cells] == ["teacher", "undistilled", "sft-seed0"]
+    assert plan.missing == ()
     short = make_plan(load_profile("smollm2-short")[1])
     assert short.measuring_tokens < plan.measuring_tokens / 10
 
 
 def test_plan_counts_upper_bounds():
     overrides = (
-        "humaneval.problems=10", "humaneval.max_tokens=7", "probes.max_tokens=5",
-        "answers.max_tokens=3", "train.epochs=2", "seeds=[1, 2]",
+        "tasks=[{name: humaneval, limit: 10, max_tokens: 7}]", "probes.max_tokens=5",
+        "budgets.teacher_tokens=3", "budgets.student_tokens=4", "seeds=[1, 2]",
     )  # fmt: skip
     plan = make_plan(load_profile("smollm2", overrides)[1])
-    assert plan.cells == (
-        "teacher", "undistilled-seed1", "sft-seed1", "sft-seed2", "staged-seed1", "staged-seed2",
-    )  # fmt: skip
-    assert plan.measuring_tokens == 6 * (72 * 5 + 10 * 7)
-    assert plan.teacher_answer_tokens == 120 * 3
+    assert [cell.name for cell in plan.cells] == [
+        "teacher",
+        "undistilled",
+        "sft-seed1",
+        "sft-seed2",
+    ]
+    assert plan.measuring_tokens == 4 * (72 * 5 + 10 * 7)
+    assert (plan.teacher_tokens, plan.student_tokens) == (6, 8)
+
+
+def test_plan_names_what_is_missing():
+    overrides = (
+        "teacher.spec=openai:o1@https://api.openai.com/v1",
+        "teacher.settings={api_key_variable: NO_SUCH_KEY}",
+        "student.spec=nobody/nothing",
+        "seed_items.source=no/such.jsonl",
+    )
+    plan = make_plan(load_profile("smollm2", overrides)[1])
+    # A teacher elsewhere isn't measured.
+    assert [cell.name for cell in plan.cells] == ["undistilled", "sft-seed0"]
+    assert plan.seeds is None
+    assert plan.memory is None
+    text = "\n".join(plan.missing)
+    for part in ("no/such.jsonl", "NO_SUCH_KEY", "nobody/nothing"):
+        assert part in text
+
+
+def test_memory_counts_what_training_holds():
+    _, profile = load_profile("smollm2")
+    student = make_plan(profile).memory
+    whole = make_plan(load_profile("smollm2", ["student.keep_layers=null"])[1]).memory
+    adapters = make_plan(load_profile("smollm2", ["train.lora={rank: 8}"])[1]).memory
+    # SmolLM2-135M has 134,515,008 parameters: float32 and a bfloat16 copy.
+    assert whole.parameters == 134_515_008 * 6
+    assert whole.optimizer == 134_515_008 * 12
+    assert whole.teacher == 134_515_008 * 2
+    assert student.optimizer < whole.optimizer
+    assert adapters.optimizer < student.optimizer / 50
 
 
 def test_overrides_are_yaml():
@@ -65,18 +100,20 @@ def test_overrides_are_yaml():
     ("override", "message"),
     [
         ("train.lr=1", "setting 'train.lr': Extra inputs"),
-        ("train.epochs=0", "setting 'train.epochs'"),
-        ("humaneval.problems=165", "setting 'humaneval.problems'"),
+        ("train.batch_rows=0", "setting 'train.batch_rows'"),
+        ("tasks=[{name: riddles}]", "'riddles' is unknown"),
+        ("tasks=[{name: humaneval}, {name: humaneval}]", "a task occurs twice"),
+        ("budgets.teacher_tokens=0", "setting 'budgets.teacher_tokens'"),
+        ("pack=tiny", "setting 'pack'"),
         ("precision=fp8", "setting 'precision'"),
         ("methods=[undistilled, magic]", "'magic' is unknown"),
-        ("methods=[sft]", "'undistilled' has to be one"),
         ("methods=[undistilled, undistilled]", "occurs twice"),
         ("seeds=[1, 1]", "occurs twice"),
         ("seeds=[]", "setting 'seeds'"),
         ("train=3", "setting 'train'"),
         ("precision.x=3", "'precision' has no settings"),
-        ("train.epochs", "write it as a.b=value"),
-        ("train.epochs=[", "--set"),
+        ("train.clip", "write it as a.b=value"),
+        ("train.clip=[", "--set"),
     ],
 )
 def test_a_wrong_setting_is_named(override, message):
@@ -99,5 +136,13 @@ def test_unknown_profiles_and_bad_files(tmp_path):
 
 
 @pytest.mark.parametrize("name", METHODS)
-def test_methods_are_there(name):
-    assert callable(load_method(name).run)
+def test_methods_say_what_they_are(name):
+    method = load_method(name)
+    assert method.summary
+    assert set(method.needs) <= {*METHODS, "ioa"}
+    text = sys.modules[type(method).__module__].__doc__
+    assert text is not None
+    assert "Loop: " in text
+    if name != "undistilled":
+        assert "Paper: " in text
+        assert "Departures: " in text

@@ -12,12 +12,14 @@ import pytest
 from ioa_jax.errors import InputError
 from suite import run as job
 from suite.journal import read_journal, read_json
+from suite.merge import merge_runs
+from suite.methods import load_method
 from suite.profile import load_profile
 from suite.table import lines, markdown, summarize
 from tests.suite.world import write_model, write_profile
 
 CELLS = [
-    "teacher", "undistilled-seed0", "sft-seed0", "sft-seed1", "staged-seed0", "staged-seed1",
+    "teacher", "undistilled", "sft-seed0", "sft-seed1", "sft_matched-seed0", "sft_matched-seed1",
 ]  # fmt: skip
 
 
@@ -38,104 +40,101 @@ def finished(world):
     return directory
 
 
+def cell(directory, name):
+    return read_json(directory / "cells" / name / "cell.json")
+
+
+def scores(directory, name):
+    return read_journal(directory / "cells" / name / "scores.jsonl")
+
+
 def test_everything_is_recorded(finished):
     run = read_json(finished / "run.json")
-    assert run["status"] == "complete"
-    assert run["error"] is None
+    assert (run["version"], run["status"], run["error"]) == (3, "complete", None)
     assert run["environments"][0]["packages"]["jax"]
     teacher, student = run["models"]["teacher"], run["models"]["student"]
     assert student["parameters"] < teacher["parameters"]
-    assert student["fingerprint"] != teacher["fingerprint"]
+    assert student["fingerprint"] not in teacher["fingerprint"]
     assert run["sandbox"]["backend"].endswith("landlock+seccomp")
-    assert len(run["tasks"]["seeds"]) == 24
-    assert not set(run["tasks"]["seeds"]) & set(run["tasks"]["probes"])
-    assert sorted(path.name for path in (finished / "cells").iterdir()) == sorted(CELLS)
-    for cell in CELLS:
-        probes = read_journal(finished / "cells" / cell / "probes.jsonl")
-        assert {probe["id"] for probe in probes} == set(run["tasks"]["probes"])
-        assert all(probe["logprob"] < 0 for probe in probes)
-        problems = read_journal(finished / "cells" / cell / "humaneval.jsonl")
-        assert len(problems) == 9
-        assert all(problem["verdict"]["status"] for problem in problems)
-        assert not (finished / "cells" / cell / "checkpoints").exists()
-
-
-def test_gaps_are_those_of_the_recorded_probes_and_order_the_stages(finished):
-    def logprobs(cell):
-        records = read_journal(finished / "cells" / cell / "probes.jsonl")
-        return {record["module"]: record["logprob_per_token"] for record in records}
-
-    teacher, student = logprobs("teacher"), logprobs("undistilled-seed0")
-    gaps = {gap["module"]: gap["logprob"] for gap in read_json(finished / "gaps.json")["modules"]}
-    assert gaps == pytest.approx({m: teacher[m] - student[m] for m in teacher})
-    stages = read_json(finished / "curriculum.json")["stages"]
-    assert [len(stage) for stage in stages] == [4, 4, 4]
-    order = [gaps[module] for stage in stages for module in stage]
-    assert order == sorted(order)
-
-
-def test_both_methods_learn_from_the_same_answers_for_the_same_number_of_tokens(finished):
-    answers = read_journal(finished / "teacher.jsonl")
-    assert len(answers) == 24
-    spends = {
-        cell: read_json(finished / "cells" / cell / "spend.json")
-        for cell in CELLS
-        if cell.startswith("s")
+    seeds, probes = run["seed_items"]["seeds"], run["seed_items"]["probes"]
+    assert (len(seeds), len(probes)) == (24, 12)
+    assert not set(seeds) & set(probes)
+    tasks = {task["name"]: task for task in run["tasks"]}
+    assert {name: (t["metric"], t["items"]) for name, t in tasks.items()} == {
+        "humaneval": ("pass@1", 9),
+        "probes": ("score", 12),
     }
-    assert len(spends) == 4
-    for spend in spends.values():
-        assert spend == spends["sft-seed0"]
-        assert spend["teacher_tokens"] == sum(answer["tokens"] for answer in answers)
-        assert spend["unfinished_answers"] == sum(a["finish_reason"] == "length" for a in answers)
-        assert spend["cut_examples"] == 0
-    # Some answers end by themselves and some don't; both kinds are needed here.
-    assert 0 < spends["sft-seed0"]["unfinished_answers"] < 24
+    assert tasks["humaneval"]["provenance"][0]["rows_sha256"]
+    assert sorted(path.name for path in (finished / "cells").iterdir()) == sorted(CELLS)
+    for name in CELLS:
+        record = cell(finished, name)
+        assert (record["status"], record["error"]) == ("complete", None)
+        rows = scores(finished, name)
+        own = [row for row in rows if row["task"] == "probes"]
+        assert {row["id"] for row in own} == set(probes)
+        assert all(row["logprob"] < 0 and row["module"] for row in own)
+        assert sum(row["task"] == "humaneval" for row in rows) == 9
+        assert all(0 <= row["score"] <= 1 for row in rows)
+        assert not (finished / "cells" / name / "checkpoints").exists()
 
 
-def test_staged_trains_stage_by_stage(finished):
-    steps = read_journal(finished / "cells" / "staged-seed0" / "train.jsonl")
-    parts = [step["part"] for step in steps]
-    assert parts == sorted(parts)
-    assert set(parts) == {"stage1", "stage2", "stage3"}
-    tokens = sum(step["tokens"] for step in steps)
-    whole = read_journal(finished / "cells" / "sft-seed0" / "train.jsonl")
-    assert {step["part"] for step in whole} == {"all"}
-    assert tokens == sum(step["tokens"] for step in whole)
-    assert tokens == read_json(finished / "cells" / "sft-seed0" / "spend.json")["student_tokens"]
+def test_budgets_hold_and_are_used(finished):
+    for name in CELLS[2:]:
+        spend = cell(finished, name)["spend"]
+        steps = read_journal(finished / "cells" / name / "train.jsonl")
+        assert spend["student_tokens"] == sum(step["tokens"] for step in steps)
+        # Not more than the budget, and less by no more than an example.
+        assert 6000 - 256 < spend["student_tokens"] <= 6000
+        assert spend["steps"] == len(steps)
+        assert spend["by_purpose"]["answer"]["completion_tokens"] == spend["teacher_tokens"] <= 1000
+    sft = cell(finished, "sft-seed0")["spend"]
+    matched = cell(finished, "sft_matched-seed0")
+    assert sft["teacher_requests"] == 24
+    assert matched["notes"]["rounds"] > 1
+    assert matched["spend"]["teacher_tokens"] > 2 * sft["teacher_tokens"]
+    assert cell(finished, "undistilled")["spend"]["student_tokens"] == 0
+
+
+def test_cells_share_the_ledger_but_count_alike(finished):
+    from ioa_jax.teachers.ledger import Ledger
+
+    spends = [cell(finished, name)["spend"] for name in CELLS[2:]]
+    calls = len(Ledger(finished / "ledger"))
+    # The first round of sft_matched is what sft asks for; the two seeds share nothing.
+    assert calls == sum(spend["teacher_requests"] for spend in spends) - 2 * 24
+
+
+def test_points_of_the_curve(finished):
+    for name in CELLS[2:]:
+        points = read_journal(finished / "cells" / name / "curve.jsonl")
+        assert [point["task"] for point in points] == ["humaneval", "probes"] * 2
+        tokens = sorted({point["student_tokens"] for point in points})
+        assert [int(t // 2000) for t in tokens] == [1, 2]
+        assert all(point["items"] == 3 and point["teacher_tokens"] > 0 for point in points)
 
 
 def test_training_changes_the_student_and_seeds_differ(finished):
-    rows = {row["method"]: row for row in read_json(finished / "table.json")["rows"]}
-    assert list(rows) == ["teacher", "undistilled", "sft", "staged"]
-    assert rows["undistilled"]["student_tokens"] == 0
-    assert rows["sft"]["seeds"] == [0, 1]
-    logprobs = [
-        cell["probe_logprob"]
-        for cell in read_json(finished / "table.json")["cells"]
-        if cell["method"] != "teacher"
+    values = [
+        tuple(row["logprob"] for row in scores(finished, name) if row["logprob"] is not None)
+        for name in CELLS[1:]
     ]
-    assert len(set(logprobs)) == 5
+    assert len(set(values)) == 5
 
 
 def test_table_is_the_mean_of_the_records(finished):
     summary = read_json(finished / "table.json")
-    assert summary["unfinished"] == []
-    both = [
-        record
-        for seed in (0, 1)
-        for record in read_journal(finished / "cells" / f"sft-seed{seed}" / "probes.jsonl")
-    ]
+    assert (summary["unfinished"], summary["failed"]) == ([], {})
     row = next(row for row in summary["rows"] if row["method"] == "sft")
-    assert row["probe_rouge_l"] == pytest.approx(sum(r["rouge_l"] for r in both) / len(both))
-    assert row["probe_logprob"] == pytest.approx(
-        sum(r["logprob"] / r["tokens"] for r in both) / len(both)
-    )
-    assert row["humaneval_problems"] == 9
-    text = (finished / "table.md").read_text()
-    assert text == markdown(summary)
-    assert f"| sft | {row['probe_logprob']:.3f} |" in text
+    assert row["seeds"] == [0, 1]
+    both = [r for name in ("sft-seed0", "sft-seed1") for r in scores(finished, name)]
+    for task in ("humaneval", "probes"):
+        values = [r["score"] for r in both if r["task"] == task]
+        assert row["scores"][task] == pytest.approx(sum(values) / len(values))
+    logprobs = [r["logprob"] for r in both if r["task"] == "probes"]
+    assert row["logprob"] == pytest.approx(sum(logprobs) / len(logprobs))
+    assert (finished / "table.md").read_text() == markdown(summary)
     assert [line[0] for line in lines(summary)] == [
-        "teacher (reference)", "undistilled", "sft", "staged",
+        "teacher (reference)", "undistilled", "sft", "sft_matched",
     ]  # fmt: skip
 
 
@@ -143,6 +142,7 @@ def test_a_finished_run_is_not_done_again(finished):
     before = {p: p.stat().st_mtime_ns for p in finished.rglob("*.jsonl")}
     assert job.run_job(finished) == summarize(finished)
     assert {p: p.stat().st_mtime_ns for p in finished.rglob("*.jsonl")} == before
+    assert read_json(finished / "run.json")["tasks"][0]["metric"] == "pass@1"
 
 
 def test_a_run_folder_is_made_once(finished):
@@ -153,7 +153,7 @@ def test_a_run_folder_is_made_once(finished):
         job.start_run(profile, name, finished.parents[1], "../elsewhere")
 
 
-def test_another_model_under_a_resumed_run_is_refused(world, finished, tmp_path):
+def test_another_model_under_a_resumed_run_is_refused(finished, tmp_path):
     directory = tmp_path / "run"
     directory.mkdir()
     run = read_json(finished / "run.json")
@@ -175,6 +175,59 @@ def test_not_a_run(tmp_path):
         job.run_job(tmp_path)
 
 
+def test_a_failed_cell_is_reported_tried_again_and_does_not_stop_the_others(
+    world, finished, monkeypatch
+):
+    name, profile = load_profile(
+        str(world / "tiny.yaml"), ["methods=[sft, undistilled]", "seeds=[0]", "curve.points=0"]
+    )
+    directory = job.start_run(profile, name, world / "results", "failing")
+
+    def fail(context):
+        raise ValueError("no luck")
+
+    monkeypatch.setattr(load_method("sft"), "run", fail, raising=False)
+    summary = job.run_job(directory)
+    assert summary["failed"] == {"sft-seed0": "ValueError: no luck"}
+    assert [row["method"] for row in summary["rows"]] == ["teacher", "undistilled"]
+    assert "Failed: sft-seed0: ValueError: no luck" in (directory / "table.md").read_text()
+    run = read_json(directory / "run.json")
+    assert (run["status"], run["error"]) == ("failed", "these cells failed: sft-seed0")
+    monkeypatch.undo()
+    assert job.run_job(directory)["failed"] == {}
+    assert read_json(directory / "run.json")["status"] == "complete"
+    # The same cell as in a run of other cells.
+    assert scores(directory, "sft-seed0") == scores(finished, "sft-seed0")
+
+
+def test_shares_make_the_same_run_and_are_joined(world, finished):
+    from suite.cells import Share
+
+    name, profile = load_profile(str(world / "tiny.yaml"))
+    parts = []
+    for index in (1, 2):
+        share = Share(index, 2)
+        directory = job.start_run(profile, name, world / "results", f"part{index}", share)
+        summary = job.run_job(directory)
+        assert 0 < len(summary["unfinished"]) < len(CELLS)
+        parts.append(directory)
+    joined = merge_runs(parts, world / "results" / "tiny" / "joined")
+    whole = read_json(finished / "table.json")
+    for part in ("rows", "cells", "unfinished", "failed"):
+        assert joined[part] == whole[part]
+    run = read_json(world / "results" / "tiny" / "joined" / "run.json")
+    assert (run["status"], run["share"], run["merged"]) == ("complete", None, ["part1", "part2"])
+    # Nothing is left to do in it, and the ledger answers what any cell asked.
+    assert job.run_job(world / "results" / "tiny" / "joined")["cells"] == joined["cells"]
+
+    with pytest.raises(InputError, match="is complete in"):
+        merge_runs([parts[0], finished], world / "results" / "tiny" / "twice")
+    other = read_json(parts[1] / "run.json")
+    (parts[1] / "run.json").write_text(json.dumps(other | {"settings_sha256": "0" * 64}))
+    with pytest.raises(InputError, match="another 'settings_sha256'"):
+        merge_runs(parts, world / "results" / "tiny" / "mixed")
+
+
 def start(world, *arguments):
     environment = {
         **os.environ,
@@ -194,12 +247,12 @@ def start(world, *arguments):
 
 # What has to be there when the next kill comes: a file and its number of lines.
 KILLS = [
-    ("cells/teacher/humaneval.jsonl", 3),
-    ("teacher.jsonl", 6),
+    ("cells/teacher/tasks/humaneval/verdicts.jsonl", 3),
+    ("cells/sft-seed0/teacher.jsonl", 6),
     ("cells/sft-seed0/train.jsonl", 5),
-    ("cells/sft-seed0/probes.jsonl", 2),
-    ("cells/staged-seed1/train.jsonl", 5),
-    ("cells/staged-seed1/humaneval.jsonl", 5),
+    ("cells/sft-seed0/curve.jsonl", 3),
+    ("cells/sft_matched-seed1/train.jsonl", 5),
+    ("cells/sft_matched-seed1/tasks/humaneval/texts.jsonl", 5),
 ]
 
 
@@ -226,12 +279,11 @@ def test_a_run_killed_again_and_again_gives_the_same_table(world, finished):
     ours, theirs = read_json(directory / "table.json"), read_json(finished / "table.json")
     for part in ("rows", "cells", "unfinished"):
         assert ours[part] == theirs[part]
-    # Not only the means: every answer and every step is the same.
-    for path in sorted(finished.rglob("*.jsonl")):
-        if path.name == "seconds.jsonl":
-            continue
-        own = read_journal(directory / path.relative_to(finished))
-        assert strip(own) == strip(read_journal(path)), path
+    for name in CELLS:
+        for file in ("scores.jsonl", "curve.jsonl", "train.jsonl"):
+            place = f"cells/{name}/{file}"
+            own, other = read_journal(directory / place), read_journal(finished / place)
+            assert strip(own) == strip(other), place
 
 
 def strip(records):

@@ -1,12 +1,11 @@
 import collections
-import json
 import re
 
 import pytest
 
 from ioa_jax.errors import InputError
 from ioa_jax.sandbox import Sandbox
-from suite.tasks.seeds import CodeCheck, MathCheck, load_seed_tasks, split_seeds
+from suite.tasks.seeds import load_seed_tasks, split_seeds
 
 TASKS = load_seed_tasks()
 
@@ -19,12 +18,11 @@ def test_the_shipped_tasks():
 
 
 def test_code_references_pass_their_own_tests():
-    code = [task for task in TASKS if isinstance(task.check, CodeCheck)]
+    code = [task for task in TASKS if task.kind == "code"]
     assert len(code) == 64
     with Sandbox() as sandbox:
         for task in code:
-            assert isinstance(task.check, CodeCheck)
-            name, tests = task.check.entry_point, task.check.tests
+            name, tests = task.check["entry_point"], task.check["tests"]
             block = re.search(r"```python\n(.*?)```", task.reference, re.DOTALL)
             assert block is not None, task.id
             result = sandbox.check(block.group(1), tests, [name])
@@ -36,8 +34,8 @@ def test_code_references_pass_their_own_tests():
 
 def test_math_references_end_in_their_answer():
     for task in TASKS:
-        if isinstance(task.check, MathCheck):
-            assert task.reference.endswith(f"The answer is {task.check.answer}."), task.id
+        if task.kind == "math":
+            assert task.reference.endswith(f"The answer is {task.check['answer']}."), task.id
 
 
 def test_split_is_stratified_disjoint_and_complete():
@@ -59,46 +57,11 @@ def test_split_depends_on_the_seed_and_not_on_order_or_other_modules():
 def test_a_short_run_keeps_roles():
     full, short = split_seeds(TASKS, 0.375, 0), split_seeds(TASKS, 0.375, 0, 2, 1)
     assert (len(short.seeds), len(short.probes)) == (24, 12)
-    assert set(short.seeds) <= set(full.seeds)
-    assert set(short.probes) <= set(full.probes)
+    assert all(item in full.seeds for item in short.seeds)
+    assert all(item in full.probes for item in short.probes)
 
 
 @pytest.mark.parametrize(("fraction", "message"), [(0.01, "0 of them"), (0.99, "16 of them")])
 def test_both_parts_need_a_task(fraction, message):
     with pytest.raises(InputError, match=message):
         split_seeds(TASKS, fraction, 0)
-
-
-GOOD = {
-    "id": "a",
-    "domain": "math",
-    "module": "m/n",
-    "prompt": "1 + 1?",
-    "reference": "The answer is 2.",
-    "check": {"kind": "math", "answer": "2"},
-}
-
-
-@pytest.mark.parametrize(
-    ("change", "message"),
-    [
-        ({"id": ""}, "2: field 'id'"),
-        ({"domain": "art"}, "2: field 'domain'"),
-        ({"module": "no-category"}, "2: field 'module'"),
-        ({"prompt": "  "}, "2: field 'prompt'"),
-        ({"reference": None}, "2: field 'reference'"),
-        ({"check": {"kind": "math"}}, "2: field 'check.math.answer'"),
-        ({"check": {"kind": "code", "entry_point": "f(", "tests": "1"}}, "entry_point"),
-        ({"check": {"kind": "other"}}, "2: field 'check'"),
-        ({"extra": 1}, "2: field 'extra'"),
-        ({}, "'a' occurs twice"),
-        ({"id": "b", "prompt": " 1  + 1?"}, "'a' and 'b' have the same"),
-        ({"id": "b", "prompt": "?", "domain": "code"}, "module 'm/n' is in 'math' and in 'code'"),
-    ],
-)
-def test_a_bad_line_is_named(tmp_path, change, message):
-    path = tmp_path / "tasks.jsonl"
-    path.write_text(json.dumps(GOOD) + "\n" + json.dumps({**GOOD, **change}) + "\n")
-    with pytest.raises(InputError, match=re.escape(message)) as error:
-        load_seed_tasks(path)
-    assert str(path) in str(error.value)

@@ -68,31 +68,34 @@ def write_model(directory: Path) -> None:
     write_decoder(decoder, tokenizer, directory)
 
 
-def write_profile(path: Path, model: Path) -> None:
-    """A profile whose run has several chunks, stages, epochs and checkpoints."""
+def write_profile(path: Path, model: Path, **changes: object) -> None:
+    """A profile whose run has several batches, epochs, checkpoints and points of a curve."""
     settings = {
         "description": "a test",
         "precision": "float32",
-        "teacher": {"spec": str(model)},
+        "pack": "paper",
+        "teacher": {"spec": str(model), "batch_size": 8},
         "student": {"spec": str(model), "keep_layers": 2},
-        "tasks": {
+        "seed_items": {
+            "source": "seed_tasks",
             "probe_fraction": 0.375,
             "max_seeds_per_module": 2,
             "max_probes_per_module": 1,
         },
-        "answers": {"max_tokens": 12, "temperature": 0.7, "seed": 3},
+        "tasks": [{"name": "humaneval", "limit": 9, "max_tokens": 8}],
         "probes": {"max_tokens": 8},
-        "humaneval": {"problems": 9, "max_tokens": 8},
-        "organizer": {"num_stages": 3},
+        "budgets": {"teacher_tokens": 1000, "student_tokens": 6000},
+        "sampling": {"max_tokens": 12, "temperature": 0.7},
         "train": {
             "learning_rate": 1e-2,
-            "epochs": 2,
             "batch_rows": 2,
             "row_length": 256,
             "save_every": 2,
         },
-        "generation": {"batch_size": 8, "chunk_size": 4},
-        "methods": ["undistilled", "sft", "staged"],
+        "curve": {"points": 2, "items": 3},
+        "generation": {"batch_size": 8},
+        "methods": ["undistilled", "sft", "sft_matched"],
         "seeds": [0, 1],
+        **changes,
     }
     path.write_text(yaml.safe_dump(settings))

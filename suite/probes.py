@@ -1,0 +1,143 @@
+"""Seed items: where a run's come from, its held-out probes, and grading by their own checks."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING
+
+from ioa_jax.errors import InputError
+from ioa_jax.graders.base import Grader, Item, Verdict
+from ioa_jax.graders.registry import make_grader
+from ioa_jax.sandbox import Limits
+from ioa_jax.seeds import SeedItem, check_seeds, read_seeds
+from suite.data import DataSource
+from suite.tasks.base import (
+    Description,
+    Example,
+    Graded,
+    MetricValues,
+    Prompt,
+    Style,
+    TaskData,
+    chat_prompt,
+    mean_metric,
+)
+from suite.tasks.seeds import SEED_TASKS, SeedSplit, split_seeds
+
+if TYPE_CHECKING:
+    from suite.profile import SandboxSettings, SeedSettings
+
+PROBES = "probes"
+
+
+def load_seed_items(settings: SeedSettings) -> SeedSplit:
+    """A run's seed items, split into what methods start from and what measures.
+
+    Raises:
+        InputError: The file can't be read or is too small, or as `split_seeds`.
+    """
+    return split_seeds(
+        _read(settings),
+        settings.probe_fraction,
+        settings.split_seed,
+        settings.max_seeds_per_module,
+        settings.max_probes_per_module,
+    )
+
+
+def _read(settings: SeedSettings) -> Sequence[SeedItem]:
+    if settings.source == "micro":
+        from suite.tasks.micro import micro_seeds
+
+        if settings.count is None:
+            raise InputError("setting 'seed_items.count': how many items of micro are needed")
+        return micro_seeds(settings.count, settings.split_seed)
+    if settings.count is not None:
+        raise InputError("setting 'seed_items.count': only the source micro makes its items")
+    path = SEED_TASKS if settings.source == "seed_tasks" else Path(settings.source).expanduser()
+    items = read_seeds(path)
+    check_seeds(items, str(path))
+    return items
+
+
+class SeedGrader(Grader):
+    """Grades answers to seed items, each by the item's own check. Close it."""
+
+    def __init__(self, graders: Mapping[str, Grader], kinds: Mapping[str, str]) -> None:
+        """Takes graders by kind, which it closes, and the kind by item id."""
+        self._graders = graders
+        self._kinds = kinds
+
+    def check_item(self, item: Item) -> None:
+        """As the grader of the item's kind."""
+        self._graders[self._kinds[item.id]].check_item(item)
+
+    def grade(self, item: Item, text: str) -> Verdict:
+        """As the grader of the item's kind."""
+        return self._graders[self._kinds[item.id]].grade(item, text)
+
+    def close(self) -> None:
+        """Close the graders."""
+        for grader in self._graders.values():
+            grader.close()
+
+    def __enter__(self) -> SeedGrader:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+
+@contextlib.contextmanager
+def open_seed_grader(seeds: Sequence[SeedItem], settings: SandboxSettings) -> Iterator[SeedGrader]:
+    """A grader of these items.
+
+    Raises:
+        SandboxError: There is code among them, and programs can't be isolated here.
+    """
+    graders: dict[str, Grader] = {}
+    kinds = {seed.id: seed.kind for seed in seeds}
+    with contextlib.ExitStack() as stack:
+        for kind in sorted(set(kinds.values())):
+            options = {}
+            if kind == "code":
+                options = {"limits": limits_of(settings), "allow_weak": settings.allow_weak}
+            graders[kind] = stack.enter_context(make_grader(kind, **options))
+        yield SeedGrader(graders, kinds)
+
+
+def limits_of(settings: SandboxSettings) -> Limits:
+    """The sandbox's view of the settings."""
+    return Limits(
+        wall_seconds=settings.wall_seconds,
+        cpu_seconds=settings.cpu_seconds,
+        memory_bytes=settings.memory_bytes,
+    )
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ProbeTask(Description):
+    """The probes as a task, graded by `SeedGrader`."""
+
+    probes: tuple[SeedItem, ...]
+
+    def load(self, data: DataSource, shots: int = 0) -> TaskData:
+        """The probes; nothing is read."""
+        return TaskData(tuple(probe.item() for probe in self.probes))
+
+    def prompt(self, item: Item, style: Style = "chat", examples: Sequence[Example] = ()) -> Prompt:
+        """The item alone."""
+        return chat_prompt(item.prompt)
+
+    def metrics(self, graded: Sequence[Graded]) -> dict[str, MetricValues]:
+        """What each item's grader gave."""
+        return mean_metric(graded, "score")
