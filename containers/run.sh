@@ -118,9 +118,10 @@ for name in "${!folders[@]}"; do
         argument=${arguments[$index]}
         case $argument in
             "$folder" | "$folder"/*) arguments[index]=/$name${argument#"$folder"} ;;
-            --*="$folder" | --*="$folder"/*)
-                value=${argument#*=}
-                arguments[index]=${argument%%=*}=/$name${value#"$folder"} ;;
+            *="$folder" | *="$folder"/*)
+                setting=${argument%%="$folder"*}=
+                value=${argument#"$setting"}
+                arguments[index]=$setting/$name${value#"$folder"} ;;
         esac
     done
 done
