@@ -15,6 +15,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from ioa_jax.commands.distill import distill
+from ioa_jax.commands.identify import curriculum, diagnose, validate
 from ioa_jax.errors import InputError, IOAError
 from ioa_jax.jsonl import read_rows, write_rows
 from ioa_jax.progress import progress_bar
@@ -28,6 +30,8 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
+for command in (validate, diagnose, curriculum, distill):
+    app.command()(command)
 
 
 class PrecisionOption(StrEnum):

@@ -134,19 +134,19 @@ def method_config(**changes: Any) -> MethodConfig:
         "diagnose": {
             "decompose": {"min_seeds": 4, "min_probes": 2},
             "measure": {"scorer": "logprob"},
-            "dependencies": {
-                "steps": 2,
-                "snapshots": 1,
-                "batch_rows": 2,
-                "row_length": 96,
-                "lora_rank": 2,
-            },
+            # What the teacher named; interventions have tests of their own, and compile slowly.
+            "dependencies": {"estimator": "teacher_prior"},
             "probe_fraction": 0.33,
             "target_fraction": 0.7,
             "resamples": 50,
         },
         "organizer": {"max_remedial_rounds": 2, "tau_mastery": 0.3, "rounds": 2},
-        "adapter": {"pack": "micro", "examples_per_seed": 2, "max_tokens": 64},
+        "adapter": {
+            "pack": "micro",
+            "examples_per_seed": 2,
+            "max_tokens": 64,
+            "size_caps": {"introductory": 1000, "intermediate": 2000, "advanced": None},
+        },
         "train": {
             "learning_rate": 2e-2,
             "batch_size": 4,

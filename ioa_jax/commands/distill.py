@@ -1,15 +1,20 @@
-"""`ioa distill`: what the command line does around the method."""
+"""`ioa distill`: the method from the command line, and what stands around it.
+
+As in `ioa_jax.cli`, what needs JAX is imported by the command.
+"""
 
 from __future__ import annotations
 
 import dataclasses
 import json
 import logging
+import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
-from ioa_jax.config import DistillConfig, read_settings
+import typer
+
 from ioa_jax.errors import InputError
 from ioa_jax.files import read_json, write_json
 from ioa_jax.graders.base import Item
@@ -18,6 +23,7 @@ from ioa_jax.seeds import check_seeds, read_seeds
 
 if TYPE_CHECKING:
     from ioa_jax.adapter.duplicates import BenchmarkIndex
+    from ioa_jax.config import DistillConfig
     from ioa_jax.teachers.replay import LedgeredTeacher
 
 log = logging.getLogger(__name__)
@@ -47,6 +53,65 @@ class Estimate:
     solutions: int
     teacher_tokens: int
     student_tokens: int
+
+
+def distill(
+    config: Annotated[
+        Path | None, typer.Option(help="YAML file of settings.", show_default=False)
+    ] = None,
+    teacher: Annotated[
+        str | None, typer.Option(help="Sets teacher.spec.", show_default=False)
+    ] = None,
+    student: Annotated[
+        str | None, typer.Option(help="Sets student.spec.", show_default=False)
+    ] = None,
+    seeds: Annotated[
+        Path | None, typer.Option(help="JSONL file of seed tasks.", show_default=False)
+    ] = None,
+    output: Annotated[
+        Path | None, typer.Option(help="New folder of the run.", show_default=False)
+    ] = None,
+    resume: Annotated[
+        Path | None, typer.Option(help="Go on with the run in this folder.", show_default=False)
+    ] = None,
+    settings: Annotated[
+        list[str] | None, typer.Option("--set", help="Setting, as a.b=value.", show_default=False)
+    ] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Print the most that the run would take.")
+    ] = False,
+) -> None:
+    """Teach a student what it lacks, from seed tasks of your own domain.
+
+    The folder gets the student in Hugging Face layout (student/), the record of every decision
+    (record.json and the files beside it) and a page that shows them (report.html). The same
+    settings, seeds and models give the same student; a killed run goes on with --resume.
+    """
+    from ioa_jax.config import DistillConfig, read_settings
+
+    logging.basicConfig(
+        level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s", stream=sys.stderr
+    )
+    for name in ("ioa_jax.run", __name__):
+        logging.getLogger(name).setLevel(logging.INFO)
+    if resume is not None:
+        if any((config, teacher, student, seeds, output, settings)):
+            raise InputError("--resume goes on with the run's own settings: give nothing else")
+        directory, chosen = resume, old_run(resume)
+    else:
+        named = {"teacher.spec": teacher, "student.spec": student, "seeds": seeds}
+        options = [f"{name}={value}" for name, value in named.items() if value is not None]
+        chosen = read_settings(DistillConfig, config, [*options, *(settings or ())])
+        if dry_run:
+            for name, value in vars(estimate(chosen)).items():
+                print(f"{name.replace('_', ' ')}: {value:,}")
+            return
+        if output is None:
+            raise InputError("name the run's folder by --output")
+        directory = output
+        chosen = new_run(directory, chosen)
+    print(summary(run_distillation(directory, chosen)))
+    print(f"student: {directory / STUDENT}")
 
 
 def new_run(directory: Path, config: DistillConfig) -> DistillConfig:
@@ -81,6 +146,8 @@ def old_run(directory: Path) -> DistillConfig:
     Raises:
         InputError: The folder has none.
     """
+    from ioa_jax.config import DistillConfig, read_settings
+
     path = directory / CONFIG
     if not path.is_file():
         raise InputError(f"{directory}: no run was begun here ({CONFIG} is missing)")
@@ -97,7 +164,7 @@ def run_distillation(directory: Path, config: DistillConfig) -> dict[str, Any]:
         InputError, TeacherError: As `ioa_jax.distill.distill`.
     """
     from ioa_jax.card import model_card
-    from ioa_jax.distill import distill
+    from ioa_jax.distill import distill as run_method
     from ioa_jax.student import Student
 
     seeds = read_seeds(config.seeds)
@@ -111,7 +178,7 @@ def run_distillation(directory: Path, config: DistillConfig) -> dict[str, Any]:
             config.student.keep_layers,
             config.student.batch_size,
         )
-        result = distill(student, teacher, seeds, config, directory, benchmarks=benchmarks)
+        result = run_method(student, teacher, seeds, config, directory, benchmarks=benchmarks)
     record = read_json(directory / "record.json")
     result.student.save(directory / STUDENT, model_card(config, record, len(seeds)))
     return record
