@@ -9,9 +9,9 @@ import numpy as np
 
 from suite.micro.draft import Draft, Module, between, pick
 
-_NUMBERS = ("n", "k", "x")
-_LISTS = ("xs", "ys", "nums")
-_TEXTS = ("s", "t", "word")
+_NUMBERS = ("n", "k", "x", "m")
+_LISTS = ("xs", "ys", "nums", "rows")
+_TEXTS = ("s", "t", "word", "text")
 _LEADS = ("A shop counts things.", "A teacher has a list.", "A game needs this.")
 _WORDS = ("big", "high", "yes", "far", "hot", "old")
 _OTHER_WORDS = ("small", "low", "no", "near", "cold", "new")
@@ -52,7 +52,7 @@ def _draft(
 
 def _add(rng: np.random.Generator, difficulty: int) -> Draft:
     n, c = pick(rng, _NUMBERS), between(rng, 2, _CONSTANT[difficulty - 1])
-    signature = (pick(rng, ("add", "move")), n)
+    signature = (pick(rng, ("add", "move", "shift", "next_of", "grow", "step")), n)
     inputs = [between(rng, 1, 5), between(rng, 6, 9), 0, 30]
     if rng.integers(2):
         steps = (f"Take {n}.", f"Add {c}.")
@@ -69,7 +69,7 @@ def _multiply(rng: np.random.Generator, difficulty: int) -> Draft:
     n, c = pick(rng, _NUMBERS), between(rng, 2, _CONSTANT[difficulty - 1])
     return _draft(
         ("*", c),
-        (pick(rng, ("scale", "times")), n),
+        (pick(rng, ("scale", "times", "many", "stretch", "cost", "copies")), n),
         f"Return {n} times {c}.",
         f"return {n} * {c}",
         (f"Take {n}.", f"Multiply by {c}."),
@@ -82,7 +82,7 @@ def _linear(rng: np.random.Generator, difficulty: int) -> Draft:
     b = between(rng, 1, _CONSTANT[difficulty - 1])
     return _draft(
         (a, b),
-        (pick(rng, ("line", "price")), n),
+        (pick(rng, ("line", "price", "fee", "bill", "level", "score")), n),
         f"Return {n} times {a} plus {b}.",
         f"return {n} * {a} + {b}",
         (f"Multiply {n} by {a}.", f"Add {b}."),
@@ -94,8 +94,8 @@ def _divisible(rng: np.random.Generator, difficulty: int) -> Draft:
     n, c = pick(rng, _NUMBERS), between(rng, 2, (5, 9, 12, 20, 30)[difficulty - 1])
     return _draft(
         (c,),
-        (pick(rng, ("fits", "even_share")), n),
-        f"Return True if {n} is divisible by {c}, else False.",
+        (pick(rng, ("fits", "even_share", "splits", "whole", "clean", "exact")), n),
+        f"Return whether {n} is divisible by {c}.",
         f"return {n} % {c} == 0",
         (f"Divide {n} by {c}.", "Compare the remainder with 0."),
         [c, c + 1, 3 * c, 2 * c - 1],
@@ -107,8 +107,8 @@ def _compare(rng: np.random.Generator, difficulty: int) -> Draft:
     word, sign, edge = pick(rng, (("greater", ">", 1), ("less", "<", -1)))
     return _draft(
         (sign, c),
-        (pick(rng, ("test", "check_size")), n),
-        f"Return True if {n} is {word} than {c}, else False.",
+        (pick(rng, ("test", "check_size", "passes", "limit", "is_far", "over")), n),
+        f"Return whether {n} is {word} than {c}.",
         f"return {n} {sign} {c}",
         (f"Compare {n} with {c}.",),
         [c + edge, c, c - edge, c + 20 * edge],
@@ -121,7 +121,7 @@ def _choose(rng: np.random.Generator, difficulty: int) -> Draft:
     first, second = pick(rng, _WORDS), pick(rng, _OTHER_WORDS)
     return _draft(
         (sign, c, first, second),
-        (pick(rng, ("label", "name_of")), n),
+        (pick(rng, ("label", "name_of", "kind", "word_for", "rate", "sort_of")), n),
         f"Return '{first}' if {n} is {word} than {c}, else '{second}'.",
         (f"if {n} {sign} {c}:", f"    return '{first}'", f"return '{second}'"),
         (f"Compare {n} with {c}.", f"Return '{first}' or '{second}'."),
@@ -136,7 +136,7 @@ def _affix(rng: np.random.Generator, difficulty: int) -> Draft:
     where, code = ("end", f"{s} + '{letters}'") if at_end else ("start", f"'{letters}' + {s}")
     return _draft(
         (letters, where),
-        (pick(rng, ("mark", "tag")), s),
+        (pick(rng, ("mark", "tag", "extend", "join", "stamp", "dress")), s),
         f"Return {s} with '{letters}' at the {where}.",
         f"return {code}",
         (f"Put '{letters}' at the {where} of {s}.",),
@@ -148,7 +148,7 @@ def _repeat(rng: np.random.Generator, difficulty: int) -> Draft:
     s, c = pick(rng, _TEXTS), between(rng, 2, (5, 9, 12, 20, 30)[difficulty - 1])
     return _draft(
         (c,),
-        (pick(rng, ("echo", "again")), s),
+        (pick(rng, ("echo", "again", "chant", "loop", "pattern", "tile")), s),
         f"Return {s} repeated {c} times.",
         f"return {s} * {c}",
         (f"Repeat {s} {c} times.",),
@@ -164,7 +164,7 @@ def _take(rng: np.random.Generator, difficulty: int) -> Draft:
     inputs = [[5], [1, 2, 3, 4, 5, 6], [], list(range(30))]
     return _draft(
         (where, c),
-        (pick(rng, ("part", "take")), xs),
+        (pick(rng, ("part", "take", "slice_of", "some", "cut", "piece")), xs),
         f"Return the {where} {c} items of {xs}.",
         f"return {code}",
         (f"Slice {xs}: the {where} {c} items.",),
@@ -177,8 +177,8 @@ def _map(rng: np.random.Generator, difficulty: int) -> Draft:
     sign, word = pick(rng, (("+", "plus"), ("*", "times")))
     return _draft(
         (sign, c),
-        (pick(rng, ("change", "all_of")), xs),
-        f"Return a list of each item of {xs} {word} {c}.",
+        (pick(rng, ("change", "all_of", "update", "apply", "raise_all", "convert")), xs),
+        f"Return each item of {xs} {word} {c}.",
         f"return [x {sign} {c} for x in {xs}]",
         (f"Go through {xs}.", f"Make each item x {sign} {c}."),
         [[1, 2], [], [10, 5], [7, 3, 9]],
@@ -190,8 +190,8 @@ def _filter(rng: np.random.Generator, difficulty: int) -> Draft:
     word, sign, edge = pick(rng, (("greater", ">", 1), ("less", "<", -1)))
     return _draft(
         (sign, c),
-        (pick(rng, ("keep", "only")), xs),
-        f"Return a list of the items of {xs} that are {word} than {c}.",
+        (pick(rng, ("keep", "only", "select", "filter_by", "choose", "sift")), xs),
+        f"Return the items of {xs} {word} than {c}.",
         f"return [x for x in {xs} if x {sign} {c}]",
         (f"Go through {xs}.", f"Keep x if x {sign} {c}."),
         [[c, c + edge], [], [c + 20 * edge, c, c - edge], [1, 60, c + edge]],
@@ -203,8 +203,8 @@ def _filtered_sum(rng: np.random.Generator, difficulty: int) -> Draft:
     word, sign, edge = pick(rng, (("greater", ">", 1), ("less", "<", -1)))
     return _draft(
         (sign, c),
-        (pick(rng, ("total", "sum_of")), xs),
-        f"Return the sum of the items of {xs} that are {word} than {c}.",
+        (pick(rng, ("total", "sum_of", "amount", "count_up", "result", "gather")), xs),
+        f"Return the sum of items of {xs} {word} than {c}.",
         f"return sum(x for x in {xs} if x {sign} {c})",
         (f"Keep x if x {sign} {c}.", "Sum up what is left."),
         [[c, c + edge], [], [c + 20 * edge, c, c - edge], [1, 60, c + edge]],

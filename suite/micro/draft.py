@@ -39,6 +39,9 @@ class Draft:
     verification: str
 
 
+Redraw = Callable[[np.random.Generator, int, Draft], Draft]
+
+
 @dataclasses.dataclass(frozen=True)
 class Module:
     """A knowledge module of the world.
@@ -48,12 +51,15 @@ class Module:
         domain: Its task is `micro-math`, `micro-code` or `micro-instruct`.
         needs: Ids of the modules whose skill its solutions use: the true graph.
         draw: Makes a problem of difficulty 1 to 5.
+        redraw: Makes one whose answers pass the check of a given one too, as the Adapter asks for
+            instructions; None where each problem's check is its own.
     """
 
     id: str
     domain: Domain
     needs: tuple[str, ...]
     draw: Callable[[np.random.Generator, int], Draft]
+    redraw: Redraw | None = None
 
 
 def pick(rng: np.random.Generator, items: Sequence[Item]) -> Item:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
-from suite.micro.draft import Draft, Module, between, pick
+from suite.micro.draft import Draft, Module, Redraw, between, pick
 
 _NOUNS = (
     "ant", "ball", "bird", "boat", "box", "boy", "cake", "cat", "chair", "cow", "dog", "door",
@@ -48,6 +49,10 @@ def _following(*instructions: tuple[str, dict[str, Any]]) -> dict[str, Any]:
     }
 
 
+def _exact(answer: str) -> dict[str, Any]:
+    return {"kind": "exact", "answer": answer}
+
+
 def _phrase(rng: np.random.Generator, adjectives: int) -> list[str]:
     """Words such as: the big red cat."""
     return ["the", *(pick(rng, _ADJECTIVES) for _ in range(adjectives)), pick(rng, _NOUNS)]
@@ -77,13 +82,19 @@ def _word_count(rng: np.random.Generator, difficulty: int) -> Draft:
     )
 
 
-def _include(rng: np.random.Generator, difficulty: int) -> Draft:
-    words = [pick(rng, _NOUNS) for _ in range(2)]
-    adjectives = [pick(rng, _ADJECTIVES) for _ in range(difficulty // 2)][:2]
-    asked = [*words, *adjectives]
-    subject = " ".join([*adjectives[:1], words[0]])
-    object_ = " ".join([*adjectives[1:], words[1]])
+def _include(rng: np.random.Generator, difficulty: int, given: tuple[str, ...] = ()) -> Draft:
+    """A sentence with `given` words, nouns first, and further ones."""
+    nouns = [word for word in given if word in _NOUNS] or [pick(rng, _NOUNS)]
+    adjectives = [word for word in given if word in _ADJECTIVES]
+    adjectives += [pick(rng, _ADJECTIVES) for _ in range(difficulty // 2 - len(adjectives))]
+    while len(nouns) < 2:
+        nouns.append(pick(rng, _NOUNS))
+    if tuple([*nouns, *adjectives]) == given:
+        adjectives.append(pick(rng, _ADJECTIVES))
+    asked = [*nouns, *adjectives]
     shown = ", ".join(asked)
+    subject = " ".join([*adjectives[:1], nouns[0]])
+    object_ = " ".join([*adjectives[1:], nouns[1]])
     return _draft(
         tuple(asked),
         (f"Write a sentence with the words {shown}.", f"Use the words {shown} in a sentence."),
@@ -93,23 +104,23 @@ def _include(rng: np.random.Generator, difficulty: int) -> Draft:
     )
 
 
-def _forbidden(rng: np.random.Generator, difficulty: int) -> Draft:
-    """The sentence is given, and one word has to go: the checks want the rest and not the word."""
+def _further_words(rng: np.random.Generator, difficulty: int, given: Draft) -> Draft:
+    """The given words and at least another one: its answers pass the given problem's check too."""
+    (arguments,) = given.check["kwargs"]
+    return _include(rng, difficulty, tuple(arguments["keywords"]))
+
+
+def _leave_out(rng: np.random.Generator, difficulty: int) -> Draft:
     words = _phrase(rng, 1 + (difficulty + 1) // 2)
     out = words[1]
-    kept = [word for word in words if word != out]
+    text = " ".join(words)
+    answer = " ".join(word for word in words if word != out)
     return _draft(
-        (*words, out),
-        (
-            f"Repeat without the word {out}: {' '.join(words)}",
-            f"Leave out {out}: {' '.join(words)}",
-        ),
+        (text,),
+        (f"Repeat without the word {out}: {text}", f"Leave out {out}: {text}"),
         f"Leave out {out}.",
-        " ".join(kept),
-        _following(
-            ("keywords:existence", {"keywords": kept}),
-            ("keywords:forbidden_words", {"forbidden_words": [out]}),
-        ),
+        answer,
+        _exact(answer),
     )
 
 
@@ -117,29 +128,21 @@ def _bullets(rng: np.random.Generator, difficulty: int) -> Draft:
     group, items = pick(rng, _GROUPS)
     count = between(rng, 2, 2 + difficulty)
     chosen = [items[int(i)] for i in rng.permutation(len(items))[:count]]
-    extra = pick(rng, chosen)
     return _draft(
-        (group, count, extra),
+        (group, count, chosen[0]),
         (
-            f"List {count} {group} as bullets with *. One is {extra}.",
-            f"Write {count} bullets with * for {group}, one of them {extra}.",
+            f"List {count} {group} as bullets with *, {chosen[0]} first.",
+            f"Write {count} bullets with * for {group}. Begin with {chosen[0]}.",
         ),
         f"Write {count} bullets.",
         "\n".join(f"* {item}" for item in chosen),
-        _following(
-            ("detectable_format:number_bullet_lists", {"num_bullets": count}),
-            ("keywords:existence", {"keywords": [extra]}),
-        ),
+        _following(("detectable_format:number_bullet_lists", {"num_bullets": count})),
     )
 
 
 def _title(rng: np.random.Generator, difficulty: int) -> Draft:
-    words = _phrase(rng, (difficulty - 1) // 2)
-    noun = words[-1]
-    if difficulty > 2:
-        shown = " ".join(words[1:])
-    else:
-        shown = noun
+    words = _phrase(rng, (difficulty + 1) // 2)[1:]
+    shown = " ".join(words)
     return _draft(
         (shown,),
         (
@@ -148,19 +151,13 @@ def _title(rng: np.random.Generator, difficulty: int) -> Draft:
         ),
         "Put the title in <<>>.",
         f"<<the {shown}>>",
-        _following(
-            ("detectable_format:title", {}),
-            ("keywords:existence", {"keywords": shown.split()}),
-        ),
+        _following(("detectable_format:title", {})),
     )
 
 
 def _ending(rng: np.random.Generator, difficulty: int) -> Draft:
     closing = pick(rng, _CLOSINGS)
-    noun, object_ = pick(rng, _NOUNS), pick(rng, _NOUNS)
-    shown = noun
-    if difficulty > 2:
-        shown = f"{pick(rng, _ADJECTIVES)} {noun}"
+    shown = " ".join(_phrase(rng, difficulty // 2)[1:])
     return _draft(
         (closing, shown),
         (
@@ -168,31 +165,20 @@ def _ending(rng: np.random.Generator, difficulty: int) -> Draft:
             f"Write a sentence about the {shown}. The last words are: {closing}",
         ),
         f"End with: {closing}",
-        f"{_sentence(rng, shown, object_)}. {closing}",
-        _following(
-            ("startend:end_checker", {"end_phrase": closing}),
-            ("keywords:existence", {"keywords": shown.split()}),
-        ),
+        f"{_sentence(rng, shown, pick(rng, _NOUNS))}. {closing}",
+        _following(("startend:end_checker", {"end_phrase": closing})),
     )
 
 
 def _quotation(rng: np.random.Generator, difficulty: int) -> Draft:
-    words = _phrase(rng, (difficulty + 1) // 2)
-    text = " ".join(words)
+    text = " ".join(_phrase(rng, (difficulty + 1) // 2))
     return _draft(
         (text,),
         (f"Put in double quotes: {text}", f"Wrap in quotation marks: {text}"),
         "Put quotes around it.",
         f'"{text}"',
-        _following(
-            ("startend:quotation", {}),
-            ("keywords:existence", {"keywords": words[1:]}),
-        ),
+        _exact(f'"{text}"'),
     )
-
-
-def _exact(answer: str) -> dict[str, Any]:
-    return {"kind": "exact", "answer": answer}
 
 
 def _capitals(rng: np.random.Generator, difficulty: int) -> Draft:
@@ -247,14 +233,26 @@ def _shorten(rng: np.random.Generator, difficulty: int) -> Draft:
     )
 
 
+def _same_check(draw: Callable[[np.random.Generator, int], Draft]) -> Redraw:
+    """Another problem whose answers pass the given one's check too."""
+
+    def redraw(rng: np.random.Generator, difficulty: int, given: Draft) -> Draft:
+        while True:
+            draft = draw(rng, 1 + int(rng.integers(5)))
+            if draft.check == given.check:
+                return draft
+
+    return redraw
+
+
 INSTRUCTION_MODULES = (
-    Module("length/word-count", "instruction", (), _word_count),
-    Module("keywords/include", "instruction", (), _include),
-    Module("keywords/leave-out", "instruction", (), _forbidden),
-    Module("format/bullets", "instruction", (), _bullets),
-    Module("format/title", "instruction", (), _title),
+    Module("length/word-count", "instruction", (), _word_count, _same_check(_word_count)),
+    Module("keywords/include", "instruction", (), _include, _further_words),
+    Module("keywords/leave-out", "instruction", (), _leave_out),
+    Module("format/bullets", "instruction", (), _bullets, _same_check(_bullets)),
+    Module("format/title", "instruction", (), _title, _same_check(_title)),
     Module("format/quotation", "instruction", (), _quotation),
-    Module("ending/closing-words", "instruction", ("keywords/include",), _ending),
+    Module("ending/closing-words", "instruction", (), _ending, _same_check(_ending)),
     Module("rewriting/capitals", "instruction", (), _capitals),
     Module("rewriting/reverse-words", "instruction", (), _reverse),
     Module(

@@ -25,6 +25,7 @@ from ioa_jax.adapter.schema import (
     Solution,
     write_examples,
 )
+from ioa_jax.adapter.settings import AdapterSettings
 from ioa_jax.identifier.rendering import render_module_choice, render_module_name, render_proposal
 from suite.methods.prompting import render
 from suite.micro.draft import between, pick
@@ -41,7 +42,10 @@ LEVELS: dict[Level, tuple[int, ...]] = {
 SIMILAR = ("similar",)
 HARDER = ("deepen",)
 
-_CAPS = (10, 20, 50, 100, 200)
+# The Adapter's own, by level.
+_SIZE_CAPS = AdapterSettings().size_caps
+_STEP_CAPS = AdapterSettings().step_caps
+
 Picked = TypeVar("Picked")
 
 
@@ -149,8 +153,8 @@ def synthesis_task(rng: np.random.Generator, module: str, split: Split) -> Task:
     level: Level = pick(rng, list(LEVELS))
     dimensions = _dimensions(rng)
     remedial = bool(rng.random() < 0.25)
-    count = 1 if rng.random() < 0.7 else 2
-    problems = [_new_problem(rng, module, split, level, dimensions, remedial) for _ in range(count)]
+    count = 1 if rng.random() < 0.85 else 2
+    problems = [_new_problem(rng, seed, split, level, dimensions, remedial) for _ in range(count)]
     steps = [_steps(problem, dimensions) for problem in problems]
     prerequisites = tuple(_some(rng, list(MODULES), _few(rng)))
     spec = SynthesisSpec(
@@ -163,8 +167,8 @@ def synthesis_task(rng: np.random.Generator, module: str, split: Split) -> Task:
         mastery=None if rng.random() < 0.2 else float(rng.random()),
         count=count,
         level=level,
-        size_cap=_cap(rng, [n for problem in problems for n in operands(problem.prompt)]),
-        step_cap=None if rng.random() < 0.6 else max(map(len, steps)) + between(rng, 0, 3),
+        size_cap=_size_cap(rng, problems, level, remedial) if dimensions.cognitive_load else None,
+        step_cap=_STEP_CAPS[level] if dimensions.cognitive_load else None,
         seed_id=seed.id,
         seed_prompt=seed.prompt,
         seed_reference=seed.reference if rng.random() < 0.8 else "",
@@ -214,17 +218,18 @@ def _example(spec: SynthesisSpec, problem: Problem, steps: tuple[str, ...]) -> E
 
 def _new_problem(
     rng: np.random.Generator,
-    module: str,
+    seed: Problem,
     split: Split,
     level: Level,
     dimensions: DimensionSettings,
     remedial: bool,
 ) -> Problem:
-    """Of the level; the smaller of two where small numbers or smaller instances are asked for."""
+    """Of the level; the smallest of some where small numbers or smaller instances are asked for."""
     small = dimensions.cognitive_load or remedial
-    difficulty = LEVELS[level][0] if small else pick(rng, LEVELS[level])
-    drafts = [draw(rng, module, difficulty, split) for _ in range(2 if small else 1)]
-    draft = min(drafts, key=lambda one: sum(operands(one.wordings[0])))
+    module, difficulty = seed.module, LEVELS[level][0] if small else pick(rng, LEVELS[level])
+    tries = between(rng, 1, 4) if small else 1
+    drafts = [draw(rng, module, difficulty, split, seed.draft) for _ in range(tries)]
+    draft = min(drafts, key=lambda one: max(operands(one.wordings[0]), default=0))
     if dimensions.language and not dimensions.concretization:
         # The first wording is the plainest.
         return Problem(module, difficulty, split, draft.wordings[0], False, draft)
@@ -267,10 +272,19 @@ def _dimensions(rng: np.random.Generator) -> DimensionSettings:
     )
 
 
-def _cap(rng: np.random.Generator, numbers: Sequence[float]) -> int | None:
-    """No cap, or one that the problems keep to."""
-    fitting = [cap for cap in _CAPS if cap >= max(numbers, default=0)]
-    return None if rng.random() < 0.4 else pick(rng, fitting[:3])
+def _size_cap(
+    rng: np.random.Generator, problems: Sequence[Problem], level: Level, remedial: bool
+) -> int | None:
+    """A cap that the problems keep to, as the Adapter has them: any number, for maths alone."""
+    largest = max((max(operands(problem.prompt), default=0) for problem in problems), default=0)
+    usual = _SIZE_CAPS[level]
+    if usual is None or problems[0].domain != "math":
+        return None
+    if remedial:
+        usual //= 2
+    if usual >= largest and rng.random() < 0.5:
+        return usual
+    return int(largest) + between(rng, 0, max(4, int(largest) // 2))
 
 
 @functools.cache

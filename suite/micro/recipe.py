@@ -1,4 +1,4 @@
-"""How the models of the world are trained: sizes, mixtures, and batches as functions of the step."""
+"""How the models of the world are trained: sizes, mixtures and batches."""
 
 from __future__ import annotations
 

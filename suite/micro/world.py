@@ -118,8 +118,22 @@ def split_of(module: str, key: tuple[str | int, ...]) -> Split:
     return "train" if place < 14 else "probe" if place < 17 else "test"
 
 
-def draw(rng: np.random.Generator, module: str, difficulty: int, split: Split) -> Draft:
+def draw(
+    rng: np.random.Generator,
+    module: str,
+    difficulty: int,
+    split: Split,
+    like: Draft | None = None,
+) -> Draft:
     """The next problem from a stream that belongs to the split.
+
+    Args:
+        rng: The stream.
+        module: Id.
+        difficulty: 1 to 5.
+        split: Where the problem has to belong.
+        like: A problem of the module whose check the answers have to pass too, where checks don't
+            belong to one problem alone.
 
     Raises:
         InputError: No such module or difficulty, or the module has none of this difficulty in the
@@ -127,8 +141,12 @@ def draw(rng: np.random.Generator, module: str, difficulty: int, split: Split) -
     """
     if module not in MODULES or difficulty not in DIFFICULTIES:
         raise InputError(f"module {module!r} of difficulty {difficulty}: the world has none")
+    redraw = MODULES[module].redraw
     for _ in range(_MOST_DRAWS):
-        draft = MODULES[module].draw(rng, difficulty)
+        if like is not None and redraw is not None:
+            draft = redraw(rng, difficulty, like)
+        else:
+            draft = MODULES[module].draw(rng, difficulty)
         if split_of(module, draft.key) == split:
             return draft
     raise InputError(f"module {module!r} has no problem of difficulty {difficulty} in {split!r}")
