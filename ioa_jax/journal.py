@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import os
 from collections.abc import Iterator, Sequence
@@ -26,8 +27,11 @@ class Journal:
         A last line without its end, which a killed process leaves, is removed.
 
         Raises:
-            InputError: Another line isn't a record with the key's fields, or a key occurs twice.
+            InputError: Another line isn't a record with the key's fields, or a key occurs twice;
+                or the file is there in compressed form only.
         """
+        if not path.exists() and packed(path).exists():
+            raise InputError(f"{packed(path)}: nothing can be added to it; gunzip it first")
         self.path = path
         self.key = tuple(key)
         self._records: dict[tuple[Any, ...], dict[str, Any]] = {}
@@ -98,9 +102,26 @@ class Journal:
         return tuple(record[field] for field in self.key)
 
 
+def packed(path: Path) -> Path:
+    """Where `gzip` puts a journal that is finished."""
+    return path.with_name(path.name + ".gz")
+
+
 def read_journal(path: Path) -> list[dict[str, Any]]:
-    """The complete records of a journal that another process may be writing; [] without a file."""
-    if not path.is_file():
+    """The complete records of a journal, [] without a file.
+
+    Another process may be writing it, or it may be there in compressed form.
+
+    Raises:
+        InputError: The compressed file is broken.
+    """
+    if path.is_file():
+        data = path.read_bytes()
+    elif packed(path).is_file():
+        try:
+            data = gzip.decompress(packed(path).read_bytes())
+        except (OSError, EOFError) as error:
+            raise InputError(f"{packed(path)}: {error}") from None
+    else:
         return []
-    data = path.read_bytes()
     return [json.loads(line) for line in data[: data.rfind(b"\n") + 1].splitlines()]

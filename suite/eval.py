@@ -5,6 +5,9 @@ tasks/<task>/texts.jsonl   what the model wrote, appended as each answer ends
 tasks/<task>/verdicts.jsonl  what the grader found, appended as each is graded
 tasks/<task>/seconds.jsonl   where the time went, by process that worked on it
 results.json               scores with 95 % intervals
+
+The journals (*.jsonl) of a finished evaluation may be compressed with gzip; they are read as they
+are, and `regrade` replaces the verdicts by an uncompressed file.
 """
 
 from __future__ import annotations
@@ -25,6 +28,7 @@ from typing import TYPE_CHECKING, Any
 from ioa_jax.errors import InputError, SandboxError
 from ioa_jax.graders.base import GoldGrader, Grader, Item, Verdict
 from ioa_jax.graders.registry import check_golds, make_grader
+from ioa_jax.journal import packed
 from ioa_jax.jsonl import read_objects
 from suite.data import DataSource
 from suite.journal import Journal, read_journal, read_json, write_json
@@ -194,6 +198,7 @@ def regrade(output: Path, data: DataSource, allow_weak_sandbox: bool = False) ->
                 journal.append(_verdict_row(row["id"], row["sample"], verdict))
         after = {_key(row): row["verdict"] for row in read_journal(partial)}
         partial.replace(folder / "verdicts.jsonl")
+        packed(folder / "verdicts.jsonl").unlink(missing_ok=True)
         changed[one.task.name] = sum(before.get(key) != value for key, value in after.items())
     write_json(output / "eval.json", record)
     return _write_results(output, record, ready) | {"changed": changed}

@@ -1,3 +1,4 @@
+import gzip
 import json
 
 import pytest
@@ -101,6 +102,18 @@ def test_answers_are_graded_again_and_shown(model, tmp_path):
     assert "----- correct" in shown
     failed = suite("show", output, "--task", "humaneval", "--failed", "--limit", 50)
     assert failed.count("----- wrong") == failed.count("===== ") == 11
+
+    # Compressed, a finished evaluation is the same.
+    for path in list(folder.glob("*.jsonl")):
+        path.with_name(path.name + ".gz").write_bytes(gzip.compress(path.read_bytes()))
+        path.unlink()
+    assert suite("show", output, "--task", "humaneval", "--failed", "--limit", 50) == failed
+    evaluate(model, output)
+    assert "humaneval: 0 verdicts changed" in suite("regrade", output)
+    assert json.loads((output / "results.json").read_text()) == after
+    assert {path.name for path in folder.iterdir()} == {
+        "texts.jsonl.gz", "verdicts.jsonl", "seconds.jsonl.gz",
+    }  # fmt: skip
 
 
 def test_texts_of_another_engine_are_graded(tmp_path):

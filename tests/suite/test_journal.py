@@ -1,3 +1,5 @@
+import gzip
+
 import pytest
 
 from ioa_jax.errors import InputError
@@ -28,6 +30,18 @@ def test_a_torn_last_line_is_removed(tmp_path):
         assert len(journal) == 1
         journal.append({"id": 2})
     assert path.read_text() == '{"id": 1}\n{"id": 2}\n'
+
+
+def test_a_compressed_journal_is_read_and_not_added_to(tmp_path):
+    path = tmp_path / "a.jsonl"
+    line = '{"id": 1, "text": "ä"}\n'
+    (tmp_path / "a.jsonl.gz").write_bytes(gzip.compress(line.encode()))
+    assert read_journal(path) == [{"id": 1, "text": "ä"}]
+    with pytest.raises(InputError, match=r"a\.jsonl\.gz: .*gunzip"):
+        Journal(path, ("id",))
+    (tmp_path / "a.jsonl.gz").write_bytes(b"no")
+    with pytest.raises(InputError, match=r"a\.jsonl\.gz: "):
+        read_journal(path)
 
 
 @pytest.mark.parametrize("line", ["{", "[1]", '{"name": 1}', '{"id": 1}'])
