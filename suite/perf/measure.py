@@ -17,7 +17,7 @@ from ioa_jax.errors import InputError, MissingDependencyError
 from suite.perf.workload import Workload
 
 ENGINE_PARTS = ("scoring", "training", "generation")
-PARTS = (*ENGINE_PARTS, "memory", "sandbox", "harness")
+PARTS = (*ENGINE_PARTS, "memory", "sandbox", "harness", "interventions")
 
 # What issue and design ask for: ratio of our bfloat16 tokens/s to theirs in the given dtype.
 TARGETS = {
@@ -30,6 +30,7 @@ TARGETS = {
 MEMORY_LIMIT_GIB = 6.0
 SANDBOX_TARGET = 4.0
 HARNESS_LIMIT = 0.05
+INTERVENTIONS_TARGET = 3.0
 
 TUNIX = "tunix bfloat16"
 
@@ -79,7 +80,8 @@ def measure(
     from ioa_jax.models.huggingface import write_decoder
     from ioa_jax.models.load import load_model
     from ioa_jax.record import environment
-    from suite.perf import ours, sandbox, torch_reference, workload
+    from ioa_jax.student import Student
+    from suite.perf import interventions, ours, sandbox, torch_reference, workload
     from suite.perf.harness import overhead
 
     output.mkdir(parents=True, exist_ok=True)
@@ -115,6 +117,11 @@ def measure(
                 continue
             if part == "harness":
                 results["parts"][part] = overhead(spec)
+                continue
+            if part == "interventions":
+                layers = max(1, model.decoder.config.num_layers // 2)
+                student = Student.open(spec, keep_layers=layers)
+                results["parts"][part] = interventions.compare(student, rounds, log)
                 continue
             if part == "sandbox":
                 with sandbox.contestants() as programs:
@@ -294,5 +301,15 @@ def table(results: dict[str, Any]) -> str:
             "- harness: prompts, records and waiting for the graders take "
             f"{results['parts']['harness']['share']:.1%} of an evaluation on HumanEval (asked: "
             f"under {HARNESS_LIMIT:.0%})"
+        )
+    if "interventions" in results["parts"]:
+        found = results["parts"]["interventions"]
+        together, apart = (
+            found[name]["tokens_per_second"] for name in ("together", "one after another")
+        )
+        lines.append(
+            f"- interventions on half of the layers: {together:.0f} tokens/s together, {apart:.0f} "
+            f"one after another: {together / apart:.1f} times (asked: {INTERVENTIONS_TARGET:.0f}); "
+            f"performances differ by {found['largest_difference']:.1g} at most"
         )
     return "\n".join(lines) + "\n"

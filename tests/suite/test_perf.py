@@ -1,7 +1,12 @@
+import dataclasses
+
 import pytest
 
+from ioa_jax.student import Student
+from suite.perf import interventions
 from suite.perf.measure import TUNIX, table
 from suite.perf.workload import alternate
+from tests.suite.world import write_model
 
 
 def results(tunix):
@@ -89,3 +94,25 @@ def test_alternate_takes_turns_after_one_warm_up(monkeypatch):
     assert found["a"] == {"tokens": 10, "seconds": [1.0, 5.0, 2.0], "tokens_per_second": 5.0}
     assert found["b"]["tokens_per_second"] == 5.0
     assert len(lines) == 6
+
+
+def test_table_has_the_interventions():
+    found = results(None)
+    found["parts"]["interventions"] = {
+        "together": {"tokens_per_second": 300.0},
+        "one after another": {"tokens_per_second": 120.0},
+        "largest_difference": 2e-4,
+    }
+    line = next(line for line in table(found).splitlines() if "interventions" in line)
+    assert "2.5 times (asked: 3)" in line
+    assert "0.0002" in line
+
+
+@pytest.mark.slow
+def test_interventions_give_the_same_numbers_both_ways(tmp_path):
+    write_model(tmp_path / "model")
+    settings = dataclasses.replace(interventions.SETTINGS, steps=2)
+    student = Student.open(str(tmp_path / "model"), "float32")
+    found = interventions.compare(student, 1, lambda line: None, settings)
+    assert found["together"]["tokens"] == found["one after another"]["tokens"] > 0
+    assert found["largest_difference"] < 1e-5

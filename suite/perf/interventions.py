@@ -1,0 +1,93 @@
+"""Adapters trained together under `jax.vmap`, beside the same adapters one after another."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from ioa_jax.engine.training import LoRAConfig, TrainConfig
+from ioa_jax.identifier.interventions import (
+    InterventionProbe,
+    InterventionSettings,
+    intervene,
+)
+from ioa_jax.identifier.probes import probe_pair
+from ioa_jax.student import Student
+from suite.perf.workload import alternate
+from suite.tasks.seeds import load_seed_tasks, split_seeds
+
+MODULES = 8
+TOGETHER, APART = "together", "one after another"
+SETTINGS = InterventionSettings(
+    train=TrainConfig(
+        learning_rate=1e-3, batch_rows=1, row_length=256, lora=LoRAConfig(rank=8, alpha=16.0)
+    ),
+    steps=4,
+    snapshots=1,
+    modules_at_once=MODULES,
+)
+
+
+def compare(
+    student: Student,
+    rounds: int,
+    log: Callable[[str], None],
+    settings: InterventionSettings = SETTINGS,
+) -> dict[str, Any]:
+    """Time both ways on the seed tasks of the first modules.
+
+    Args:
+        student: Whose adapters are trained.
+        rounds: Timed rounds.
+        log: Takes a line of progress.
+        settings: How; `modules_at_once` is `MODULES` and then 1.
+
+    Returns:
+        As `alternate`, by the two ways; and `largest_difference`, of any performance of any state
+        between them.
+    """
+    split = split_seeds(load_seed_tasks(), 0.25, 0)
+    modules = sorted({item.module for item in split.seeds if item.module is not None})[:MODULES]
+    lessons = {
+        module: [
+            student.answer_pair(item.messages, item.reference)
+            for item in split.seeds
+            if item.module == module
+        ]
+        for module in modules
+    }
+    probes = {
+        module: [
+            InterventionProbe(pair, len(pair.completion))
+            for pair in (
+                probe_pair(student, item) for item in split.probes if item.module == module
+            )
+        ]
+        for module in modules
+    }
+    found: dict[str, dict[str, tuple[float, ...]]] = {}
+
+    def contestant(name: str, modules_at_once: int) -> Callable[[], int]:
+        own = dataclasses.replace(settings, modules_at_once=modules_at_once)
+
+        def run() -> int:
+            result = intervene(
+                student.model.decoder, lessons, probes, dict.fromkeys(modules, 1.0), own
+            )
+            population = result.population
+            found[name] = dict(zip(population.states, population.student, strict=True))
+            return result.tokens
+
+        return run
+
+    timed = alternate(
+        {TOGETHER: contestant(TOGETHER, MODULES), APART: contestant(APART, 1)}, rounds, log
+    )
+    together, apart = found[TOGETHER], found[APART]
+    difference = max(
+        float(np.max(np.abs(np.subtract(together[state], apart[state])))) for state in together
+    )
+    return {**timed, "largest_difference": difference}
