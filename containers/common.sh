@@ -37,14 +37,6 @@ check_target() {
     esac
 }
 
-# uv in a virtual environment in folder $1; prints its path.
-get_uv() {
-    python3 -m venv "$1" || die $BAD_MACHINE "python3 can't make virtual environments"
-    "$1/bin/pip" install --quiet uv==0.13.9 >&2 ||
-        die $BAD_MACHINE "uv can't be installed: is the package index reachable?"
-    echo "$1/bin/uv"
-}
-
 # Whether version $1 is at least $2.
 at_least() {
     [ "$(printf '%s\n%s\n' "$2" "$1" | sort -V | head -n 1)" = "$2" ]

@@ -11,11 +11,11 @@ if [ -s /run/secrets/ca_bundle ]; then
 fi
 locks=/opt/locks
 # These have no wheel on the index.
-source_only="langdetect rouge-score"
+source_only=$(tr '\n' ' ' <$locks/source-only.txt)
 
-# The source-only packages of lock $1 (write=1), or all others (write=0).
+# Prints lock $1 without all but the source-only packages ($2 = 1), or without those ($2 = 0).
 part_of() {
-    awk -v names=" $source_only " -v wanted="$2" '
+    awk -v names=" $source_only" -v wanted="$2" '
         /^[a-z0-9]/ { split($0, part, "=="); listed = index(names, " " part[1] " ") > 0 }
         /^[a-z0-9 ]/ && listed == wanted { print }
     ' "$1"
@@ -55,7 +55,7 @@ case $1 in
         # of a build, and would make each start compile everything again. Templates that aren't
         # Python, which a few packages carry, fail and don't matter: what is needed is imported next.
         find /opt/venv -name __pycache__ -prune -exec rm -rf {} +
-        /opt/venv/bin/python -m compileall -q -j 1 --invalidation-mode unchecked-hash \
+        /opt/venv/bin/python -m compileall -q -j 0 --invalidation-mode unchecked-hash \
             /opt/venv/lib >/tmp/compileall.log || true
         /opt/venv/bin/python -B -c 'import jax, flax, optax, orbax.checkpoint, ioa_jax, suite'
         ;;

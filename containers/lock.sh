@@ -10,13 +10,14 @@ cd "$containers/.."
 
 tools=$(mktemp -d)
 trap 'rm -rf "$tools"' EXIT
-uv=$(get_uv "$tools")
+python3 -m venv "$tools"
+"$tools/bin/pip" install --quiet uv==0.13.9
 
 locks=containers/locks
 # --fork-strategy fewest: one version of a package for all Pythons, where one fits them all.
 # --no-config and --no-emit-*: how this machine is set up doesn't show in what is locked.
 compile() {
-    "$uv" pip compile --quiet --no-config \
+    "$tools/bin/uv" pip compile --quiet --no-config \
         --universal --python-version 3.11 --fork-strategy fewest \
         --generate-hashes --no-emit-index-url --no-emit-find-links \
         --custom-compile-command containers/lock.sh "$@"

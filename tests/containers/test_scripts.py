@@ -14,7 +14,7 @@ ROOT = Path(__file__).resolve().parents[2]
 PROGRAMS = """
 bash basename cat chmod chown cut date df dirname env find git grep head id ls mkdir mktemp nproc
 python3 rm sed sha256sum sh sort stat tail tar timeout touch true tr wc
-""".split()
+"""
 ID = "sha256:" + "a" * 64
 
 pytestmark = pytest.mark.skipif(
@@ -45,7 +45,7 @@ class Machine:
         self.bin = folder / "bin"
         self.calls = folder / "calls"
         self.bin.mkdir()
-        for name in PROGRAMS:
+        for name in PROGRAMS.split():
             found = shutil.which(name)
             assert found is not None, name
             (self.bin / name).symlink_to(found)
