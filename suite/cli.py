@@ -11,6 +11,7 @@ import typer
 
 from ioa_jax.cli import run_app
 from ioa_jax.errors import InputError
+from suite import commands
 
 app = typer.Typer(
     help="Compare ways to distil a student, on real models and tasks.",
@@ -399,6 +400,10 @@ def show(
         if asked.references:
             print(f"references: {' | '.join(asked.references)}")
         print()
+
+
+for command in (commands.report, commands.compare, commands.verify):
+    app.command()(command)
 
 
 def _log(verbose: bool) -> None:

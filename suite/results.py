@@ -12,6 +12,7 @@ import numpy as np
 from ioa_jax.errors import InputError
 from ioa_jax.files import read_json
 from suite.cells import TEACHER, UNDISTILLED, VERSION
+from suite.run import is_local
 from suite.schema import check, read_file, read_lines
 from suite.schema.models import CellFile, CurvePoint, RunFile, ScoreLine, Sweep, Unfinished
 
@@ -36,6 +37,10 @@ class CellResult:
     def curve(self) -> list[CurvePoint]:
         """Points measured during training; none where none were."""
         return read_lines(CurvePoint, self.folder / "curve.jsonl")
+
+    def scores(self, task: str) -> np.ndarray:
+        """Of a task, [1, items], in the order of the ids."""
+        return np.array([[line.score for line in self.lines[task].values()]], np.float64)
 
     @property
     def distill(self) -> Path:
@@ -92,10 +97,8 @@ class RunResult:
             seeds: Of these seeds alone; () is all.
         """
         chosen = tuple(seeds) or self.seeds_of(method)
-        by_seed = {cell.file.seed: cell.lines[task] for cell in self.cells_of(method)}
-        return np.array(
-            [[line.score for line in by_seed[seed].values()] for seed in chosen], np.float64
-        )
+        by_seed = {cell.file.seed: cell.scores(task) for cell in self.cells_of(method)}
+        return np.concatenate([by_seed[seed] for seed in chosen])
 
     def logprobs(self, method: str, task: str) -> np.ndarray | None:
         """Log-probabilities of the references, [seeds, items]; None unless every item has one."""
@@ -157,7 +160,9 @@ def _expected(run: RunFile, path: Path) -> list[tuple[str, int | None]]:
         raise InputError(
             f"{path}: field 'settings': lists of 'methods' and 'seeds' are needed"
         ) from None
-    expected: list[tuple[str, int | None]] = [(TEACHER, None)]
+    # A teacher that runs elsewhere can't be measured here, and has no cell.
+    spec = run.settings.get("teacher", {}).get("spec", "")
+    expected: list[tuple[str, int | None]] = [(TEACHER, None)] if is_local(spec) else []
     for method in methods:
         expected += [
             (method, seed) for seed in ((None,) if method == UNDISTILLED else sorted(seeds))

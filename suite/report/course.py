@@ -187,6 +187,8 @@ def _nodes_and_edges(
             textcoords="offset points",
             ha="center",
             fontsize=8.5,
+            # Arrows pass below the name.
+            bbox={"facecolor": LIGHT["paper"], "edgecolor": "none", "pad": 1},
         )
 
 

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 # Light colour and dark colour by the name of the page's variable. In a file of its own a figure has
 # the light ones; on the page they are variables.
 COLOURS = {
+    "paper": ("#fefeff", "#12151c"),
     "ink": ("#1c2330", "#e8eaf0"),
     "soft": ("#626b7c", "#a2abbc"),
     "line": ("#d5d9e2", "#39404f"),
@@ -74,10 +75,12 @@ def for_page(svg: str, title: str) -> str:
     for name, (light, _) in COLOURS.items():
         svg = svg.replace(light, f"var(--{name})")
     svg = re.sub(r' id="([^"]*)"', lambda id_: id_[0] if f"#{id_[1]}" in svg else "", svg)
-    # Fixed sizes would keep it from fitting a narrow window.
-    svg = re.sub(r'(<svg[^>]*?) width="[^"]*"', r"\1", svg, count=1)
-    svg = re.sub(r'(<svg[^>]*?) height="[^"]*"', r"\1", svg, count=1)
-    return svg.replace("<svg", f'<svg role="img" aria-label="{escape(title)}"', 1)
+    # Fixed sizes would keep it from fitting a narrow window; a point is 4/3 of a page's pixel.
+    sizes = re.search(r'width="([\d.]+)pt"', svg)
+    width = float(sizes[1]) * 4 / 3 if sizes else 800
+    svg = re.sub(r' (width|height)="[\d.]+pt"', "", svg, count=2)
+    name = f'role="img" aria-label="{escape(title)}" style="max-width:{width:.0f}px"'
+    return svg.replace("<svg", f"<svg {name}", 1)
 
 
 def draw_plot(

@@ -83,7 +83,7 @@ def _style(method: str, table: TableFile) -> str:
 
 
 def _methods(table: TableFile) -> Plot:
-    panels = [*((task.name, f"{task.name}, {task.metric}") for task in table.tasks)]
+    panels = [*((task.name, f"{task.name}, {task.metric or 'score'}") for task in table.tasks)]
     if len(panels) > 1:
         panels.append(("", "mean of tasks"))
 
@@ -245,9 +245,10 @@ def _sensitivity(table: TableFile) -> Plot:
             )
             axis.set_title(setting)
             axis.grid(axis="y")
-            axis.set_ylabel("mean of tasks, %")
-        for axis in list(figure.axes)[len(settings) :]:
-            axis.axis("off")
+        for number, axis in enumerate(figure.axes):
+            if number % columns == 0:
+                axis.set_ylabel("mean of tasks, %")
+            axis.set_visible(number < len(settings))
 
     return draw_plot(
         "sensitivity",

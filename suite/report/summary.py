@@ -9,6 +9,7 @@ import numpy as np
 from ioa_jax.bootstrap import percentile_interval
 from ioa_jax.errors import InputError
 from suite.cells import TEACHER, UNDISTILLED
+from suite.probes import PROBES
 from suite.results import RunResult
 from suite.schema.models import Comparison, Row, TableFile
 from suite.stats import (
@@ -46,6 +47,13 @@ class Figures:
             task: Bootstrap(len(ids), task, seed, resamples) for task, ids in result.ids.items()
         }
 
+    @property
+    def averaged(self) -> list[str]:
+        """Tasks of the mean: all but the probes, which are of the same source as the seeds; these
+        alone where nothing else was measured.
+        """
+        return [task for task in self.draws if task != PROBES] or list(self.draws)
+
     def row(self, method: str) -> Row:
         """A method's line of the table."""
         result, draws = self.result, self.draws
@@ -56,8 +64,8 @@ class Figures:
         )
         logprobs = {task: result.logprobs(method, task) for task in draws}
         cells = result.cells_of(method)
-        resampled = [draws[task].means(scores[task]) for task in draws]
-        mean = float(np.mean([scores[task].mean() for task in draws]))
+        resampled = [draws[task].means(scores[task]) for task in self.averaged]
+        mean = float(np.mean([scores[task].mean() for task in self.averaged]))
         interval = percentile_interval(np.mean(resampled, axis=0), LEVEL)
         assert interval is not None
         is_student = method not in (TEACHER, UNDISTILLED)
@@ -69,8 +77,8 @@ class Figures:
                 mean,
                 interval.low,
                 interval.high,
-                sum(array.size for array in scores.values()),
-                sum(array.shape[1] for array in scores.values()),
+                sum(scores[task].size for task in self.averaged),
+                sum(scores[task].shape[1] for task in self.averaged),
                 "bootstrap",
             ),
             logprob={
@@ -138,9 +146,9 @@ class Figures:
         """Ratio of the two means over the tasks."""
         return share_of_means(
             mean,
-            float(np.mean([scores.mean() for scores in teacher.values()])),
+            float(np.mean([teacher[task].mean() for task in self.averaged])),
             np.mean(resampled, axis=0),
-            np.mean([self.draws[task].means(scores) for task, scores in teacher.items()], axis=0),
+            np.mean([self.draws[task].means(teacher[task]) for task in self.averaged], axis=0),
         )
 
 

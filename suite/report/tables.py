@@ -8,6 +8,7 @@ import io
 from collections.abc import Iterable, Sequence
 
 from suite.cells import TEACHER, UNDISTILLED
+from suite.probes import PROBES
 from suite.schema.models import Comparison, Row, TableFile
 from suite.stats import Estimate, Share
 
@@ -62,7 +63,7 @@ def comparison_view(table: TableFile) -> View:
         )
         for row in table.rows
     )
-    columns = tuple(f"{task.name} ({task.metric}, %)" for task in table.tasks)
+    columns = tuple(f"{task.name} ({task.metric or 'score'}, %)" for task in table.tasks)
     return View(
         "comparison",
         "Methods by tasks",
@@ -323,7 +324,13 @@ def _sizes(table: TableFile) -> tuple[str, ...]:
     seeds = sorted({len(row.seeds) for row in table.rows if row.seeds})
     items = ", ".join(f"{task.name} {_items(table.rows, task.name)}" for task in table.tasks)
     trained = " or ".join(map(str, seeds)) if seeds else "no"
-    return (f"Items: {items}. Training seeds of a method: {trained}; figures are means over them.",)
+    notes = [f"Items: {items}. Training seeds of a method: {trained}; figures are means over them."]
+    if len(table.tasks) > 1 and any(task.name == PROBES for task in table.tasks):
+        notes.append(
+            "Probes are held-out items of the source that the methods' seeds are from; the mean of "
+            "tasks is without them."
+        )
+    return tuple(notes)
 
 
 def _items(rows: Sequence[Row], task: str) -> int:

@@ -28,7 +28,9 @@ class TaskRecord(_Open):
 
     name: str
     version: int
-    metric: str = Field(description="Name of the figure that `score` of scores.jsonl is.")
+    metric: str | None = Field(
+        description="Name of the figure that `score` of scores.jsonl is; null until one is there."
+    )
     higher_is_better: bool = True
     items: Count
 
@@ -122,7 +124,9 @@ class Row(_Closed):
     method: str
     seeds: list[int]
     scores: dict[str, Estimate] = Field(description="By task, in [0, 1].")
-    mean: Estimate = Field(description="Of the tasks, each with the same weight.")
+    mean: Estimate = Field(
+        description="Of the tasks, with equal weights; without the probes if there are others."
+    )
     logprob: dict[str, Estimate] = Field(description="By task that has it, nats a token.")
     retained: dict[str, Share] = Field(description="Share of the teacher's score, by task.")
     retained_mean: Share | None

@@ -31,6 +31,7 @@ def write_run(
     sweeps=(),
     shift: float = 0.0,
     draw: int = 0,
+    environments=None,
 ) -> Path:
     """A complete run: micro-math is right or wrong, all other tasks have scores in between.
 
@@ -46,6 +47,7 @@ def write_run(
         sweeps: (setting, value, default, effect) of methods with one setting changed.
         shift: Added to every student's probability.
         draw: Seed of the luck.
+        environments: What run.json says of them; None is one.
     """
     methods = {**effects}
     notes = {}
@@ -71,7 +73,7 @@ def write_run(
             "status": "complete",
             "settings": settings,
             "settings_sha256": hashlib.sha256(json.dumps(settings).encode()).hexdigest(),
-            "environments": [environment()],
+            "environments": environments or [environment()],
             "models": {"teacher": {"spec": "t", "parameters": 10}, "student": {"spec": "s"}},
             "tasks": [
                 {

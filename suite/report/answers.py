@@ -1,0 +1,359 @@
+"""What reviewers of the paper asked, answered by a run's figures."""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+from collections.abc import Sequence
+
+import numpy as np
+
+from suite.cells import TEACHER
+from suite.report.course import edges_of
+from suite.report.distilled import Distilled, distilled_of
+from suite.report.tables import View, count, label, p_value, percent
+from suite.results import CellResult, RunResult
+from suite.schema.models import Row, TableFile
+from suite.stats import mean_interval
+
+MATCHED = "sft_matched"
+# Settings that say how many seed items there are, and how many examples are written for each.
+SIZES = ("seed_items.count", "seed_items.max_seeds_per_module", "adapter.examples_per_seed")
+
+
+@dataclasses.dataclass(frozen=True)
+class Answer:
+    """A question with what the run has to say to it.
+
+    Attributes:
+        name: For its anchor.
+        question: In words.
+        text: The answer in words.
+        view: Its figures; None where there are none.
+    """
+
+    name: str
+    question: str
+    text: str
+    view: View | None = None
+
+
+def answers(result: RunResult, table: TableFile) -> list[Answer]:
+    """All of them, in the page's order."""
+    by_method = {row.method: distilled_of(result, row.method) for row in table.rows}
+    by_method = {method: found for method, found in by_method.items() if found}
+    return [
+        _matched(table),
+        _gates(by_method),
+        _forgetting(by_method),
+        _agreement(by_method, table.reference),
+        _steps(result, table),
+        _tokens(result, table),
+        _sizes(table),
+    ]
+
+
+def _matched(table: TableFile) -> Answer:
+    question = "Is it better than fine-tuning on as many teacher tokens?"
+    name = "matched"
+    found = [one for one in table.comparisons if one.method == MATCHED]
+    if not found:
+        return Answer(name, question, f"The run has no comparison with {MATCHED}.")
+    sentences = []
+    for one in found:
+        value = one.difference
+        sure = one.p_bootstrap_holm < 0.05
+        where = "above" if value.mean > 0 else "below"
+        sentences.append(
+            f"{one.task}: {table.reference} is {abs(100 * value.mean):.1f} points {where} "
+            f"{MATCHED} [{100 * value.low:+.1f}, {100 * value.high:+.1f}], "
+            f"{'more than chance explains' if sure else 'which chance may explain'} "
+            f"(p {_p(one.p_bootstrap_holm)} after Holm's correction)."
+        )
+    return Answer(name, question, " ".join(sentences))
+
+
+def _p(value: float) -> str:
+    text = p_value(value)
+    return text if text.startswith("<") else f"= {text}"
+
+
+NO_FOLDER = "No finished cell has the folder that IOA and its controls leave (distill/)."
+
+
+def _gates(by_method: dict[str, tuple[Distilled, ...]]) -> Answer:
+    name = "gates"
+    question = "How often is the gate passed without remediation, and what does remediation cost?"
+    if not by_method:
+        return Answer(name, question, NO_FOLDER)
+    rows = []
+    for method, cells in by_method.items():
+        first = [gate for one in cells for gate in one.gates if gate.remedial_round == 0]
+        passed = [float(gate.passed) for gate in first]
+        rounds = sum(gate.remedial_round > 0 for one in cells for gate in one.gates)
+        student = [_remedial_share(one.record.spend.student_tokens_by_part) for one in cells]
+        rows.append(
+            (
+                label(method),
+                str(len(first)),
+                percent(mean_interval(passed, [str(i) for i in range(len(passed))]))
+                if passed
+                else "-",
+                f"{rounds / len(cells):.1f}",
+                f"{np.mean([len(one.record.parked) for one in cells]):.1f}",
+                f"{100 * float(np.mean(student)):.1f}",
+                _remedial_teacher([one.cell for one in cells]),
+            )
+        )
+    return Answer(
+        name,
+        question,
+        "A stage's first gate (Eq. 9) comes after its lessons; where it isn't passed, lessons for "
+        "the weak modules alone are written and trained on.",
+        View(
+            "gates",
+            question,
+            (
+                "method",
+                "stages",
+                "passed at once, %",
+                "remedial rounds a seed",
+                "modules given up a seed",
+                "student tokens in remediation, %",
+                "teacher tokens in remediation, %",
+            ),
+            tuple(rows),
+            (
+                "Stages of all seeds together, with Wilson's 95 % interval as if they were "
+                "independent. Teacher tokens: of purposes whose name has remedial in it; - where "
+                "the method's calls don't tell it apart.",
+            ),
+        ),
+    )
+
+
+def _remedial_share(parts: dict[str, int]) -> float:
+    total = sum(parts.values())
+    return sum(n for part, n in parts.items() if "remedial" in part) / total if total else 0.0
+
+
+def _remedial_teacher(cells: Sequence[CellResult]) -> str:
+    shares = []
+    for cell in cells:
+        purposes = cell.file.spend.by_purpose
+        total = sum(purpose.completion_tokens for purpose in purposes.values())
+        own = [p.completion_tokens for name, p in purposes.items() if "remedial" in name]
+        if not own or not total:
+            return "-"
+        shares.append(sum(own) / total)
+    return f"{100 * float(np.mean(shares)):.1f}"
+
+
+def _forgetting(by_method: dict[str, tuple[Distilled, ...]]) -> Answer:
+    name, question = "earlier-stages", "How much of earlier stages is forgotten?"
+    if not by_method:
+        return Answer(name, question, NO_FOLDER)
+    rows = []
+    for method, cells in by_method.items():
+        falls, known = [], []
+        for one in cells:
+            taught = {m for plan in one.plans for stage in plan.stages for m in stage.modules}
+            found = one.matrix.forgetting()
+            falls.append([value for module, value in found.items() if module in taught])
+            known.append([value for module, value in found.items() if module not in taught])
+        rows.append(
+            (label(method), *(_mean_of(values) for values in (falls, known)), _worst(cells))
+        )
+    return Answer(
+        name,
+        question,
+        "How far r(k) is, at the end, under the best that it was after any stage; below 0 the end "
+        "is the best.",
+        View(
+            "earlier-stages",
+            question,
+            ("method", "taught modules, mean fall", "other modules, mean fall", "largest fall"),
+            tuple(rows),
+            (
+                "Mean over modules and seeds of max r(k) before the end minus r(k) at the end "
+                "(Chaudhry et al., 2018, Eq. 3), on the method's own probes. The best of several "
+                "noisy measurements is too high, so some of each fall is noise. What benchmark "
+                "items lost is in the table of shares.",
+            ),
+        ),
+    )
+
+
+def _mean_of(values: Sequence[Sequence[float]]) -> str:
+    flat = list(itertools.chain.from_iterable(values))
+    return f"{np.mean(flat):.3f}" if flat else "-"
+
+
+def _worst(cells: Sequence[Distilled]) -> str:
+    falls = {(value, module) for one in cells for module, value in one.matrix.forgetting().items()}
+    if not falls:
+        return "-"
+    value, module = max(falls)
+    return f"{value:.3f} ({module})"
+
+
+def _agreement(by_method: dict[str, tuple[Distilled, ...]], reference: str | None) -> Answer:
+    name, question = "agreement", "How much do modules, graph and targets agree between seeds?"
+    method = reference if reference in by_method else next(iter(by_method), None)
+    if method is None:
+        return Answer(name, question, NO_FOLDER)
+    cells = by_method[method]
+    if len(cells) < 2:
+        return Answer(name, question, f"{method} has one finished seed; two are needed.")
+    parts = {
+        "modules": [frozenset(one.diagnosis.dependencies.graph.modules) for one in cells],
+        "edges of the graph": [edges_of(one) for one in cells],
+        "targets": [frozenset(one.diagnosis.targets.modules) for one in cells],
+    }
+    rows = []
+    for what, sets in parts.items():
+        pairs = [_jaccard(a, b) for a, b in itertools.combinations(sets, 2)]
+        common = len(frozenset.intersection(*sets))
+        rows.append(
+            (
+                what,
+                f"{np.mean(pairs):.2f}",
+                f"{min(pairs):.2f}",
+                str(common),
+                f"{np.mean([len(one) for one in sets]):.1f}",
+            )
+        )
+    return Answer(
+        name,
+        question,
+        f"Of {method}, {len(cells)} seeds.",
+        View(
+            "agreement",
+            question,
+            ("what", "agreement", "least of two seeds", "in all seeds", "mean number"),
+            tuple(rows),
+            (
+                "Agreement: members that two seeds share over members that either has, mean over "
+                "all pairs of seeds; 1 is the same set.",
+            ),
+        ),
+    )
+
+
+def _jaccard(a: frozenset, b: frozenset) -> float:
+    return len(a & b) / len(a | b) if a | b else 1.0
+
+
+def _steps(result: RunResult, table: TableFile) -> Answer:
+    name, question = "seconds", "Where does the time go?"
+    rows_of = [row for row in table.rows if row.method != TEACHER]
+    seconds = {
+        row.method: [cell.file.spend.seconds for cell in result.cells_of(row.method)]
+        for row in rows_of
+    }
+    steps = sorted({step for cells in seconds.values() for cell in cells for step in cell})
+    if not steps:
+        return Answer(name, question, "No cell recorded its seconds.")
+    rows = tuple(
+        (
+            label(method),
+            *(f"{np.mean([cell.get(step, 0.0) for cell in cells]):,.1f}" for step in steps),
+            f"{np.mean([sum(cell.values()) for cell in cells]):,.1f}",
+        )
+        for method, cells in seconds.items()
+    )
+    return Answer(
+        name,
+        question,
+        "Wall clock of each step, mean over the seeds.",
+        View(
+            "seconds",
+            question,
+            ("method", *steps, "all"),
+            rows,
+            (
+                "Seconds, compilation included. Answers that another cell had asked the teacher "
+                "for come from the ledger and take no time, so a later cell seems quicker.",
+            ),
+        ),
+    )
+
+
+def _tokens(result: RunResult, table: TableFile) -> Answer:
+    name, question = "tokens", "What are the teacher's tokens spent on?"
+    rows: list[tuple[str, ...]] = []
+    for row in table.rows:
+        cells = result.cells_of(row.method)
+        purposes = sorted({purpose for cell in cells for purpose in cell.file.spend.by_purpose})
+        for purpose in purposes:
+            own = [
+                cell.file.spend.by_purpose[purpose]
+                for cell in cells
+                if purpose in cell.file.spend.by_purpose
+            ]
+            rows.append(
+                (
+                    label(row.method),
+                    purpose,
+                    *(
+                        count(sum(getattr(one, field) for one in own) / len(cells))
+                        for field in ("calls", "prompt_tokens", "completion_tokens")
+                    ),
+                )
+            )
+    if not rows:
+        return Answer(name, question, "No cell asked a teacher.")
+    return Answer(
+        name,
+        question,
+        "Calls and tokens by purpose, mean over the seeds.",
+        View(
+            "tokens",
+            question,
+            ("method", "purpose", "calls", "prompt tokens", "generated tokens"),
+            tuple(rows),
+            ("The budget counts generated tokens.",),
+        ),
+    )
+
+
+def _sizes(table: TableFile) -> Answer:
+    name, question = "sizes", "What do more seeds, and more examples a seed, buy?"
+    found = [
+        (row.sweep.setting, row.sweep.of, row.sweep.value, row)
+        for row in table.sweeps
+        if row.sweep is not None and row.sweep.setting in SIZES
+    ]
+    if not found:
+        return Answer(
+            name,
+            question,
+            f"The run has no cells in which {' or '.join(SIZES)} alone is changed.",
+        )
+    by_name = {row.method: row for row in table.rows}
+    before = by_name.get("undistilled")
+    rows: list[tuple[str, float, Row]] = [(setting, value, row) for setting, _, value, row in found]
+    for setting, of, _, row in found:
+        assert row.sweep is not None
+        entry = (setting, row.sweep.default)
+        if of in by_name and entry not in {(one, value) for one, value, _ in rows}:
+            rows.append((*entry, by_name[of]))
+    return Answer(
+        name,
+        question,
+        "Mean of the tasks with one of the two changed, budgets as they are.",
+        View(
+            "sizes",
+            question,
+            ("setting", "value", "mean of tasks, %", "gain over the undistilled, points"),
+            tuple(
+                (
+                    setting,
+                    f"{value:g}",
+                    percent(row.mean),
+                    "-" if before is None else f"{100 * (row.mean.mean - before.mean.mean):+.1f}",
+                )
+                for setting, value, row in sorted(rows, key=lambda one: one[:2])
+            ),
+        ),
+    )

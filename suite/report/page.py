@@ -1,0 +1,155 @@
+"""report.html: one page without other files, light and dark, usable from a keyboard."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup, escape
+
+from suite.cells import TEACHER, UNDISTILLED
+from suite.report.answers import answers
+from suite.report.draw import COLOURS, Plot, for_page
+from suite.report.paper import paper_view
+from suite.report.tables import count, label, percent, share_text, views
+from suite.results import RunResult
+from suite.schema.models import Comparison, Row, TableFile
+
+FOLDER = Path(__file__).parent
+COURSE = ("gaps", "graph", "timeline", "mastery", "forgetting")
+
+
+def page(result: RunResult, table: TableFile, plots: Sequence[Plot]) -> str:
+    """The page.
+
+    Args:
+        result: The run.
+        table: Its figures.
+        plots: Its figures as pictures, in their order.
+    """
+    environment = Environment(
+        loader=FileSystemLoader(FOLDER),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters["cell"] = _cell
+    environment.filters["picture"] = lambda plot: Markup(for_page(plot.svg, plot.title))
+    own = views(table)
+    by_name = {plot.name: plot for plot in plots}
+    reference = next((row for row in table.rows if row.method == table.reference), None)
+    return environment.get_template("page.html.j2").render(
+        run=result.run,
+        table=table,
+        colours=_variables(),
+        style=Markup((FOLDER / "page.css").read_text(encoding="utf-8")),
+        script=Markup((FOLDER / "page.js").read_text(encoding="utf-8")),
+        sentences=list(_sentences(table)),
+        cards=_cards(reference),
+        comparison=own[0],
+        tables=own[1:],
+        methods=by_name["methods"],
+        budgets=[plot for plot in plots if plot.name.startswith("budget")],
+        course=[by_name[name] for name in COURSE],
+        sensitivity=by_name["sensitivity"],
+        answers=answers(result, table),
+        paper=paper_view(table),
+        environment=_leaves(result.run.environments[-1]) if result.run.environments else [],
+        environments=len(result.run.environments),
+        models=_leaves(result.run.models or {}),
+        settings=yaml.safe_dump(result.run.settings, sort_keys=False, allow_unicode=True),
+    )
+
+
+def best_baseline(table: TableFile, task: str) -> Row | None:
+    """The method with the highest mean on a task that isn't the reference's own kind."""
+    own = (table.reference or "").split("_")[0]
+    others = [
+        row
+        for row in table.rows
+        if row.method not in (TEACHER, UNDISTILLED) and row.method.split("_")[0] != own
+    ]
+    return max(others, key=lambda row: row.scores[task].mean, default=None)
+
+
+def _sentences(table: TableFile) -> Iterator[str]:
+    """What the run found, in words."""
+    if table.reference is None:
+        yield "No method that trains a student has finished yet."
+        return
+    compared = {(one.method, one.task): one for one in table.comparisons}
+    for task in table.tasks:
+        (row,) = (row for row in table.rows if row.method == table.reference)
+        text = f"{task.name}: {table.reference} scores {percent(row.scores[task.name])} %"
+        parts = [
+            _against(compared[method, task.name], words)
+            for method, words in _opponents(table, task.name)
+            if (method, task.name) in compared
+        ]
+        if task.name in row.retained and row.retained[task.name].value is not None:
+            parts.append(f"{share_text(row.retained[task.name])} % of the teacher's")
+        yield "; ".join([text, *parts]) + "."
+
+
+def _opponents(table: TableFile, task: str) -> Iterator[tuple[str, str]]:
+    yield UNDISTILLED, "the undistilled student"
+    best = best_baseline(table, task)
+    if best is not None:
+        yield best.method, f"{best.method}, the best of the other methods"
+
+
+def _against(one: Comparison, words: str) -> str:
+    points = 100 * one.difference.mean
+    where = "above" if points >= 0 else "below"
+    sure = "" if one.p_bootstrap_holm < 0.05 else " (chance may explain it)"
+    return f"{abs(points):.1f} points {where} {words}{sure}"
+
+
+def _cards(reference: Row | None) -> list[tuple[str, str]]:
+    """The reference method's main figures: name, value."""
+    if reference is None:
+        return []
+    cards = [(f"{label(reference.method)}, mean of tasks, %", percent(reference.mean))]
+    if reference.retained_mean is not None and reference.retained_mean.value is not None:
+        cards.append(("of the teacher's, %", share_text(reference.retained_mean)))
+    return [
+        *cards,
+        ("teacher tokens", count(reference.teacher_tokens)),
+        ("student tokens", count(reference.student_tokens)),
+    ]
+
+
+def _cell(text: str) -> Markup:
+    """A table's cell with its interval set apart."""
+    return Markup(
+        re.sub(r"(\[[^\]]*\])", r'<span class="interval">\1</span>', str(escape(text)), count=1)
+    )
+
+
+def _variables() -> Markup:
+    """The colours of both themes, for pictures and text alike."""
+    light, dark = (
+        "".join(f"--{name}:{pair[i]};" for name, pair in COLOURS.items()) for i in (0, 1)
+    )
+    return Markup(
+        f":root{{color-scheme:light;{light}}}"
+        f"@media (prefers-color-scheme:dark){{:root:not([data-theme=light])"
+        f"{{color-scheme:dark;{dark}}}}}"
+        f":root[data-theme=dark]{{color-scheme:dark;{dark}}}"
+    )
+
+
+def _leaves(value: Any, place: str = "") -> list[tuple[str, str]]:
+    """Every value of nested mappings by its place."""
+    if isinstance(value, dict) and value:
+        return [
+            leaf
+            for key, inner in value.items()
+            for leaf in _leaves(inner, f"{place}.{key}" if place else str(key))
+        ]
+    return [(place, "-" if value is None or value == {} else str(value))]
