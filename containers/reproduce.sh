@@ -101,7 +101,7 @@ start=("$containers/run.sh" --engine "$engine" --target "$target" --image "$imag
 
 code=0
 "${start[@]}" --output "$output" --input "$reference" suite compare \
-    "$output/$profile/$run_id" "$reference" || code=$?
+    "$reference" "$output/$profile/$run_id" || code=$?
 case $code in
     0) echo "reproduced: $output/$profile/$run_id agrees with $reference" ;;
     5) echo "not reproduced: $output/$profile/$run_id differs from $reference" ;;

@@ -111,6 +111,7 @@ for name in "${!folders[@]}"; do
     fi
     [ -d "$folder" ] || die $BAD_INPUT "--$name $folder: no such folder"
     path=$(cd "$folder" && pwd -P)
+    folders[$name]=$path
     [[ $path != *:* ]] || die $BAD_INPUT "--$name $path: a colon in the path can't be mounted"
     # z: a label that containers may use, where SELinux is; nothing elsewhere.
     mounts+=(--volume "$path:/$name:$mode,z")
@@ -209,8 +210,11 @@ if ! answer=$("${start[@]}" "$image" true 2>&1); then
     fi
 fi
 
+# podman's monitor leaves a file where it was started when memory runs out.
+work=$(mktemp -d)
+cd "$work"
+trap 'rm -rf "$work"; [ -z "$owner" ] || chown -R "$owner" "${folders[output]}"' EXIT
 if [ -n "$owner" ]; then
-    trap 'chown -R "$owner" "${folders[output]}"' EXIT
     chown -R "$user" "${folders[output]}"
 fi
 

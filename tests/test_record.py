@@ -1,6 +1,7 @@
 import json
 import os
 import platform
+import shutil
 import subprocess
 
 import jax
@@ -24,6 +25,9 @@ def test_environment_is_json_and_true(monkeypatch):
     assert 1 <= found["cpu"]["cores"] <= os.cpu_count()
 
 
+needs_git = pytest.mark.skipif(shutil.which("git") is None, reason="needs git")
+
+
 def git(folder, *arguments):
     subprocess.run(
         ["git", "-C", folder, "-c", "user.name=a", "-c", "user.email=a@example.org", *arguments],
@@ -32,6 +36,7 @@ def git(folder, *arguments):
     )
 
 
+@needs_git
 def test_checkout_is_dirty_after_a_change(tmp_path, monkeypatch):
     assert record._git(tmp_path) is None
     git(tmp_path, "init")

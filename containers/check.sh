@@ -1,0 +1,43 @@
+#!/usr/bin/env bash
+# Builds the CPU image, tests it and reproduces a small profile in it: what `tox -e container` runs.
+#
+#   check.sh [OPTION OF build.sh...]
+#
+# Needs a Python with the packages of containers/locks/test.lock. IOA_CONTAINER_PROFILE names another
+# profile, and IOA_CONTAINER_SETTINGS other settings of it, as a=b c=d.
+set -euo pipefail
+. "$(dirname "${BASH_SOURCE[0]}")/common.sh"
+
+profile=${IOA_CONTAINER_PROFILE:-smollm2-short}
+settings=()
+for setting in ${IOA_CONTAINER_SETTINGS:-}; do settings+=(--set "$setting"); done
+image=localhost/ioa-jax:cpu
+results=$(mktemp -d)
+trap 'rm -rf "$results"' EXIT
+
+step() {
+    local start=$SECONDS
+    echo "-- $*"
+    "$@"
+    echo "-- $((SECONDS - start)) s"
+}
+
+step "$containers/build.sh" "$@" --tag "$image" cpu | tee "$results/build.log"
+id=$(grep '^sha256:' "$results/build.log")
+[ -z "${CI:-}" ] || step "$containers/build.sh" --check cuda
+[ -z "${CI:-}" ] || step "$containers/build.sh" --check tpu
+
+cd "$containers/.."
+IOA_CONTAINER_IMAGE=$image step python -m pytest -q tests/containers
+# Programs that attack the sandbox, here without bubblewrap.
+step "$containers/run.sh" --image "$image" test -q tests/sandbox tests/test_record.py tests/containers
+
+# A profile without reference results is compared with itself.
+reference=results/reference/$profile
+if [ ! -d "$reference" ]; then
+    step "$containers/run.sh" --image "$image" bench --profile "$profile" "${settings[@]}" \
+        --output "$results/first" --run-id first
+    reference=$results/first/$profile/first
+fi
+step "$containers/reproduce.sh" --image "$image" --image-id "$id" --profile "$profile" \
+    --reference "$reference" --output "$results/second" -- "${settings[@]}"
