@@ -18,6 +18,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from ioa_jax.adapter.dimensions import DimensionSettings
 from ioa_jax.adapter.schema import ExampleList, Level, StageKind
 from ioa_jax.errors import InputError
+from ioa_jax.graders.maths import last_boxed
 from ioa_jax.teachers.structured import schema_instruction
 from ioa_jax.values import Value
 
@@ -45,6 +46,7 @@ class SynthesisSpec(Value):
         seed_id: Id of the seed item.
         seed_prompt: Its task.
         seed_reference: Its right answer, may be empty.
+        seed_tests: Its tests, where it is a programming task.
         dimensions: Which of the five are asked for.
         complaint: Why an earlier answer was rejected; empty at the first attempt.
 
@@ -66,6 +68,7 @@ class SynthesisSpec(Value):
     seed_id: str
     seed_prompt: str
     seed_reference: str
+    seed_tests: str = ""
     dimensions: DimensionSettings = dataclasses.field(default_factory=DimensionSettings)
     complaint: str = ""
 
@@ -84,15 +87,21 @@ def render_synthesis(
     Args:
         pack: Name of the prompt pack.
         spec: What to ask for.
-        form: Show what the JSON looks like: `paper` its schema, `micro` a form to fill in. A
-            teacher that was trained on the format needs none.
+        form: Show what the JSON looks like: `paper` by its schema; `micro` by the seed written in
+            it, as the answer of an earlier turn, since a small model continues what it sees rather
+            than following a description. A teacher that was trained on the format needs neither.
+
+    Returns:
+        One user turn; of `micro` with the form, user, assistant and user.
     """
-    shown = ""
-    if form:
-        shown = schema_instruction(ExampleList) if pack == "paper" else _form(spec)
     # Not asdict(): the template asks the settings what is switched on.
     fields = {field.name: getattr(spec, field.name) for field in dataclasses.fields(spec)}
-    return _message(pack, "synthesis", {**fields, "form": shown})
+    fields["form"] = form
+    fields["schema"] = schema_instruction(ExampleList) if form and pack == "paper" else ""
+    messages = _message(pack, "synthesis", fields)
+    if form and pack == "micro":
+        return (*messages, {"role": "assistant", "content": _seed_as_example(spec)}, *messages)
+    return messages
 
 
 def render_solve(pack: Pack, problem: str, domain: str) -> tuple[Mapping[str, str], ...]:
@@ -111,15 +120,21 @@ def _message(pack: Pack, name: str, values: Mapping[str, Any]) -> tuple[Mapping[
     return ({"role": "user", "content": text},)
 
 
-def _form(spec: SynthesisSpec) -> str:
-    """An example with all that is known already; an ellipsis stands for what is to be written."""
+def _seed_as_example(spec: SynthesisSpec) -> str:
+    """The seed in the form that examples have."""
+    lines = [line.strip() for line in spec.seed_reference.splitlines() if line.strip()]
+    final, steps = spec.seed_reference.strip(), ["Write the answer."]
+    if spec.domain == "math" and lines:
+        # GSM8K marks its answers so; others put them into a box, or are nothing else.
+        final = last_boxed(spec.seed_reference) or lines[-1].removeprefix("####").strip()
+        steps = [line for line in lines if not line.startswith("####")] or lines
     on = spec.dimensions
     example = {
         "module": spec.module,
         "prereq": list(spec.prerequisites),
         "difficulty_tag": spec.level,
-        "problem": "...",
-        "solution": {"steps": ["..."], "final_answer": "...", "verification": "..."},
+        "problem": spec.seed_prompt,
+        "solution": {"steps": steps, "final_answer": final, "verification": spec.seed_tests},
         "adapter_flags": {
             "concretization": on.concretization,
             "decomposition": on.decomposition,
@@ -129,7 +144,9 @@ def _form(spec: SynthesisSpec) -> str:
         },
         "metadata": {"stage_id": str(spec.stage), "seed_style_ref": "seed"},
     }
-    return json.dumps([example], ensure_ascii=False, separators=(",", ":"))
+    # With spaces, unlike `write_examples`: a small model that wasn't trained on it takes `":["` for
+    # `":{"`, since they are one token each.
+    return json.dumps([example], ensure_ascii=False)
 
 
 @functools.cache

@@ -39,6 +39,8 @@ class StageRequest(Value):
         levels: Difficulties that are asked for in turn.
         round: Another number asks for other examples of the same seeds.
         examples_per_seed: In place of the settings'.
+        calls_per_round: Likewise, such as fewer where a small budget has to pay for the
+            verification of a batch too.
 
     Raises:
         InputError: No seeds, one twice, no levels, or no examples.
@@ -50,6 +52,7 @@ class StageRequest(Value):
     levels: tuple[Level, ...] = LEVELS
     round: int = 0
     examples_per_seed: int | None = None
+    calls_per_round: int | None = None
 
     def __post_init__(self) -> None:
         where = f"stage {self.stage}"
@@ -61,8 +64,10 @@ class StageRequest(Value):
                 raise InputError(f"{where}: seed {seed!r} is there {count} times")
         if not self.levels:
             raise InputError(f"{where}: no difficulty level is asked for")
-        if self.examples_per_seed is not None and self.examples_per_seed < 1:
-            raise InputError(f"{where}: examples_per_seed={self.examples_per_seed}: at least 1")
+        for name in ("examples_per_seed", "calls_per_round"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise InputError(f"{where}: {name}={value}: at least 1")
 
     @property
     def modules(self) -> tuple[str, ...]:

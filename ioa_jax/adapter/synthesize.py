@@ -106,7 +106,8 @@ class Adapter:
         self._verifier.check_seeds([one.seed for one in request.seeds])
         work = _Work(request, self._units(request), accepted_so_far, self.settings)
         while work.queue and not work.exhausted:
-            per_round = max(1, self.settings.calls_per_round // self.settings.rewrites)
+            calls = request.calls_per_round or self.settings.calls_per_round
+            per_round = max(1, calls // self.settings.rewrites)
             units = [work.queue.popleft() for _ in range(min(per_round, len(work.queue)))]
             drafts = self._fresh(work, self._write(work, units))
             self._accept(work, units, self._in_zone(work, self._verified(work, drafts)))
@@ -170,6 +171,7 @@ class Adapter:
             seed_id=seed.id,
             seed_prompt=seed.prompt,
             seed_reference=seed.reference,
+            seed_tests=str(seed.check.get("tests", "")),
             dimensions=self.settings.dimensions,
             complaint=unit.complaint,
         )

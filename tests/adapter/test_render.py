@@ -5,7 +5,7 @@ import pytest
 
 from ioa_jax.adapter.dimensions import PLAIN, DimensionSettings
 from ioa_jax.adapter.render import SynthesisSpec, render_solve, render_synthesis
-from ioa_jax.adapter.schema import RawExamples
+from ioa_jax.adapter.schema import ExampleList
 from ioa_jax.errors import InputError
 
 SPEC = SynthesisSpec(
@@ -28,9 +28,11 @@ SWITCHES = ("concretization", "decomposition", "cognitive_load", "format", "lang
 
 
 def text(pack, form=True, **changes):
-    (message,) = render_synthesis(pack, dataclasses.replace(SPEC, **changes), form)
-    assert message["role"] == "user"
-    return message["content"]
+    messages = render_synthesis(pack, dataclasses.replace(SPEC, **changes), form)
+    shown = form and pack == "micro"
+    roles = ["user", "assistant", "user"] if shown else ["user"]
+    assert [message["role"] for message in messages] == roles
+    return "\n".join(message["content"] for message in messages)
 
 
 @pytest.mark.parametrize("pack", ["paper", "micro"])
@@ -73,11 +75,29 @@ def test_remedial_material_is_smaller(pack):
     assert "maller" in text(pack, kind="remedial")
 
 
-def test_the_form_of_micro_is_an_example_of_the_schema():
-    prompt = text("micro")
-    (row,) = RawExamples.model_validate_json(prompt[prompt.index("[{") :]).root
-    assert row["module"] == "algebra/linear"
-    assert "[{" not in text("micro", form=False)
+def shown(**changes):
+    """The seed as an example."""
+    messages = render_synthesis("micro", dataclasses.replace(SPEC, **changes))
+    assert messages[0] == messages[2]
+    # The seed is in the example and needn't be told again.
+    assert SPEC.seed_prompt not in messages[0]["content"]
+    (read,) = ExampleList.model_validate_json(messages[1]["content"]).examples
+    return read
+
+
+def test_micro_shows_the_seed_as_an_example_of_the_schema():
+    read = shown()
+    assert (read.module, read.problem) == ("algebra/linear", SPEC.seed_prompt)
+    assert (read.solution.steps, read.solution.final_answer) == (("5",), "5")
+    read = shown(seed_reference="3x = 15\n\nx = 5\n#### 5")
+    assert (read.solution.steps, read.solution.final_answer) == (("3x = 15", "x = 5"), "5")
+    read = shown(seed_reference="3x = 15\nso \\boxed{5}.", dimensions=PLAIN)
+    assert read.solution.final_answer == "5"
+    assert not read.adapter_flags.concretization
+    code = "def f(x):\n    return x"
+    read = shown(domain="code", seed_reference=code, seed_tests="assert f(1) == 1")
+    assert read.solution.final_answer == code
+    assert read.solution.verification == "assert f(1) == 1"
     assert len(text("micro", form=False)) < 300
 
 
