@@ -22,6 +22,14 @@ METHODS = (
     "undistilled",
     "sft",
     "sft_matched",
+    "self_instruct",
+    "evol_instruct",
+    "lamini",
+    "lion",
+    "dss",
+    "cascod",
+    "llm2llm",
+    "multi_agent",
 )
 
 

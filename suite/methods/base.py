@@ -26,7 +26,7 @@ from ioa_jax.student import Student
 from ioa_jax.teachers.base import ChatRequest, Completion, Sampling
 from ioa_jax.teachers.replay import LedgeredTeacher
 from ioa_jax.teachers.spend import BudgetExceeded
-from suite.methods.prompting import Pack
+from suite.methods.prompting import Pack, read_tasks, render, split_rationale
 from suite.probes import open_seed_grader
 from suite.profile import Budgets, SandboxSettings, TrainSettings
 
@@ -189,6 +189,27 @@ def ask_texts(
     return texts, complete
 
 
+def ask_for_tasks(
+    context: MethodContext,
+    chats: Sequence[Messages],
+    purpose: str,
+    sampling: Sampling,
+    first_sample: int = 0,
+) -> tuple[list[str], bool]:
+    """As `ask`, all new tasks in the answers; of one that was cut, all but the last."""
+    requests = [
+        make_request(context, messages, purpose, sampling, first_sample + number)
+        for number, messages in enumerate(chats)
+    ]
+    answers, complete = ask(context, requests, sampling)
+    found: list[str] = []
+    for answer in answers:
+        if answer is not None and answer.finish_reason != "filtered":
+            tasks = read_tasks(context.pack, answer.text)
+            found += tasks if answer.finish_reason == "stop" else tasks[:-1]
+    return found, complete
+
+
 def answer_tasks(
     context: MethodContext, chats: Sequence[Messages], sample: int = 0
 ) -> tuple[list[Answered | None], bool]:
@@ -208,9 +229,65 @@ def answer_tasks(
     return answered, complete
 
 
+def ask_rationales(context: MethodContext) -> list[tuple[str, str, str]]:
+    """(prompt, rationale, final answer) of every seed that the teacher explained to the end."""
+    chats = [render(context.pack, "rationale", prompt=seed.prompt) for seed in context.seeds]
+    texts, _ = ask_texts(context, chats, "rationale", context.sampling)
+    found: list[tuple[str, str, str]] = []
+    for seed, text in zip(context.seeds, texts, strict=True):
+        rationale, answer = split_rationale(text or "")
+        if answer:
+            found.append((seed.prompt, rationale, answer))
+    return found
+
+
 def as_chat(prompt: str) -> Messages:
     """A task's text as a chat of one turn."""
     return ({"role": "user", "content": prompt},)
+
+
+# A method that invents tasks asks for so many at a time, and gives up after so many such waves in a
+# row that brought nothing new.
+MAX_WAVE = 16
+MAX_DRY_WAVES = 5
+
+
+def wave_size(context: MethodContext) -> int:
+    """Requests for new tasks at a time: few enough that most of the budget is left for answers."""
+    at_most = context.budgets.teacher_tokens // (8 * context.sampling.max_tokens)
+    return min(max(at_most, 1), MAX_WAVE)
+
+
+def grow_pool(
+    context: MethodContext, propose: Callable[[int], tuple[list[str], bool]]
+) -> tuple[list[TokenPair], dict[str, Any]]:
+    """Invent tasks and have them answered, in waves, until a budget ends or nothing new comes.
+
+    Args:
+        context: The method's.
+        propose: From a wave's number to new tasks, and whether the budget had room for all that
+            was asked.
+
+    Returns:
+        Examples to train on, and figures for the notes.
+    """
+    pairs: list[TokenPair] = []
+    waves = tasks = dry = 0
+    more = True
+    while more and dry < MAX_DRY_WAVES and token_count(pairs) < context.budgets.student_tokens:
+        new, more = propose(waves)
+        # What is left may be too little for another proposal, and enough for an answer.
+        answered, answers_more = answer_tasks(context, [as_chat(task) for task in new])
+        pairs += example_pairs(context, answered)
+        more = more and answers_more
+        waves, tasks = waves + 1, tasks + len(new)
+        dry = 0 if new else dry + 1
+    return pairs, {
+        "examples": len(pairs),
+        "tasks": tasks,
+        "waves": waves,
+        "ran_dry": dry == MAX_DRY_WAVES,
+    }
 
 
 class Novelty:

@@ -1,0 +1,290 @@
+"""Every baseline against a scripted teacher, and what it makes of the answers."""
+
+import dataclasses
+import json
+import re
+
+import pytest
+
+from ioa_jax.engine.batching import TokenPair
+from ioa_jax.errors import InputError
+from ioa_jax.seeds import SeedItem
+from ioa_jax.student import Student
+from ioa_jax.teachers.base import Sampling
+from ioa_jax.teachers.ledger import Ledger
+from ioa_jax.teachers.replay import LedgeredTeacher
+from ioa_jax.teachers.spend import Budget
+from suite.methods import base, load_method
+from suite.methods.base import MethodContext
+from suite.methods.cascod import METHOD as CASCOD
+from suite.methods.evol_instruct import is_answer, is_evolved
+from suite.methods.lion import read_scores
+from suite.methods.self_instruct import is_fit
+from suite.profile import Budgets, SandboxSettings, TrainSettings
+from tests.suite.world import write_model
+from tests.teachers.recorded import ScriptedTeacher
+
+SEEDS = tuple(
+    SeedItem(f"s{n}", f"What is {n} plus {n + 3}?", f"Add.\nIt is {2 * n + 3}.",
+             {"kind": "math", "answer": str(2 * n + 3)}, "math")
+    for n in range(8)
+)  # fmt: skip
+BASELINES = (
+    "sft", "sft_matched", "self_instruct", "evol_instruct", "lamini", "lion", "dss", "cascod",
+    "llm2llm", "multi_agent",
+)  # fmt: skip
+STUDENT_TOKENS = 1200
+
+
+@pytest.fixture(scope="module")
+def student(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("methods") / "model"
+    write_model(folder)
+    return Student.open(str(folder), "float32", keep_layers=2, batch_size=8)
+
+
+def teacher_script(request, calls):
+    """Answers by purpose, another one each time."""
+    asked = request.messages[-1]["content"]
+    if request.purpose == "new tasks" and '"Task" and its number' in asked:
+        return f"Task 1: Say {calls} words that rhyme.\nTask 2: Name {calls} old towns of Peru."
+    if request.purpose in ("new tasks", "evolution", "analogy"):
+        return f"What is {calls} minus one half of {calls + 7}?"
+    if request.purpose == "topics":
+        return f"Topic {calls}"
+    if request.purpose == "rationale":
+        return f"Add both numbers.\n\nAnswer: {calls}"
+    if request.purpose == "referee":
+        first = asked.index("Reply:") < asked.index("[Answer of assistant 2]")
+        return "9 3" if first else "3 9"
+    return f"Reply: {calls}"
+
+
+def make_context(student, directory, script=teacher_script, **changes):
+    """A context, the scripted teacher and the steps that were reported."""
+    scripted = ScriptedTeacher(script)
+    steps = []
+    budgets = changes.pop("budgets", Budgets(teacher_tokens=2000, student_tokens=STUDENT_TOKENS))
+    context = MethodContext(
+        student=student,
+        teacher=LedgeredTeacher(
+            scripted, Ledger(directory / "ledger"), Budget(max_tokens=budgets.teacher_tokens)
+        ),
+        seeds=SEEDS,
+        budgets=budgets,
+        train=TrainSettings(learning_rate=1e-3, batch_rows=2, row_length=128),
+        sampling=Sampling(max_tokens=10, temperature=0.7),
+        pack="paper",
+        sandbox=SandboxSettings(),
+        seed=0,
+        directory=directory / "cell",
+        on_step=lambda part, metrics, now: steps.append((part, metrics.tokens)),
+        cell_of=lambda method: None,
+        options={},
+    )
+    return dataclasses.replace(context, **changes), scripted, steps
+
+
+@pytest.mark.parametrize("pack", ["paper", "micro"])
+@pytest.mark.parametrize("name", BASELINES)
+def test_a_method_keeps_both_budgets_and_trains(student, tmp_path, name, pack):
+    context, scripted, steps = make_context(student, tmp_path, pack=pack)
+    result = load_method(name).run(context)
+    tokens = sum(count for _, count in steps)
+    # Each part of a method may leave as much as an example that didn't fit.
+    parts = len({part for part, _ in steps})
+    assert STUDENT_TOKENS - parts * 128 < tokens <= STUDENT_TOKENS
+    assert context.teacher.used.completion_tokens <= 2000
+    assert scripted.asked
+    before, after = (s.model.decoder.embedding[...] for s in (student, result.student))
+    assert (before != after).any()
+    assert json.loads(json.dumps(result.notes)) == result.notes
+
+
+@pytest.mark.parametrize("name", BASELINES)
+def test_a_method_makes_do_with_what_a_small_budget_bought(student, tmp_path, name):
+    """Room for 8 answers of 5 tokens, and for no other."""
+    budgets = Budgets(teacher_tokens=49, student_tokens=300)
+    context, scripted, steps = make_context(student, tmp_path, budgets=budgets)
+    load_method(name).run(context)
+    assert context.teacher.used.completion_tokens <= 49
+    assert 0 < len(scripted.asked) <= 9
+    assert 0 < sum(count for _, count in steps) <= 300
+
+
+def test_a_method_that_is_started_again_gives_the_same(student, tmp_path):
+    context, _, steps = make_context(student, tmp_path)
+    first = load_method("multi_agent").run(context)
+    taken = list(steps)
+    again = dataclasses.replace(
+        context,
+        teacher=LedgeredTeacher(None, Ledger(tmp_path / "ledger"), Budget(max_tokens=2000)),
+    )
+    second = load_method("multi_agent").run(again)
+    # Every call is in the ledger, and every step is in a checkpoint.
+    assert steps == taken
+    assert second.notes == first.notes
+    assert (
+        first.student.model.decoder.embedding[...] == second.student.model.decoder.embedding[...]
+    ).all()
+
+
+def test_nothing_bought_is_an_error_that_says_what_to_do(student, tmp_path):
+    budgets = Budgets(teacher_tokens=1, student_tokens=300)
+    context, _, _ = make_context(student, tmp_path, budgets=budgets)
+    with pytest.raises(InputError, match=r"raise budgets\.teacher_tokens"):
+        load_method("sft").run(context)
+
+
+def test_batches_are_every_example_once_an_epoch_in_another_order(student, tmp_path):
+    context, _, _ = make_context(student, tmp_path)
+    pairs = [TokenPair((n,), (n,) * (20 + n)) for n in range(1, 30)]
+    config = context.train_config()
+
+    def epochs(part):
+        supply = base.batches(pairs, config, part)
+        found = []
+        for _ in range(2):
+            taken = []
+            while len(taken) < len(pairs):
+                taken += next(supply)
+            found.append(taken)
+        return found
+
+    first, second = epochs("a")
+    assert sorted(first, key=len) == sorted(second, key=len) == pairs
+    assert first != second
+    assert epochs("a") == [first, second]
+    assert epochs("b")[0] != first
+
+
+def test_matched_fine_tuning_spends_what_ioa_spent(student, tmp_path):
+    cell = tmp_path / "ioa-seed0"
+    cell.mkdir()
+    (cell / "cell.json").write_text(json.dumps({"spend": {"teacher_tokens": 100}}))
+    context, scripted, _ = make_context(
+        student,
+        tmp_path,
+        cell_of=lambda method: cell,
+        budgets=Budgets(teacher_tokens=2000, student_tokens=50_000),
+        train=TrainSettings(learning_rate=1e-3, batch_rows=64, row_length=128),
+    )
+    result = load_method("sft_matched").run(context)
+    # The last answer has to fit at its longest, 10 tokens, and took 5.
+    assert 90 < context.teacher.used.completion_tokens <= 100
+    assert result.notes["teacher_tokens_allowed"] == 100
+    assert result.notes["rounds"] == 3
+    assert len({(r.messages[0]["content"], r.seed) for r in scripted.asked}) == len(scripted.asked)
+
+
+def test_greedy_answers_are_shared_by_all_seeds(student, tmp_path):
+    sampling = Sampling(max_tokens=10, temperature=0.0)
+    asked = []
+    for seed in (0, 1):
+        context, scripted, _ = make_context(
+            student, tmp_path / str(seed), sampling=sampling, seed=seed
+        )
+        base.answer_tasks(context, [one.messages for one in SEEDS])
+        asked.append([request.seed for request in scripted.asked])
+    assert asked[0] == asked[1]
+    context, scripted, _ = make_context(student, tmp_path / "2", sampling=sampling)
+    base.answer_tasks(context, [one.messages for one in SEEDS], sample=1)
+    assert {request.seed for request in scripted.asked} != set(asked[0])
+
+
+def test_novelty_is_likeness_in_one_pack_and_equality_in_the_other():
+    paper = base.Novelty("paper", ["Name three large rivers of Asia and where they end."])
+    assert not paper.add("Name three large rivers of Europe and where they end.")
+    assert paper.add("Explain tides to a child.")
+    assert not paper.add("Explain  tides to a child.")
+    micro = base.Novelty("micro", ["What is 3 plus 4?"])
+    assert micro.add("What is 3 plus 5?")
+    assert not micro.add("What is 3 plus  4?")
+
+
+def test_self_instruct_drops_what_a_text_model_cannot_do():
+    assert is_fit("paper", "Name three rivers of Asia.")
+    for task in (
+        "Name rivers.", "Draw a map of the rivers.", "Write a program that sorts rivers.",
+        "Élan vital is what kind of term?", "- name three rivers of Asia", "word " * 151,
+    ):  # fmt: skip
+        assert not is_fit("paper", task), task
+
+
+def test_evol_instruct_eliminates():
+    assert is_evolved("Name a river.", "Name a river and its source.")
+    assert not is_evolved("Name a river.", "Name a river")
+    assert not is_evolved("Name a river.", "#Rewritten Prompt#: name two rivers")
+
+    def says(text):
+        return is_answer(base.Answered((), text, True))
+
+    assert says("The Rhine.")
+    assert not says("Sorry, I can't.")
+    assert says("I am sorry to say: " + "rain " * 80)
+    assert not says("It is of the.")
+
+
+@pytest.mark.parametrize(
+    ("text", "scores"),
+    [
+        ("7 8.5\nBoth are fine.", (7.0, 8.5)),
+        ("Scores: 7, 8", (7.0, 8.0)),
+        ("7", None),
+        ("0 11", None),
+        ("", None),
+        (None, None),
+    ],
+)
+def test_referee_scores(text, scores):
+    assert read_scores(text) == scores
+
+
+def test_lion_asks_the_referee_in_both_orders(student, tmp_path):
+    context, scripted, steps = make_context(
+        student, tmp_path, budgets=Budgets(teacher_tokens=20_000, student_tokens=STUDENT_TOKENS)
+    )
+    result = load_method("lion").run(context)
+    referee = [r.messages[0]["content"] for r in scripted.asked if r.purpose == "referee"]
+    firsts = [text.index("Reply:") < text.index("[Answer of assistant 2]") for text in referee]
+    assert firsts[::2] == [True] * (len(referee) // 2)
+    assert firsts[1::2] == [False] * (len(referee) // 2)
+    # The teacher wins by 6 in both orders, so that all tasks are hard.
+    assert result.notes["hard"] == result.notes["pool"][:2]
+    assert [part for part, _ in steps] == sorted(part for part, _ in steps)
+    assert {part for part, _ in steps} == {"imitate1", "imitate2", "imitate3"}
+
+
+def test_cascod_never_shows_the_answer_to_the_rationale(student, tmp_path, monkeypatch):
+    context, _, _ = make_context(student, tmp_path)
+    seen = []
+
+    def keep(context, pairs, **options):
+        seen.extend(pairs)
+        return context.student
+
+    monkeypatch.setattr("suite.methods.cascod.fine_tune", keep)
+    CASCOD.run(context)
+    decode = student.model.tokenizer.decode
+    assert len(seen) == 16
+    for rationale, answer in zip(seen[::2], seen[1::2], strict=True):
+        assert decode(rationale.completion) == "Add both numbers.\n"
+        assert answer.prompt == rationale.prompt + rationale.completion
+        assert re.fullmatch(r"\d<\|im_end\|>", decode(answer.completion))
+
+
+def test_llm2llm_augments_wrong_seeds_alone(student, tmp_path, monkeypatch):
+    right = {SEEDS[0].id, SEEDS[3].id}
+
+    def answers(context, student, chats):
+        return [s.check["answer"] if s.id in right else "?" for s in SEEDS]
+
+    monkeypatch.setattr("suite.methods.llm2llm.answers_of", answers)
+    context, scripted, _ = make_context(student, tmp_path)
+    result = load_method("llm2llm").run(context)
+    assert result.notes["wrong_seeds"] == [6, 6]
+    asked = [r.messages[0]["content"] for r in scripted.asked if r.purpose == "new tasks"]
+    for seed in SEEDS:
+        assert sum(seed.prompt in text for text in asked) == (0 if seed.id in right else 2)
+    # Twice six new ones at most join the eight seeds.
+    assert 8 < result.notes["examples"] <= 20
