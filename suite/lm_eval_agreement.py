@@ -33,7 +33,7 @@ import typer
 from ioa_jax.cli import run_app
 from ioa_jax.errors import InputError, MissingDependencyError
 from ioa_jax.graders.base import Item
-from ioa_jax.graders.instructions import LANGUAGE_SEED, sentence_tokenizer
+from ioa_jax.graders.instructions_worker import LANGUAGE_SEED, sentence_tokenizer
 from ioa_jax.graders.numbers import number
 from ioa_jax.sandbox import Sandbox
 from suite.data import DataSource, Row, Source

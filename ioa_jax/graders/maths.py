@@ -13,25 +13,12 @@ without the subscript of its base; an inequality isn't equal to its interval.
 
 from __future__ import annotations
 
-import contextlib
-import json
-import os
-import queue
 import re
-import selectors
-import signal
-import subprocess
-import sys
-import time
-from collections.abc import Mapping
-from pathlib import Path
-from typing import Any
 
-from ioa_jax.errors import InputError, MissingDependencyError
+from ioa_jax.errors import InputError
 from ioa_jax.graders.base import GoldGrader, Item, Verdict
+from ioa_jax.graders.worker import WorkerPool
 
-_WORKER = Path(__file__).with_name("maths_worker.py")
-_START_SECONDS = 120.0
 _BOX = re.compile(r"\\boxed\s*\{")
 _BRACE = re.compile(r"(?<!\\)[{}]")
 _PERCENT = re.compile(r"\\?%")
@@ -66,21 +53,9 @@ class MathGrader(GoldGrader):
         Raises:
             InputError: One of them isn't positive.
         """
-        settings = {
-            "workers": workers,
-            "cpu_seconds": cpu_seconds,
-            "wall_seconds": wall_seconds,
-            "memory_bytes": memory_bytes,
-        }
-        for name, value in settings.items():
-            if value <= 0:
-                raise InputError(f"math grader: {name}={value}: a positive number is needed")
-        self._num_workers = workers
-        self._wall_seconds = wall_seconds
-        self._closed = False
-        self._idle: queue.LifoQueue[_Worker] = queue.LifoQueue()
-        for _ in range(workers):
-            self._idle.put(_Worker(cpu_seconds, memory_bytes))
+        self._pool = WorkerPool(
+            "ioa_jax.graders.maths_worker", workers, cpu_seconds, wall_seconds, memory_bytes
+        )
 
     def check_item(self, item: Item) -> None:
         """At least one reference, none of them blank.
@@ -117,27 +92,21 @@ class MathGrader(GoldGrader):
 
     def close(self) -> None:
         """End the workers, after the comparisons that are under way."""
-        if not self._closed:
-            self._closed = True
-            for _ in range(self._num_workers):
-                self._idle.get().stop()
+        self._pool.close()
 
     def _compare(self, item: Item, text: str, box: str | None) -> Verdict:
-        if self._closed:
-            raise RuntimeError("the grader is closed")
         request = {
             "golds": [_PERCENT.sub("", gold) for gold in item.references],
             "text": _PERCENT.sub("", text),
             "boxed": box is not None,
         }
-        worker = self._idle.get()
-        try:
-            reply, source, detail = worker.ask(request, self._wall_seconds)
-        finally:
-            self._idle.put(worker)
+        found = self._pool.ask(request)
+        reply, detail = found.value, found.detail
         if reply is None:
             rule = "none" if box is None else "boxed"
-            return Verdict(False, 0.0, box, rule, source, detail)
+            return Verdict(False, 0.0, box, rule, found.source, detail)
+        if "error" in reply:
+            reply |= {"correct": False, "extracted": None}
         extracted = reply["extracted"] if box is None else box
         if "error" in reply:
             detail = f"{reply['error']} while comparing"
@@ -147,7 +116,7 @@ class MathGrader(GoldGrader):
             detail = "not an expression, compared as text"
         rule = "boxed" if box is not None else "none" if extracted is None else "unboxed"
         correct = bool(reply["correct"])
-        return Verdict(correct, float(correct), extracted, rule, source, detail)
+        return Verdict(correct, float(correct), extracted, rule, found.source, detail)
 
 
 def last_boxed(text: str) -> str | None:
@@ -168,87 +137,3 @@ def _plain(latex: str) -> str:
     for old, new in _STYLE:
         latex = latex.replace(old, new)
     return "".join(_PERCENT.sub("", latex).split())
-
-
-class _Worker:
-    """One process, started when it is first needed and again after its end. Not thread-safe."""
-
-    def __init__(self, cpu_seconds: float, memory_bytes: int) -> None:
-        # -P: the folder of graders has a code.py, which must not stand in for Python's own.
-        self._command = [sys.executable, "-P", str(_WORKER), str(cpu_seconds), str(memory_bytes)]
-        self._cpu_seconds = cpu_seconds
-        self._process: subprocess.Popen[bytes] | None = None
-        self._source = ""
-
-    def ask(
-        self, request: Mapping[str, Any], wall_seconds: float
-    ) -> tuple[dict[str, Any] | None, str, str]:
-        """The reply, None if the process had to end; what judged; and why there is no reply.
-
-        Raises:
-            MissingDependencyError: The process doesn't get as far as to take requests.
-        """
-        process = self._started()
-        assert process.stdin is not None
-        # A process that ended meanwhile shows below.
-        with contextlib.suppress(BrokenPipeError):
-            process.stdin.write(json.dumps(request).encode() + b"\n")
-            process.stdin.flush()
-        reply, late = _read_line(process, wall_seconds)
-        if reply is not None:
-            return reply, self._source, ""
-        code = self.stop()
-        if late:
-            return None, "timeout", f"killed after {wall_seconds:g} s"
-        if code == -signal.SIGPROF:
-            return None, "timeout", f"killed after {self._cpu_seconds:g} s of processor time"
-        return None, self._source, f"the comparison ended its process, exit status {code}"
-
-    def stop(self) -> int | None:
-        """Kill the process if there is one; its exit status."""
-        process, self._process = self._process, None
-        if process is None:
-            return None
-        assert process.stdin is not None
-        assert process.stdout is not None
-        process.kill()
-        process.stdout.close()
-        # Closing flushes what a process that ended early never read.
-        with contextlib.suppress(BrokenPipeError):
-            process.stdin.close()
-        return process.wait()
-
-    def _started(self) -> subprocess.Popen[bytes]:
-        if self._process is not None:
-            return self._process
-        self._process = subprocess.Popen(
-            self._command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
-        )
-        hello, _ = _read_line(self._process, _START_SECONDS)
-        if hello is None:
-            code = self.stop()
-            raise MissingDependencyError(
-                f"the maths worker ended with status {code} before it took a request. See why with "
-                f"{' '.join(self._command)}; to install what it needs: pip install ioa-jax"
-            )
-        self._source = f"math-verify {hello['version']}"
-        return self._process
-
-
-def _read_line(
-    process: subprocess.Popen[bytes], wall_seconds: float
-) -> tuple[dict[str, Any] | None, bool]:
-    """The next reply, None if there is none; whether that is because of the limit."""
-    assert process.stdout is not None
-    deadline = time.monotonic() + wall_seconds
-    read = b""
-    with selectors.DefaultSelector() as selector:
-        selector.register(process.stdout, selectors.EVENT_READ)
-        while not read.endswith(b"\n"):
-            if not selector.select(max(0.0, deadline - time.monotonic())):
-                return None, True
-            new = os.read(process.stdout.fileno(), 1 << 16)
-            if not new:
-                return None, False
-            read += new
-    return json.loads(read), False

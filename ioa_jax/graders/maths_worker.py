@@ -1,22 +1,13 @@
-"""Compares answers with Math-Verify: a program of its own, run by `ioa_jax.graders.maths`.
-
-It is started by its path and imports nothing of this project, so that a worker is ready soon and
-holds no JAX. A request is a line of JSON on standard input, its reply a line on standard output;
-before the first, a line says which version of Math-Verify answers. It ends with its input.
-"""
+"""Compares answers with Math-Verify: what a worker process of `ioa_jax.graders.maths` runs."""
 
 from __future__ import annotations
 
 import importlib.metadata
-import json
-import logging
-import os
-import resource
-import signal
-import sys
 from typing import Any
 
 from math_verify import ExprExtractionConfig, LatexExtractionConfig, parse, verify
+
+from ioa_jax.graders.worker import serve
 
 TARGETS = (LatexExtractionConfig(boxed_match_priority=0), ExprExtractionConfig())
 
@@ -60,32 +51,9 @@ def compare(golds: list[str], text: str, boxed: bool) -> dict[str, Any]:
     }
 
 
-def main(cpu_seconds: float, memory_bytes: int) -> None:
-    """Answer requests until the input ends.
-
-    Args:
-        cpu_seconds: Processor time for one request; past it, SIGPROF ends the process.
-        memory_bytes: Address space (RLIMIT_AS); on Linux only, since others don't keep to it.
-    """
-    logging.disable(logging.CRITICAL)
-    if sys.platform == "linux":
-        resource.setrlimit(resource.RLIMIT_AS, (memory_bytes, memory_bytes))
-    replies = os.fdopen(os.dup(sys.stdout.fileno()), "w", encoding="utf-8")
-    # What a library may print must not stand between the replies.
-    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
-    hello = {"version": importlib.metadata.version("math-verify")}
-    print(json.dumps(hello), file=replies, flush=True)
-    for line in sys.stdin:
-        request = json.loads(line)
-        signal.setitimer(signal.ITIMER_PROF, cpu_seconds)
-        try:
-            reply = compare(request["golds"], request["text"], request["boxed"])
-        except Exception as error:
-            # Whatever SymPy makes of a model's answer, it is an answer that isn't right.
-            reply = {"correct": False, "extracted": None, "error": type(error).__name__}
-        signal.setitimer(signal.ITIMER_PROF, 0)
-        print(json.dumps(reply), file=replies, flush=True)
+def _answer(request: dict[str, Any]) -> dict[str, Any]:
+    return compare(request["golds"], request["text"], request["boxed"])
 
 
 if __name__ == "__main__":
-    main(float(sys.argv[1]), int(sys.argv[2]))
+    serve(_answer, f"math-verify {importlib.metadata.version('math-verify')}")

@@ -5,13 +5,15 @@ import pytest
 
 from ioa_jax.errors import InputError
 from ioa_jax.graders.base import Item, Verdict
-from ioa_jax.graders.instructions import InstructionGrader, sentence_tokenizer
+from ioa_jax.graders.instructions import InstructionGrader
+from ioa_jax.graders.instructions_worker import sentence_tokenizer
 from tests.graders import data
 
 
 @pytest.fixture(scope="module")
 def grader():
-    return InstructionGrader()
+    with InstructionGrader() as grader:
+        yield grader
 
 
 def item(*pairs):
@@ -199,13 +201,34 @@ def test_sentences_are_split_by_the_trained_model():
     assert len(sentence_tokenizer().tokenize(text)) == 2
 
 
+def test_a_check_that_does_not_end_is_ended_and_the_others_count():
+    # The title's expression looks from each "<" to the end of the line.
+    endless = "<" * 200_000
+    one = item(
+        ("detectable_format:title", {}),
+        ("punctuation:no_comma", {}),
+    )
+    with InstructionGrader(workers=1, cpu_seconds=1.0) as grader:
+        verdict = grader.grade(one, endless)
+        assert verdict.parts == {"strict": [False, True], "loose": [False, True]}
+        assert "detectable_format:title: killed after 1 s of processor time" in verdict.detail
+        assert grader.grade(one, "<<Title>>").correct
+
+
+def test_the_limits_have_to_be_positive():
+    with pytest.raises(InputError, match="cpu_seconds=0"):
+        InstructionGrader(cpu_seconds=0.0)
+
+
 def test_verdicts_do_not_depend_on_chance_or_threads():
     # A text in two languages, about which an unseeded guess changes its mind.
     mixed = item(("language:response_language", {"language": "en"}))
     texts = [f"{ENGLISH[:n]} {GERMAN[:n]}" for n in range(10, 60, 5)]
-    grader = InstructionGrader()
-    once = [grader.grade(mixed, text).correct for text in texts]
-    with concurrent.futures.ThreadPoolExecutor(4) as pool:
+    with (
+        InstructionGrader(workers=4) as grader,
+        concurrent.futures.ThreadPoolExecutor(4) as pool,
+    ):
+        once = [grader.grade(mixed, text).correct for text in texts]
         for _ in range(3):
             random.seed()
             assert list(pool.map(lambda text: grader.grade(mixed, text).correct, texts)) == once

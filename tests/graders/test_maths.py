@@ -101,8 +101,8 @@ def test_a_comparison_without_end_is_killed_and_the_next_one_works():
 def test_the_wall_limit_ends_what_uses_no_processor():
     with MathGrader(workers=1, wall_seconds=0.5) as grader:
         grader.grade(item("5"), r"\boxed{2+3}")
-        worker = grader._idle.get()
-        grader._idle.put(worker)
+        worker = grader._pool._idle.get()
+        grader._pool._idle.put(worker)
         process = worker._process
         assert process is not None
         os.kill(process.pid, signal.SIGSTOP)
@@ -128,8 +128,8 @@ def test_threads_share_the_workers():
 def test_closing_ends_the_processes():
     grader = MathGrader(workers=1)
     grader.grade(item("5"), r"\boxed{2+3}")
-    worker = grader._idle.get()
-    grader._idle.put(worker)
+    worker = grader._pool._idle.get()
+    grader._pool._idle.put(worker)
     process = worker._process
     assert process is not None
     grader.close()
