@@ -293,7 +293,7 @@ class Run:
         )
 
         def synthesize() -> StageMaterial:
-            request = self._request(kind, stage, modules)
+            request = self._request(kind, stage, modules, limits.teacher_tokens)
             with self._teacher_limit(limits.teacher_to):
                 material = self._adapter.synthesize(request, self._lessons)
             if kind != "bridge":
@@ -323,13 +323,22 @@ class Run:
             part.tokens,
         )
 
-    def _request(self, kind: StageKind, stage: Stage, modules: Sequence[str]) -> StageRequest:
+    def _request(
+        self, kind: StageKind, stage: Stage, modules: Sequence[str], tokens: int | None
+    ) -> StageRequest:
         ratios = self._ratios()
         levels = LEVELS
         if kind == "remedial":
             levels = LEVELS[:2]
         elif kind == "bridge" and stage.bridge is not None:
             levels = LEVELS[:2] if stage.bridge.direction == "easier" else LEVELS[1:]
+        adapter = self.config.adapter
+        calls = adapter.calls_per_round
+        if tokens is not None:
+            # What a batch brings has to be verified out of the same budget.
+            solutions = adapter.verification.num_solutions if adapter.verification.on else 0
+            most = adapter.max_tokens + solutions * adapter.verification.max_tokens
+            calls = max(1, min(calls, tokens // most))
         return StageRequest(
             stage=stage.number,
             kind=kind,
@@ -342,6 +351,7 @@ class Run:
             ),
             levels=levels,
             round=self._remedial_round,
+            calls_per_round=calls,
         )
 
     def _inside(self, lessons: Sequence[Lesson], stage: Stage) -> tuple[Lesson, ...]:

@@ -72,10 +72,11 @@ class Cook(ScriptedTeacher):
 
     def say(self, request: ChatRequest, number: int) -> str:
         text = request.messages[-1]["content"]
+        if request.purpose == "synthesis":
+            measure = text.partition("Module: kitchen/")[2].split()[0]
+            return json.dumps([self.example(text, measure, request.seed)])
         found = QUESTION.search(text)
         assert found is not None, text
-        if request.purpose == "synthesis":
-            return json.dumps([self.example(text, found[2], request.seed)])
         return solution(int(found[1]), found[2])
 
     def example(self, prompt: str, measure: str, seed: int) -> dict[str, Any]:
@@ -128,7 +129,7 @@ def new_student() -> Student:
     return Student(LanguageModel(decoder, tokenizer, "tiny", "1" * 64), batch_size=8)
 
 
-def method_config(**changes: Any) -> MethodConfig:
+def method_config(**changes: dict[str, Any]) -> MethodConfig:
     """A short run in which some gates are passed, after remediation, and one isn't."""
     settings: dict[str, Any] = {
         "diagnose": {
@@ -145,6 +146,7 @@ def method_config(**changes: Any) -> MethodConfig:
             "pack": "micro",
             "examples_per_seed": 2,
             "max_tokens": 64,
+            "verification": {"max_tokens": 64},
             "size_caps": {"introductory": 1000, "intermediate": 2000, "advanced": None},
         },
         "train": {
@@ -158,7 +160,7 @@ def method_config(**changes: Any) -> MethodConfig:
         "budget": {"teacher_tokens": 20_000, "student_tokens": 12_000},
     }
     for name, value in changes.items():
-        settings[name] = {**settings.get(name, {}), **value} if isinstance(value, dict) else value
+        settings[name] = {**settings.get(name, {}), **value}
     return MethodConfig.model_validate(settings)
 
 

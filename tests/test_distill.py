@@ -101,12 +101,28 @@ def test_a_small_teacher_budget_still_leaves_a_student(tmp_path: Path) -> None:
     assert all(np.isfinite(x).all() for x in weights(result))
 
 
-@pytest.mark.parametrize("mode", ["pooled", "sequential"])
-@pytest.mark.parametrize("stop_at", ["calls 0", "calls 30", "calls 90", "steps 1", "steps 20"])
+@pytest.fixture(scope="module")
+def sequential(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, DistillResult]:
+    folder = tmp_path_factory.mktemp("sequential")
+    return folder, run(folder, method_config(organizer={"stage_mode": "sequential"}))
+
+
+@pytest.mark.parametrize(
+    ("mode", "stop_at"),
+    [
+        ("whole", "calls 0"),
+        ("whole", "calls 30"),
+        ("whole", "steps 20"),
+        ("sequential", "calls 90"),
+        ("sequential", "steps 1"),
+    ],
+)
 def test_a_stopped_run_ends_as_if_it_had_not_been(
-    tmp_path: Path, whole: tuple[Path, DistillResult], mode: str, stop_at: str
+    tmp_path: Path, request: pytest.FixtureRequest, mode: str, stop_at: str
 ) -> None:
-    config = method_config(organizer={"stage_mode": mode, "max_remedial_rounds": 2})
+    folder, expected = request.getfixturevalue(mode)
+    stage_mode = "pooled" if mode == "whole" else mode
+    config = method_config(organizer={"stage_mode": stage_mode})
     what, _, number = stop_at.partition(" ")
     count = 0
 
@@ -122,15 +138,13 @@ def test_a_stopped_run_ends_as_if_it_had_not_been(
                 stop()
             return super().say(request, number)
 
-    expected = run(tmp_path / "whole", config)
     with pytest.raises(Stopped):
-        run(tmp_path / "stopped", config, Interrupted(), stop if what == "steps" else None)
-    resumed = run(tmp_path / "stopped", config)
+        run(tmp_path, config, Interrupted(), stop if what == "steps" else None)
+    resumed = run(tmp_path, config)
     for a, b in zip(weights(expected), weights(resumed), strict=True):
         np.testing.assert_array_equal(a, b)
     for name in ("lessons.jsonl", "rejects.jsonl", "gates.jsonl", "train.jsonl"):
-        a, b = (lines(tmp_path / folder / name) for folder in ("whole", "stopped"))
-        assert _untimed(a) == _untimed(b)
+        assert _untimed(lines(folder / name)) == _untimed(lines(tmp_path / name))
 
 
 def _untimed(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
