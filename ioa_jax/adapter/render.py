@@ -128,13 +128,13 @@ def _seed_as_example(spec: SynthesisSpec) -> str:
         # GSM8K marks its answers so; others put them into a box, or are nothing else.
         final = last_boxed(spec.seed_reference) or lines[-1].removeprefix("####").strip()
         steps = [line for line in lines if not line.startswith("####")] or lines
-    on = spec.dimensions
+    on, verification = spec.dimensions, spec.seed_tests or "Work it out again."
     example = {
         "module": spec.module,
         "prereq": list(spec.prerequisites),
         "difficulty_tag": spec.level,
         "problem": spec.seed_prompt,
-        "solution": {"steps": steps, "final_answer": final, "verification": spec.seed_tests},
+        "solution": {"steps": steps, "final_answer": final, "verification": verification},
         "adapter_flags": {
             "concretization": on.concretization,
             "decomposition": on.decomposition,

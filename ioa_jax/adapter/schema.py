@@ -33,7 +33,6 @@ RejectReason = Literal[
 
 # The easiest first.
 LEVELS: tuple[Level, ...] = get_args(Level)
-REJECT_REASONS: tuple[RejectReason, ...] = get_args(RejectReason)
 
 Text = Annotated[str, StringConstraints(pattern=r"\S")]
 

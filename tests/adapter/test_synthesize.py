@@ -16,6 +16,7 @@ from ioa_jax.adapter.verify import VerificationSettings
 from ioa_jax.errors import InputError
 from ioa_jax.graders.base import Item
 from ioa_jax.graders.registry import make_grader
+from ioa_jax.sandbox import Sandbox
 from ioa_jax.seeds import SeedItem
 from ioa_jax.teachers.base import Completion
 from ioa_jax.teachers.ledger import Ledger
@@ -402,6 +403,28 @@ def test_without_verification_and_steps():
     material, teacher = synthesize(verification=VerificationSettings(on=False), steps=False)
     assert teacher.batches == [1]
     assert (material.lessons[0].verified_by, material.lessons[0].answer) == ("none", r"\boxed{5}")
+
+
+def test_programs_are_verified_by_their_own_tests_and_shown_with_the_seeds():
+    check = {"kind": "code", "entry_point": "half", "tests": "assert half(4) == 2"}
+    task = SeedItem("c", "Write half(x).", "def half(x):\n    return x / 2", check, "code")
+    request = StageRequest(1, "stage", (StageSeed(task, MODULE),), ("introductory",))
+    program = "def double(x):\n    return 2 * x"
+    solution = {
+        "steps": ["Twice x is 2 * x."],
+        "final_answer": program,
+        "verification": "assert double(3) == 6",
+    }
+    teacher = ScriptedTeacher(writer(problem="Write double(x).", solution=solution))
+    options = settings(form=True)
+    with Sandbox() as sandbox:
+        made = Adapter(teacher, options, benchmark=BENCHMARK, known={}, graders={}, sandbox=sandbox)
+        material = made.synthesize(request)
+    assert teacher.batches == [1]
+    assert "assert half(4) == 2" in teacher.asked[0].messages[1]["content"]
+    (lesson,) = material.lessons
+    assert lesson.answer == f"1. Twice x is 2 * x.\n```python\n{program}\n```"
+    assert lesson.verified_by.startswith("tests in the sandbox")
 
 
 def test_requests_and_settings_that_make_no_sense():
