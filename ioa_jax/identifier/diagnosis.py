@@ -8,6 +8,7 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
+from ioa_jax.engine.batching import TokenPair
 from ioa_jax.errors import InputError
 from ioa_jax.files import finished, read_json, write_json, write_text
 from ioa_jax.identifier.decomposers import Decomposition, decompose
@@ -57,6 +58,7 @@ class DependencyEstimate(Value):
         dependencies: Eq. 3 of every ordered pair; with `teacher_prior` what the teacher named.
         graph: Of those above τ_dep, without cycles.
         student_tokens: Tokens that adapters were trained on for the population.
+        left_out: Seeds whose prompts were too long for that, sorted.
     """
 
     estimator: EstimatorName
@@ -64,6 +66,7 @@ class DependencyEstimate(Value):
     dependencies: tuple[Dependency, ...]
     graph: DependencyGraph
     student_tokens: int
+    left_out: tuple[str, ...] = ()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -164,7 +167,8 @@ def diagnose(
         progress: Called while adapters are trained.
 
     Raises:
-        InputError: The folder has a diagnosis of something else; or as the parts raise.
+        InputError: The folder has a diagnosis of something else; an item is longer than the
+            student's context; or as the parts raise.
         TeacherError: As the teacher raises; `DecompositionError` where its JSON stays invalid.
     """
     parts = directory / "diagnosis"
@@ -181,6 +185,7 @@ def diagnose(
             f"{settings.dependencies.estimator!r} needs; set dependencies.estimator to "
             "teacher_prior"
         )
+    _check_lengths(student, seeds)
     decomposition = finished(
         parts / "decomposition.json",
         Decomposition,
@@ -265,10 +270,13 @@ def _estimate(
     }
     population: Population | None = None
     tokens = 0
+    left_out: tuple[str, ...] = ()
     if options.estimator == "teacher_prior":
         dependencies = tuple(Dependency(*pair, share, "prior") for pair, share in prior.items())
     else:
-        result = _population(student, modules, items, measurement, settings, seed, progress)
+        result, left_out = _population(
+            student, modules, items, measurement, settings, seed, progress
+        )
         population, tokens = result.population, result.tokens
         dependencies = estimate_dependencies(population, prior, options.conditionals())
     return DependencyEstimate(
@@ -277,6 +285,7 @@ def _estimate(
         dependencies,
         build_graph(modules, dependencies, options.tau_dep),
         tokens,
+        left_out,
     )
 
 
@@ -288,17 +297,24 @@ def _population(
     settings: DiagnoseSettings,
     seed: int,
     progress: Progress | None,
-) -> InterventionResult:
+) -> tuple[InterventionResult, tuple[str, ...]]:
+    """The population, and the seeds that were too long to be lessons."""
     unit = measurement.unit
     # `diagnose` measured log-probabilities because a population was wanted.
     assert unit is not None
     options = settings.dependencies
-    lessons = {
-        module: [
-            student.answer_pair(item.messages, item.reference) for item in items["seed"][module]
-        ]
-        for module in modules
-    }
+    lessons: dict[str, list[TokenPair]] = {}
+    left_out: list[str] = []
+    for module in modules:
+        own = [(x.id, student.answer_pair(x.messages, x.reference)) for x in items["seed"][module]]
+        # A row has to hold the prompt and a part of the answer.
+        lessons[module] = [pair for _, pair in own if len(pair.prompt) < options.row_length]
+        left_out += [item for item, pair in own if len(pair.prompt) >= options.row_length]
+        if not lessons[module]:
+            raise InputError(
+                f"module {module!r}: no seed's prompt is shorter than dependencies.row_length="
+                f"{options.row_length}; raise it"
+            )
     probes: dict[str, list[InterventionProbe]] = {}
     for module in modules:
         pairs = [(item, probe_pair(student, item)) for item in items["probe"][module]]
@@ -313,7 +329,7 @@ def _population(
         if progress is not None:
             progress("dependencies", done, total)
 
-    return teach(
+    result = teach(
         student.model.decoder,
         lessons,
         probes,
@@ -321,6 +337,23 @@ def _population(
         options.training(seed),
         report,
     )
+    return result, tuple(sorted(left_out))
+
+
+def _check_lengths(student: Student, seeds: Sequence[SeedItem]) -> None:
+    """Before the teacher is paid for anything.
+
+    Raises:
+        InputError: An item doesn't fit into the student's context; names it.
+    """
+    context = student.model.decoder.config.max_position
+    for item in seeds:
+        length = len(student.answer_pair(item.messages, item.reference))
+        if length > context:
+            raise InputError(
+                f"seed {item.id!r}: prompt and reference have {length} tokens, more than the "
+                f"student's context ({context}); leave it out or shorten it"
+            )
 
 
 def _answer_rows(answers: Mapping[str, Sequence[GradedAnswer]]) -> list[dict[str, object]]:

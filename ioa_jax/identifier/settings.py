@@ -103,12 +103,14 @@ class DependencyOptions(_Options):
     lora_rank: int = Field(default=8, ge=1, description="r of the adapters.")
     lora_alpha: float = Field(default=16.0, gt=0, description="Scale of the adapters times r.")
     lora_targets: str = Field(default="q|k|v|o", description="Projections with adapters.")
-    batch_rows: int = Field(default=8, ge=1, description="Rows of one step of an adapter.")
-    row_length: int = Field(default=256, ge=1, description="Tokens of a row.")
-    steps: int = Field(default=24, ge=1, description="Steps of each adapter.")
+    batch_rows: int = Field(default=2, ge=1, description="Rows of one step of an adapter.")
+    row_length: int = Field(
+        default=512, ge=2, description="Tokens of a row; seeds with longer prompts are left out."
+    )
+    steps: int = Field(default=12, ge=1, description="Steps of each adapter.")
     snapshots: int = Field(default=3, ge=1, description="States of each adapter.")
     modules_at_once: int = Field(default=8, ge=1, description="Adapters trained together.")
-    warm_up_steps: int = Field(default=96, ge=1, description="Steps of the estimator snapshots.")
+    warm_up_steps: int = Field(default=48, ge=1, description="Steps of the estimator snapshots.")
     warm_up_snapshots: int = Field(default=12, ge=1, description="States of that estimator.")
 
     @model_validator(mode="after")

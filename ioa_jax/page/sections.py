@@ -100,6 +100,9 @@ def graph_section(diagnosis: Diagnosis) -> Section:
     alone = [module for module in graph.modules if module not in used]
     if alone:
         parts.append(element("p", f"Without any dependency: {', '.join(alone)}."))
+    if estimate.left_out:
+        names = ", ".join(estimate.left_out)
+        parts.append(element("p", f"Seeds too long for the adapters' rows: {names}."))
     for drop in graph.dropped:
         ends = f"{drop.edge.prerequisite} → {drop.edge.dependent}"
         parts.append(element("p", f"Dropped: {ends}, {drop.reason}."))

@@ -1,3 +1,4 @@
+import dataclasses
 import json
 
 import jax
@@ -252,3 +253,28 @@ def test_by_logprob_alone_nothing_is_generated(student, tmp_path):
     assert teacher.asked == []
     assert diagnosis.set_aside == ()
     assert {gap.scorer for gap in diagnosis.gaps} == {"logprob"}
+
+
+def long_item(words, number=0):
+    prompt = " ".join(["Multiply"] + ["1"] * words)
+    seed = item(90 + number, "maths/multiply")
+    ANSWERS[prompt] = seed.reference
+    return dataclasses.replace(seed, prompt=prompt)
+
+
+def test_seeds_that_are_too_long_for_adapters_are_left_out_and_named(student, tmp_path):
+    # As many as fit the context and not a row of 128 tokens; at least one of them is no probe.
+    long = [long_item(150 + n, n) for n in range(2)]
+    diagnosis = diagnose(student, KnowingTeacher(), [*SEEDS, *long], settings(), tmp_path)
+    seeds = {seed.id for seed in diagnosis.select([*SEEDS, *long], "seed")["maths/multiply"]}
+    assert diagnosis.dependencies.left_out == tuple(sorted(seeds & {s.id for s in long}))
+    assert diagnosis.dependencies.left_out
+    with pytest.raises(InputError, match=r"'maths/add'.*dependencies\.row_length=4"):
+        diagnose(student, KnowingTeacher(), SEEDS, settings(row_length=4), tmp_path / "short")
+
+
+def test_items_beyond_the_context_stop_it_before_the_teacher_is_asked(student, tmp_path):
+    teacher = KnowingTeacher()
+    with pytest.raises(InputError, match=r"seed 'multiply-90': .* context \(512\)"):
+        diagnose(student, teacher, [*SEEDS, long_item(600)], settings(), tmp_path)
+    assert teacher.asked == []
