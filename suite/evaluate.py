@@ -16,6 +16,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
+from ioa_jax.adapter.duplicates import BenchmarkIndex
 from ioa_jax.engine.scoring import Scorer
 from ioa_jax.errors import SandboxError
 from ioa_jax.graders.base import Grader
@@ -113,6 +114,12 @@ class Evaluation:
                 }
             )
         return described
+
+    def index(self) -> BenchmarkIndex:
+        """Everything that is measured with, to keep it out of what is trained on."""
+        items = {one.ready.task.name: one.ready.data.items for one in self.tasks}
+        items[PROBES] = tuple(probe.item() for probe in self.probes)
+        return BenchmarkIndex(items)
 
     def run(self, model: LanguageModel, folder: Path) -> dict[str, float]:
         """Measure what a cell's folder doesn't hold yet, then write its scores.jsonl.

@@ -14,6 +14,7 @@ import contextlib
 import dataclasses
 import datetime
 import fcntl
+import functools
 import gc
 import logging
 import shutil
@@ -31,6 +32,7 @@ from suite.methods import load_method
 from suite.profile import Profile, validate
 
 if TYPE_CHECKING:
+    from ioa_jax.adapter.duplicates import BenchmarkIndex
     from ioa_jax.engine.training import StepMetrics
     from ioa_jax.models.load import LanguageModel
     from ioa_jax.student import Student
@@ -38,6 +40,7 @@ if TYPE_CHECKING:
     from ioa_jax.teachers.ledger import Ledger
     from ioa_jax.teachers.replay import LedgeredTeacher
     from suite.evaluate import Evaluation
+    from suite.methods.base import MethodContext
     from suite.tasks.seeds import SeedSplit
 
 log = logging.getLogger(__name__)
@@ -186,7 +189,9 @@ class _Job:
             with open_evaluation(profile, split.probes, measured, data) as evaluation:
                 self._note_tasks(evaluation, split)
                 ledger = Ledger(self.directory / self.record["ledger"])
-                work = _Work(teacher, student, ledger, evaluation, split)
+                # Most methods don't need it, and making it takes a while.
+                benchmarks = functools.cache(evaluation.index)
+                work = _Work(teacher, student, ledger, evaluation, split, benchmarks)
                 failed = [cell.name for cell in cells if not self._finish(cell, work)]
                 self._note_tasks(evaluation, split)
         return failed
@@ -323,12 +328,20 @@ class _Job:
                 result = load_method(cell.method).run(context)
             with clock.timed("evaluation"):
                 work.evaluation.run(result.student.generator.model, folder)
-            self._check_budget(cell, steps.tokens, teacher)
-            return {"spend": _spend(folder, teacher), "notes": result.notes}
+            spend = _spend(folder, teacher)
+            spend["student_tokens"] += result.further_student_tokens
+            if result.teacher_of is not None:
+                folder_of_other = context.cell_of(result.teacher_of)
+                assert folder_of_other is not None
+                other = read_json(folder_of_other / "cell.json")["spend"]
+                for name in ("teacher_tokens", "teacher_requests", "by_purpose"):
+                    spend[name] = other[name]
+            self._check_budget(cell, spend)
+            return {"spend": spend, "notes": result.notes}
 
     def _context(
         self, cell: Cell, folder: Path, work: _Work, teacher: LedgeredTeacher, steps: _Steps
-    ) -> Any:
+    ) -> MethodContext:
         from ioa_jax.teachers.base import Sampling
         from suite.methods.base import MethodContext
 
@@ -355,17 +368,14 @@ class _Job:
             on_step=steps.add,
             cell_of=cell_of,
             options=self.profile.options,
+            benchmarks=work.benchmarks,
         )
 
-    def _check_budget(self, cell: Cell, student_tokens: int, teacher: LedgeredTeacher) -> None:
-        budgets = self.profile.budgets
-        for name, used, allowed in (
-            ("student", student_tokens, budgets.student_tokens),
-            ("teacher", teacher.used.completion_tokens, budgets.teacher_tokens),
-        ):
-            if used > allowed:
+    def _check_budget(self, cell: Cell, spend: dict[str, Any]) -> None:
+        for name, allowed in self.profile.budgets.model_dump().items():
+            if spend[name] > allowed:
                 raise InputError(
-                    f"method {cell.method!r} used {used} {name} tokens of {allowed}: its figures "
+                    f"method {cell.method!r} used {spend[name]} of {allowed} {name}: its figures "
                     "can't stand beside those of others"
                 )
 
@@ -379,6 +389,7 @@ class _Work:
     ledger: Ledger
     evaluation: Evaluation
     split: SeedSplit
+    benchmarks: Callable[[], BenchmarkIndex]
 
 
 class _Steps:

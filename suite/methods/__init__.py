@@ -30,6 +30,17 @@ METHODS = (
     "cascod",
     "llm2llm",
     "multi_agent",
+    "ioa",
+    "ioa_paper",
+    "ioa_shuffled",
+    "ioa_easy_to_hard",
+    "ioa_hard_to_easy",
+    "ioa_no_identifier",
+    "ioa_no_zone",
+    "ioa_no_gate",
+    "ioa_no_remedial",
+    "ioa_no_adapter",
+    "ioa_no_retention",
 )
 
 

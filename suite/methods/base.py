@@ -15,6 +15,7 @@ from typing import Any, Protocol
 
 from rouge_score.rouge_scorer import RougeScorer
 
+from ioa_jax.adapter.duplicates import BenchmarkIndex
 from ioa_jax.engine.batching import TokenPair, pack_in_order
 from ioa_jax.engine.sampling import SamplingParams
 from ioa_jax.engine.trainer import Trainer
@@ -60,6 +61,7 @@ class MethodContext:
         cell_of: The finished cell of another method and the same seed: its folder; None where the
             run doesn't have that method. It raises InputError where that cell failed.
         options: The profile's settings of the method of the paper, for `ioa` and its controls.
+        benchmarks: Test items of the run's tasks, which no training data may have.
     """
 
     student: Student
@@ -75,6 +77,7 @@ class MethodContext:
     on_step: OnStep
     cell_of: Callable[[str], Path | None]
     options: Mapping[str, Any]
+    benchmarks: Callable[[], BenchmarkIndex]
 
     def train_config(self) -> TrainConfig:
         """The engine's view of `train` and `seed`."""
@@ -90,10 +93,14 @@ class MethodResult:
     Attributes:
         student: Trained or not.
         notes: Figures of the method's own, JSON-able.
+        further_student_tokens: Trained on without a call of `on_step`, such as in a diagnosis.
+        teacher_of: Method whose cell's data were used: what the teacher generated for these counts.
     """
 
     student: Student
     notes: dict[str, Any] = dataclasses.field(default_factory=dict[str, Any])
+    further_student_tokens: int = 0
+    teacher_of: str | None = None
 
 
 class Method(Protocol):
@@ -378,6 +385,7 @@ def fine_tune(
     *,
     tokens: int | None = None,
     start: Student | None = None,
+    supply: Iterator[list[TokenPair]] | None = None,
 ) -> Student:
     """Train until a budget of student tokens is used up, with one schedule over it.
 
@@ -387,13 +395,14 @@ def fine_tune(
         part: Of the method; names its checkpoints and its lines in train.jsonl.
         tokens: Of this part; None is the whole budget.
         start: What it begins from; None is the student as it was given.
+        supply: Batches without end, the same whenever it starts; None is `batches` of the pairs.
 
     Raises:
         InputError: No examples, or as `Trainer.step`.
     """
     student = start or context.student
     config = context.train_config()
-    supply = batches(pairs, config, part)
+    supply = batches(pairs, config, part) if supply is None else supply
     budget = context.budgets.student_tokens if tokens is None else tokens
     with Trainer(
         student.model.decoder, config, budget, directory=context.directory / "checkpoints" / part

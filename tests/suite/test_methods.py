@@ -6,6 +6,7 @@ import re
 
 import pytest
 
+from ioa_jax.adapter.duplicates import BenchmarkIndex
 from ioa_jax.engine.batching import TokenPair
 from ioa_jax.errors import InputError
 from ioa_jax.seeds import SeedItem
@@ -81,6 +82,7 @@ def make_context(student, directory, script=teacher_script, **changes):
         on_step=lambda part, metrics, now: steps.append((part, metrics.tokens)),
         cell_of=lambda method: None,
         options={},
+        benchmarks=lambda: BenchmarkIndex({}),
     )
     return dataclasses.replace(context, **changes), scripted, steps
 

@@ -31,7 +31,7 @@ def test_shipped_profiles_are_valid(name):
 def test_the_main_profile_is_what_it_says():
     plan = make_plan(load_profile("smollm2")[1])
     assert (plan.seeds, plan.probes) == (120, 72)
-    assert plan.items["humaneval"] >= 40
+    assert plan.items == {"humaneval": 82}
     assert [cell.name for cell in plan.cells] == ["teacher", "undistilled", "sft-seed0"]
     assert plan.missing == ()
     short = make_plan(load_profile("smollm2-short")[1])
@@ -77,6 +77,9 @@ def test_memory_counts_what_training_holds():
     whole = make_plan(load_profile("smollm2", ["student.keep_layers=null"])[1]).memory
     adapters = make_plan(load_profile("smollm2", ["train.lora={rank: 8}"])[1]).memory
     # SmolLM2-135M has 134,515,008 parameters: float32 and a bfloat16 copy.
+    assert student is not None
+    assert whole is not None
+    assert adapters is not None
     assert whole.parameters == 134_515_008 * 6
     assert whole.optimizer == 134_515_008 * 12
     assert whole.teacher == 134_515_008 * 2
@@ -142,7 +145,7 @@ def test_methods_say_what_they_are(name):
     assert set(method.needs) <= {*METHODS, "ioa"}
     text = sys.modules[type(method).__module__].__doc__
     assert text is not None
-    assert "Loop: " in text
+    assert "\nLoop" in text
     if name != "undistilled":
         assert "Paper: " in text
         assert "Departures: " in text

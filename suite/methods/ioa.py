@@ -1,0 +1,111 @@
+"""IOA: Identifier, Organizer and Adapter, as `ioa_jax.distill` runs them.
+
+Paper: He et al., 2026 (arXiv 2602.12172).
+Loop: find what the student lacks, order it by what depends on what, and teach it stage by stage
+with examples made for the student, each stage until it is mastered.
+Departures: those that `ioa_jax` names as its own; every one is an option and stands in the cell's
+distill/record.json. Above all, training draws from all that was taught so far, under one schedule
+(`pooled`); `ioa_paper` trains as the paper says. The adapters by which dependencies are found train
+on the student's budget too.
+
+Controls are the same run with some settings changed, one file each.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from pydantic import ValidationError
+
+from ioa_jax.config import MethodConfig
+from ioa_jax.distill import distill
+from ioa_jax.errors import InputError
+from suite.journal import read_json
+from suite.methods.base import Method, MethodContext, MethodResult, token_count
+
+Settings = Mapping[str, Any]
+
+
+class IOA:
+    """The method under the profile's `options`, with a control's changes over them."""
+
+    needs: tuple[str, ...] = ()
+
+    def __init__(self, summary: str, changes: Settings | None = None) -> None:
+        """`changes`: by section of `ioa_jax.config.MethodConfig`."""
+        self.summary = summary
+        self._changes = changes or {}
+
+    def run(self, context: MethodContext) -> MethodResult:
+        directory = context.directory / "distill"
+        result = distill(
+            context.student,
+            context.teacher,
+            context.seeds,
+            make_config(context, self._changes),
+            directory,
+            benchmarks=context.benchmarks(),
+            on_step=context.on_step,
+        )
+        record = read_json(directory / "record.json")
+        return MethodResult(
+            result.student,
+            {name: record[name] for name in ("lessons", "rejects", "gates", "parked")},
+            further_student_tokens=record["spend"]["student_tokens_of_interventions"],
+        )
+
+
+def make_config(context: MethodContext, changes: Settings) -> MethodConfig:
+    """The cell's settings: what all methods share, the profile's options, a control's changes.
+
+    Raises:
+        InputError: The profile's options don't fit.
+    """
+    train = context.train
+    shared: Settings = {
+        "seed": context.seed,
+        "budget": {
+            "teacher_tokens": context.budgets.teacher_tokens,
+            "student_tokens": context.budgets.student_tokens,
+        },
+        "train": train.model_dump(mode="json") | {"batch_size": _batch_size(context)},
+        "diagnose": {
+            "decompose": {"pack": context.pack},
+            "measure": {
+                "max_tokens": context.sampling.max_tokens,
+                "allow_weak_sandbox": context.sandbox.allow_weak,
+            },
+            "dependencies": {"row_length": train.row_length, "batch_rows": train.batch_rows},
+        },
+        "adapter": {"pack": context.pack},
+    }
+    merged = merge_settings(merge_settings(shared, context.options), changes)
+    try:
+        return MethodConfig.model_validate(merged)
+    except ValidationError as error:
+        first = error.errors()[0]
+        field = ".".join(str(part) for part in first["loc"])
+        raise InputError(f"setting 'options.{field}': {first['msg']}") from None
+
+
+def _batch_size(context: MethodContext) -> int:
+    """Examples that fill a step's rows as those of other methods do, at the seeds' mean length."""
+    pairs = [context.student.answer_pair(s.messages, s.reference) for s in context.seeds]
+    room = context.train.batch_rows * context.train.row_length
+    return max(1, room * len(pairs) // token_count(pairs))
+
+
+def merge_settings(under: Settings, over: Settings) -> dict[str, Any]:
+    """`over` laid over `under`, section by section."""
+    merged = dict(under)
+    for name, value in over.items():
+        below = merged.get(name)
+        if isinstance(below, Mapping) and isinstance(value, Mapping):
+            merged[name] = merge_settings(below, value)
+        else:
+            merged[name] = value
+    return merged
+
+
+METHOD: Method = IOA("Identifier, Organizer and Adapter")

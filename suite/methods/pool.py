@@ -1,0 +1,134 @@
+"""Controls over what the cell of `ioa` with the same seed taught, in another order.
+
+Paper: He et al., 2026 (arXiv 2602.12172); controls that its reviewers asked for.
+Loop: the pool is every lesson of that cell, with the references of the seeds whose modules the
+student had mastered before, which that cell replays too. Nothing is asked of the teacher. Shuffled,
+the pool is trained on as any data are. Ordered by difficulty, it is cut into parts of equal tokens,
+and each in turn has an equal share of the student's budget, under one schedule.
+Departures: a lesson is as easy as its module was for the student before (P_S), then as its
+difficulty says; the paper has no such controls to depart from. Teacher tokens are those of the
+pool's cell.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator, Sequence
+from typing import Literal
+
+from ioa_jax.adapter.schema import LEVELS
+from ioa_jax.engine.batching import TokenPair
+from ioa_jax.engine.training import TrainConfig
+from ioa_jax.errors import InputError
+from ioa_jax.identifier.diagnosis import Diagnosis
+from ioa_jax.jsonl import read_objects
+from suite.methods.base import (
+    MethodContext,
+    MethodResult,
+    as_chat,
+    batches,
+    fine_tune,
+    fits,
+    token_count,
+)
+
+Order = Literal["shuffled", "easy_to_hard", "hard_to_easy"]
+POOL = "ioa"
+PARTS = 8
+
+
+@dataclasses.dataclass(frozen=True)
+class Taught:
+    """An example of the pool.
+
+    Attributes:
+        pair: Tokenised.
+        performance: P_S of its module before.
+        level: Difficulty from 0, the easiest.
+    """
+
+    pair: TokenPair
+    performance: float
+    level: int
+
+
+class PoolControl:
+    """The pool of `ioa`, in an order."""
+
+    needs: tuple[str, ...] = (POOL,)
+
+    def __init__(self, summary: str, order: Order) -> None:
+        """Both as they say."""
+        self.summary = summary
+        self._order: Order = order
+
+    def run(self, context: MethodContext) -> MethodResult:
+        pool = read_pool(context)
+        pairs = [one.pair for one in pool]
+        supply = None
+        if self._order != "shuffled":
+            easy_first = sorted(pool, key=lambda one: (-one.performance, one.level))
+            ordered = easy_first if self._order == "easy_to_hard" else easy_first[::-1]
+            supply = parts_in_turn(
+                [one.pair for one in ordered],
+                context.train_config(),
+                context.budgets.student_tokens,
+            )
+        student = fine_tune(context, pairs, supply=supply)
+        return MethodResult(student, {"examples": len(pool)}, teacher_of=POOL)
+
+
+def read_pool(context: MethodContext) -> list[Taught]:
+    """What the cell of `ioa` taught.
+
+    Raises:
+        InputError: The run has no `ioa`, or its cell isn't complete.
+    """
+    cell = context.cell_of(POOL)
+    if cell is None:
+        raise InputError(f"this control needs the method {POOL!r} in the profile's methods")
+    folder = cell / "distill"
+    diagnosis = Diagnosis.from_json(
+        (folder / "diagnosis.json").read_text(encoding="utf-8"), str(folder / "diagnosis.json")
+    )
+    performance = diagnosis.student_performance()
+    pool = [
+        Taught(
+            context.student.answer_pair(as_chat(lesson["prompt"]), lesson["answer"]),
+            performance[lesson["module"]],
+            LEVELS.index(lesson["example"]["difficulty_tag"]),
+        )
+        for _, lesson in read_objects(folder / "lessons.jsonl")
+    ]
+    seeds = diagnosis.select(context.seeds, "seed")
+    pool += [
+        Taught(context.student.answer_pair(seed.messages, seed.reference), performance[module], 0)
+        for module in diagnosis.mastered()
+        for seed in seeds[module]
+    ]
+    return [one for one in pool if fits(context, one.pair)]
+
+
+def parts_in_turn(
+    ordered: Sequence[TokenPair], config: TrainConfig, budget_tokens: int
+) -> Iterator[list[TokenPair]]:
+    """Batches of one part after the other, each for its share of the budget; the last goes on.
+
+    Args:
+        ordered: The pool, in its order.
+        config: Of the training.
+        budget_tokens: Of the whole.
+    """
+    parts: list[list[TokenPair]] = [[] for _ in range(PARTS)]
+    total, before = token_count(ordered), 0
+    for pair in ordered:
+        parts[min(PARTS * before // total, PARTS - 1)].append(pair)
+        before += len(pair)
+    filled = [part for part in parts if part]
+    for number, part in enumerate(filled, start=1):
+        used = 0
+        for batch in batches(part, config, f"part {number}"):
+            yield batch
+            used += sum(min(len(pair), config.row_length) for pair in batch)
+            if number < len(filled) and used >= budget_tokens / len(filled):
+                break
