@@ -1,0 +1,231 @@
+"""The page as a browser sees it; without Chromium, as its text."""
+
+import re
+import shutil
+import subprocess
+from html.parser import HTMLParser
+
+import pytest
+
+from suite.report import write_report
+from suite.report.page import best_baseline
+from suite.report.paper import paper_view
+from suite.report.summary import Figures, summarize
+from suite.results import read_run
+from tests.suite.runs import environment, write_run
+
+BROWSERS = ("chromium", "chromium-browser", "google-chrome")
+BROWSER = next(filter(None, map(shutil.which, BROWSERS)), None)
+needs_browser = pytest.mark.skipif(
+    BROWSER is None, reason=f"no {', '.join(BROWSERS)}; `apt-get install chromium` gets one"
+)
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    directory = write_run(
+        tmp_path_factory.mktemp("runs") / "a",
+        items=30,
+        sweeps=[("tau_gap", 0.1, 0.3, 0.2), ("adapter.examples_per_seed", 5, 10, 0.3)],
+        environments=[environment(cpu={"model": "<b>A CPU</b>", "cores": 2})],
+    )
+    write_report(directory)
+    return directory
+
+
+@pytest.fixture(scope="module")
+def text(run):
+    return (run / "report.html").read_text()
+
+
+class Page(HTMLParser):
+    def __init__(self, text):
+        super().__init__()
+        self.elements = []
+        self.feed(text)
+
+    def handle_starttag(self, tag, attrs):
+        self.elements.append((tag, dict(attrs)))
+
+    def all(self, tag):
+        return [attributes for name, attributes in self.elements if name == tag]
+
+
+def browse(path, *arguments):
+    assert BROWSER is not None
+    return subprocess.run(
+        [
+            BROWSER, "--headless", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage",
+            "--enable-logging=stderr", "--virtual-time-budget=2000", *arguments, f"file://{path}",
+        ],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=True,
+    )  # fmt: skip
+
+
+def acted(run, tmp_path, script):
+    """The page after a script that leaves its finding in the title."""
+    path = tmp_path / "page.html"
+    text = (run / "report.html").read_text()
+    path.write_text(text.replace("</body>", f"<script>{script}</script></body>"))
+    found = re.search(r"<title>(.*?)</title>", browse(path, "--dump-dom").stdout)
+    assert found is not None
+    return found[1]
+
+
+def test_every_file_is_written(run):
+    names = {path.relative_to(run).as_posix() for path in run.rglob("*") if path.is_file()}
+    assert {"table.json", "table.md", "table.csv", "table.tex", "report.html"} <= names
+    assert len([name for name in names if name.startswith("plots/")]) == 9
+
+
+def test_the_page_needs_no_other_file(text):
+    page = Page(text)
+    for tag, attributes in page.elements:
+        for name in ("src", "href", "xlink:href"):
+            assert (attributes.get(name) or "#").startswith("#"), (tag, attributes)
+    assert "@import" not in text
+    assert not re.findall(r"url\((?!#)", text)
+
+
+def test_links_lead_somewhere_and_ids_are_unique(text):
+    ids = [a["id"] for _, a in Page(text).elements if "id" in a]
+    assert len(ids) == len(set(ids))
+    links = [a["href"] for a in Page(text).all("a")]
+    assert len(links) >= 9
+    assert {link[1:] for link in links} <= set(ids)
+
+
+def test_it_can_be_used_from_a_keyboard(text):
+    page = Page(text)
+    # The first stop leads past the rest; what scrolls can be reached; what sorts is a button.
+    first = next(a for tag, a in page.elements if tag in ("a", "button"))
+    assert (first["class"], first["href"]) == ("skip", "#main")
+    scrolling = [a for a in page.all("div") if a.get("class") == "scroll"]
+    assert len(scrolling) > 15
+    assert all(a["tabindex"] == "0" and a["role"] == "region" for a in scrolling)
+    assert all(a["aria-label"] for a in scrolling)
+    assert len([a for a in page.all("button") if a.get("class") == "sort"]) > 30
+    assert all(a["role"] == "img" and a["aria-label"] for a in page.all("svg"))
+    assert len(page.all("svg")) == 9
+
+
+def test_settings_environment_and_spend_are_on_it(text):
+    for words in ("learning_rate: 0.001", "0123456789abcdef", "0.10.2", "synthesize", "80.2"):
+        assert words in text, words
+
+
+def test_words_of_others_are_escaped(text):
+    assert "&lt;b&gt;A CPU" in text
+    assert "<b>A CPU" not in text
+
+
+def test_the_questions_are_answered(text):
+    for words in (
+        "passed at once, %",
+        "50.0 <span",  # Half of the stages.
+        "modules given up a seed",
+        "taught modules, mean fall",
+        "edges of the graph",
+        "generated tokens",
+        "adapter.examples_per_seed",
+    ):
+        assert words in text, words
+    assert "sft_matched [" in text
+    assert "more than chance explains" in text
+
+
+@needs_browser
+def test_a_browser_shows_it_without_errors(run):
+    seen = browse(run / "report.html", "--dump-dom")
+    assert "CONSOLE" not in seen.stderr, seen.stderr
+    assert seen.stdout.count("<svg") == 9
+    # The script has run: the button is there and names the other theme.
+    assert re.search(r'id="theme"[^>]*>Dark<', seen.stdout)
+
+
+@needs_browser
+@pytest.mark.parametrize(("scheme", "background"), [(1, "254, 254, 255"), (0, "18, 21, 28")])
+def test_colours_follow_the_browser(run, tmp_path, scheme, background):
+    path = tmp_path / "page.html"
+    script = "document.title = getComputedStyle(document.body).backgroundColor"
+    text = (run / "report.html").read_text()
+    path.write_text(text.replace("</body>", f"<script>{script}</script></body>"))
+    shown = browse(path, "--dump-dom", f"--blink-settings=preferredColorScheme={scheme}")
+    assert f"<title>rgb({background})</title>" in shown.stdout
+
+
+@needs_browser
+def test_the_theme_button_changes_pictures_too(run, tmp_path):
+    script = """
+      const ink = () => getComputedStyle(document.querySelector("#figure-methods svg text")).fill;
+      const before = ink();
+      document.getElementById("theme").click();
+      document.title = `${before} ${ink()}`;
+    """
+    # `soft`, light and dark.
+    assert acted(run, tmp_path, script) == "rgb(98, 107, 124) rgb(162, 171, 188)"
+
+
+@needs_browser
+def test_tables_are_sorted_by_their_heads(run, tmp_path):
+    script = """
+      const table = document.querySelector("#methods table");
+      const button = table.querySelectorAll(".sort")[1];
+      const order = () => [...table.tBodies[0].rows].map((row) => row.cells[0].textContent);
+      button.focus();
+      button.click();
+      const falling = order()[0];
+      button.click();
+      document.title = `${falling}, ${order()[0]}, ${button.closest("th").ariaSort}`;
+    """
+    expected = "teacher (reference line), undistilled student, ascending"
+    assert acted(run, tmp_path, script) == expected
+
+
+@needs_browser
+def test_a_narrow_window_scrolls_tables_not_the_page(run, tmp_path):
+    script = "document.title = document.documentElement.scrollWidth <= window.innerWidth"
+    path = tmp_path / "page.html"
+    text = (run / "report.html").read_text()
+    path.write_text(text.replace("</body>", f"<script>{script}</script></body>"))
+    shown = browse(path, "--dump-dom", "--window-size=600,900")
+    assert "<title>true</title>" in shown.stdout
+
+
+def test_a_run_that_has_just_begun_has_a_page(tmp_path):
+    directory = write_run(tmp_path / "a", items=5, effects={"undistilled": 0.0, "sft": 0.1})
+    for cell in (directory / "cells").glob("*/cell.json"):
+        cell.unlink()
+    write_report(directory)
+    text = (directory / "report.html").read_text()
+    assert "Not in this report: sft-seed0, not done yet" in text
+    assert "No method that trains a student has finished yet" in text
+
+
+def test_the_best_baseline_is_of_another_kind(run):
+    table = summarize(Figures(read_run(run), resamples=50))
+    best = best_baseline(table, "micro-math")
+    assert best is not None
+    methods = {row.method: row.scores["micro-math"].mean for row in table.rows}
+    assert best.method in ("sft", "sft_matched")
+    assert methods[best.method] == max(methods["sft"], methods["sft_matched"])
+
+
+def test_the_papers_numbers_stand_beside_ours_only_where_they_belong(tmp_path):
+    tasks = ("math", "gsm8k", "ifeval")
+    for profile in ("paper-qwen2.5-3b", "paper-qwen2.5-7b"):
+        directory = write_run(
+            tmp_path / profile, items=5, seeds=(0,), tasks=tasks, profile=profile, distill=False
+        )
+        view = paper_view(summarize(Figures(read_run(directory), resamples=50)))
+        if profile == "paper-qwen2.5-7b":
+            assert view is None
+            continue
+        assert view is not None
+        assert view.header == ("method", "gsm8k", "math")
+        assert view.rows[3] == ("paper: IOA", "55.79", "15.53")
+        assert {row[0].split(":")[0] for row in view.rows} == {"paper", "ours"}
+        assert "weren't measured here" in view.notes[0]
