@@ -34,6 +34,15 @@ def write_text(path: Path, text: str) -> None:
         raise InputError(f"{path}: {error.strerror}") from None
 
 
+def read_value(path: Path, kind: type[Kind]) -> Kind:
+    """Read a value that `finished` wrote.
+
+    Raises:
+        InputError: The file isn't there, or isn't such a value.
+    """
+    return kind.from_json(read_text(path), str(path))
+
+
 def write_json(path: Path, value: Any) -> None:
     """Replace a JSON file whole, or leave the old one; errors as `write_text`."""
     write_text(path, json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
@@ -77,7 +86,7 @@ def finished(path: Path, kind: type[Kind], compute: Callable[[], Kind]) -> Kind:
         InputError: The file isn't such a value; or it can't be written.
     """
     if path.is_file():
-        return kind.from_json(read_text(path), str(path))
+        return read_value(path, kind)
     value = compute()
     write_text(path, value.to_json() + "\n")
     return value
@@ -87,6 +96,20 @@ def write_values(path: Path, values: Sequence[Value]) -> None:
     """Replace a JSONL file of values, one a line; errors as `write_text`."""
     lines = [json.dumps(json.loads(value.to_json()), ensure_ascii=False) for value in values]
     write_text(path, "".join(line + "\n" for line in lines))
+
+
+def read_values(path: Path, kind: type[Kind]) -> tuple[Kind, ...]:
+    """Read what `write_values` wrote.
+
+    Raises:
+        InputError: Names file, line and field of the first line that isn't such a value.
+    """
+    lines = read_text(path).split("\n")
+    return tuple(
+        kind.from_json(line, f"{path}:{number}")
+        for number, line in enumerate(lines, start=1)
+        if line
+    )
 
 
 @contextlib.contextmanager

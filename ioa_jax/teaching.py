@@ -17,7 +17,7 @@ from ioa_jax.engine.batching import TokenPair
 from ioa_jax.engine.trainer import Trainer
 from ioa_jax.engine.training import StepMetrics, TrainConfig
 from ioa_jax.errors import InputError
-from ioa_jax.files import read_text, write_text
+from ioa_jax.files import read_value, write_text
 from ioa_jax.organizer.schedule import (
     PoolSettings,
     StageData,
@@ -211,7 +211,7 @@ class PooledTeaching(Teaching):
 
         record = self._record(part)
         if record.is_file():
-            known = TrainedPart.from_json(read_text(record), str(record))
+            known = read_value(record, TrainedPart)
             # The newest checkpoint may be older than the record.
             run(lambda: self._trainer.steps >= before + known.steps)
         else:
@@ -271,7 +271,7 @@ class SequentialTeaching(Teaching):
         record = self._record(part)
         known = None
         if record.is_file():
-            known = TrainedPart.from_json(read_text(record), str(record))
+            known = read_value(record, TrainedPart)
         checkpoints = self._directory / "checkpoints" / part
         size = sum(min(len(pair), self._config.row_length) for pair in material.pairs)
         budget = min(self._config.epochs * size, tokens, self.left)

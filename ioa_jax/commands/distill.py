@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ioa_jax.errors import InputError
-from ioa_jax.files import read_json, write_json
+from ioa_jax.files import read_json, write_json, write_text
 from ioa_jax.graders.base import Item
 from ioa_jax.jsonl import read_objects
 from ioa_jax.seeds import check_seeds, read_seeds
@@ -30,6 +30,7 @@ log = logging.getLogger(__name__)
 
 CONFIG = "config.json"
 STUDENT = "student"
+PAGE = "report.html"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -112,6 +113,7 @@ def distill(
         chosen = new_run(directory, chosen)
     print(summary(run_distillation(directory, chosen)))
     print(f"student: {directory / STUDENT}")
+    print(f"page: {directory / PAGE}")
 
 
 def new_run(directory: Path, config: DistillConfig) -> DistillConfig:
@@ -165,6 +167,7 @@ def run_distillation(directory: Path, config: DistillConfig) -> dict[str, Any]:
     """
     from ioa_jax.card import model_card
     from ioa_jax.distill import distill as run_method
+    from ioa_jax.page.run import run_page
     from ioa_jax.student import Student
 
     seeds = read_seeds(config.seeds)
@@ -181,6 +184,8 @@ def run_distillation(directory: Path, config: DistillConfig) -> dict[str, Any]:
         result = run_method(student, teacher, seeds, config, directory, benchmarks=benchmarks)
     record = read_json(directory / "record.json")
     result.student.save(directory / STUDENT, model_card(config, record, len(seeds)))
+    subtitle = f"{config.student.spec}, taught by {config.teacher.spec}"
+    write_text(directory / PAGE, run_page(directory, seeds, subtitle))
     return record
 
 
