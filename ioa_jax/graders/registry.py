@@ -18,6 +18,7 @@ _CLASSES = {
     "instruction": ("instructions", "InstructionGrader"),
     "rouge": ("rouge", "RougeGrader"),
     "exact": ("exact", "ExactGrader"),
+    "mixed": ("mixed", "MixedGrader"),
 }
 
 
@@ -25,7 +26,7 @@ def make_grader(kind: str, **settings: Any) -> Grader:
     """A grader, made by keyword from its settings; its libraries are imported only now.
 
     Args:
-        kind: `math`, `number`, `code`, `instruction`, `rouge` or `exact`.
+        kind: `math`, `number`, `code`, `instruction`, `rouge`, `exact` or `mixed`.
         settings: What the class takes, see there.
 
     Raises:

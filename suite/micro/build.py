@@ -10,7 +10,6 @@ from __future__ import annotations
 import dataclasses
 import json
 import logging
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated
@@ -35,7 +34,7 @@ from suite.micro.recipe import (
     Recipe,
     new_model,
     teacher_recipe,
-    weights_after,
+    weights,
 )
 from suite.micro.tokens import train_tokenizer
 from suite.micro.world import MODULES, distinct_problems
@@ -44,7 +43,6 @@ log = logging.getLogger(__name__)
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
 FOLDER = Path(__file__).parent
-WATCHED = 6
 _LOG_EVERY = 50
 _BATCH = 64
 
@@ -80,8 +78,8 @@ def train_model(recipe: Recipe, tokenizer: PreTrainedTokenizerBase, work: Path) 
     batches = Batches(recipe, tokenizer)
     problems = [
         problem
-        for module in recipe.modules
-        for problem in distinct_problems(module, WATCHED, "probe")
+        for module in recipe.targets
+        for problem in distinct_problems(module, recipe.watched, "probe")
     ]
     watched = _read_watch(work / "watch.jsonl")
     directory = work / "checkpoints"
@@ -92,17 +90,15 @@ def train_model(recipe: Recipe, tokenizer: PreTrainedTokenizerBase, work: Path) 
         log.info("%s: %d parameters", recipe.name, model.decoder.config.parameter_count())
         while True:
             step = trainer.steps
-            if recipe.watch_every and step and step % recipe.watch_every == 0:
+            if step and step % recipe.watch_every == 0:
                 if step not in watched:
                     student = _student(model, trainer)
                     watched[step] = accuracies(student, problems, graders)
                     _append_watch(work / "watch.jsonl", step, watched[step])
                 _log_watch(recipe.name, step, watched[step])
             last = max((known for known in watched if known <= step), default=None)
-            weights = dict(recipe.modules)
-            if last is not None:
-                weights = weights_after(watched[last], recipe.modules)
-            metrics = trainer.step(batches.batch(step, weights))
+            measured = None if last is None else watched[last]
+            metrics = trainer.step(batches.batch(step, weights(recipe.targets, measured)))
             if metrics is None:
                 break
             if metrics.step % _LOG_EVERY == 0:
@@ -147,7 +143,7 @@ def build(
     work: Annotated[Path, typer.Option(help="For what is needed to go on.")] = Path("micro-build"),
 ) -> None:
     """Build tokenizer, teacher and students."""
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", stream=sys.stderr)
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", force=True)
     tokenizer = make_tokenizer(work)
     teacher = train_model(teacher_recipe(), tokenizer, work / "teacher")
     teacher.save(output / "teacher", "", jnp.bfloat16)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping, Sequence
+from typing import Literal
 
 import jax
 import jax.numpy as jnp
@@ -13,13 +14,13 @@ from transformers import PreTrainedTokenizerBase
 from ioa_jax.engine.batching import TokenPair, pack_in_order
 from ioa_jax.engine.training import TrainConfig
 from ioa_jax.models.config import DecoderConfig
-from ioa_jax.models.decoder import Decoder, init_decoder
+from ioa_jax.models.decoder import init_decoder
 from ioa_jax.models.load import LanguageModel
 from ioa_jax.models.precision import Precision
 from ioa_jax.models.text import end_of_turn, render_chat
 from ioa_jax.streams import stream
 from suite.micro.lessons import SKILLS, Task
-from suite.micro.world import MODULES
+from suite.micro.world import MODULES, true_edges
 
 SEED = 0
 TOKENIZER_TASKS = 12_000
@@ -39,6 +40,13 @@ TEACHER_SKILLS = {
 }
 STUDENT_SKILLS = {"answer": 1.0}
 
+# `uneven`: two thirds of the modules mastered, the rest from hardly to half; `flat`: all half.
+Variant = Literal["uneven", "flat"]
+VARIANTS: tuple[Variant, ...] = ("uneven", "flat")
+STUDENT_TOKENS: dict[Variant, int] = {"uneven": 12_000_000, "flat": 3_000_000}
+FLAT = 0.5
+WEAKEST = 0.55
+
 
 @dataclasses.dataclass(frozen=True)
 class Recipe:
@@ -54,10 +62,10 @@ class Recipe:
         tokens: Tokens it is trained on, prompts included.
         train: Hyperparameters.
         skills: Share of each skill among its examples.
-        modules: Weight of each module among its examples before anything is measured; a module that
-            isn't named has none.
-        watch_every: Steps between measurements on the split `probe`, after which the teacher's
-            weak modules get a larger share; 0 never measures.
+        targets: Accuracy by module that it is meant to reach; 1 is as much as it can.
+        watch_every: Steps between measurements on the split `probe`, from which the modules' shares
+            among the examples follow.
+        watched: Problems of each module in a measurement.
     """
 
     name: str
@@ -69,8 +77,9 @@ class Recipe:
     tokens: int
     train: TrainConfig
     skills: Mapping[str, float]
-    modules: Mapping[str, float]
-    watch_every: int = 0
+    targets: Mapping[str, float]
+    watch_every: int
+    watched: int
 
 
 def teacher_recipe() -> Recipe:
@@ -95,9 +104,59 @@ def teacher_recipe() -> Recipe:
             save_every=250,
         ),
         skills=TEACHER_SKILLS,
-        modules=dict.fromkeys(MODULES, 1.0),
+        targets=dict.fromkeys(MODULES, 1.0),
         watch_every=500,
+        watched=6,
     )
+
+
+def student_recipe(variant: Variant) -> Recipe:
+    """A model of at most a tenth of the teacher's parameters, trained on answers alone."""
+    return Recipe(
+        name=f"student-{variant}",
+        hidden_size=64,
+        intermediate_size=160,
+        num_layers=3,
+        num_heads=4,
+        num_kv_heads=2,
+        tokens=STUDENT_TOKENS[variant],
+        train=TrainConfig(
+            learning_rate=4e-3,
+            batch_rows=32,
+            row_length=128,
+            warmup_fraction=0.02,
+            weight_decay=0.05,
+            beta2=0.98,
+            seed=SEED,
+            remat="none",
+            save_every=250,
+        ),
+        skills=STUDENT_SKILLS,
+        targets=student_targets(variant),
+        watch_every=250,
+        watched=12,
+    )
+
+
+def student_targets(variant: Variant) -> dict[str, float]:
+    """Accuracy by module: `flat` has the same everywhere; `uneven` has strong and weak modules.
+
+    A third of each domain's modules is weak, with targets spread evenly from 0 to `WEAKEST`. Which
+    they are is drawn by `SEED`, again and again until one of them needs another one.
+    """
+    if variant == "flat":
+        return dict.fromkeys(MODULES, FLAT)
+    rng = stream(SEED, "micro", "weak")
+    edges = true_edges()
+    while True:
+        weak: list[str] = []
+        for domain in ("math", "code", "instruction"):
+            names = [module.id for module in MODULES.values() if module.domain == domain]
+            weak += [names[int(i)] for i in rng.permutation(len(names))[: len(names) // 3]]
+        if any(need in weak and dependent in weak for need, dependent in edges):
+            break
+    spread = rng.permutation(np.linspace(0, WEAKEST, len(weak)))
+    return dict.fromkeys(MODULES, 1.0) | dict(zip(weak, map(float, spread), strict=True))
 
 
 def new_model(recipe: Recipe, tokenizer: PreTrainedTokenizerBase) -> LanguageModel:
@@ -140,7 +199,7 @@ class Batches:
 
         Args:
             step: From 0.
-            weights: Of the modules, each at least 0; those that aren't named are left out.
+            weights: Of the modules.
         """
         config = self._recipe.train
         rng = stream(config.seed, "micro", self._recipe.name, step)
@@ -175,19 +234,24 @@ class Batches:
         return tuple(self._tokenizer(text, add_special_tokens=False)["input_ids"])
 
 
-def weights_after(measured: Mapping[str, float], base: Mapping[str, float]) -> dict[str, float]:
-    """Weights of the modules after a measurement: up to four times as much where it is poor.
+def weights(targets: Mapping[str, float], measured: Mapping[str, float] | None) -> dict[str, float]:
+    """Weights of the modules among the examples, each above 0.
+
+    A module with the target 1 has four times as much where it is at 0 as where it is at 1. One with
+    a lower target has less the nearer it is, and hardly any from there on.
 
     Args:
-        measured: Accuracy by module, in [0, 1].
-        base: The recipe's weights.
+        targets: Accuracy by module that is wanted, in [0, 1].
+        measured: Accuracy by module, in [0, 1]; None before anything was measured.
     """
-    return {module: weight * (1 + 3 * (1 - measured[module])) for module, weight in base.items()}
-
-
-def copy_decoder(decoder: Decoder) -> Decoder:
-    """Weights of its own, for a decoder that the next step gives away."""
-    return jax.tree.map(jnp.copy, decoder)
+    found: dict[str, float] = {}
+    for module, target in targets.items():
+        if target == 1:
+            found[module] = 1.0 if measured is None else 1 + 3 * (1 - measured[module])
+        else:
+            missing = target if measured is None else max(target - measured[module], 0.0)
+            found[module] = max(missing, 0.002)
+    return found
 
 
 def _shares(weights: Sequence[float]) -> np.ndarray:

@@ -21,7 +21,7 @@ from ioa_jax.graders.base import Item
 from ioa_jax.seeds import SeedItem
 from ioa_jax.streams import stream
 from suite.micro.code import CODE_MODULES
-from suite.micro.draft import Draft, Module, pick
+from suite.micro.draft import Domain, Draft, Module, pick
 from suite.micro.instructions import INSTRUCTION_MODULES
 from suite.micro.maths import MATH_MODULES
 
@@ -106,7 +106,7 @@ class Problem:
             "check": self.draft.check["kind"],
             "module": self.module,
             "difficulty": self.difficulty,
-            "solution": self.reference,
+            "worked": self.reference,
         }
         return dataclasses.replace(item, data=data)
 
@@ -191,17 +191,18 @@ def distinct_problems(module: str, count: int, split: Split, seed: int = 0) -> t
     return tuple(found.values())
 
 
+def modules_of(domain: Domain) -> tuple[Module, ...]:
+    """The modules of a domain, in the world's order."""
+    return tuple(module for module in MODULES.values() if module.domain == domain)
+
+
 @functools.cache
-def test_problems(domain: str, per_module: int) -> tuple[Problem, ...]:
+def test_problems(domain: Domain, per_module: int) -> tuple[Problem, ...]:
     """The benchmark's problems of a domain, one module after the other in turn.
 
     So that a prefix of them, as of a limited run, has every module.
     """
-    by_module = [
-        distinct_problems(module.id, per_module, "test")
-        for module in MODULES.values()
-        if module.domain == domain
-    ]
+    by_module = [distinct_problems(module.id, per_module, "test") for module in modules_of(domain)]
     return tuple(
         problems[place]
         for place in range(per_module)

@@ -28,6 +28,9 @@ TASKS = {
     "dolly": ("instructions", "DOLLY"),
     "self_instruct": ("instructions", "SELF_INSTRUCT"),
     "vicuna": ("instructions", "VICUNA"),
+    "micro-math": ("micro", "MICRO_MATH"),
+    "micro-code": ("micro", "MICRO_CODE"),
+    "micro-instruct": ("micro", "MICRO_INSTRUCT"),
 }
 
 

@@ -12,7 +12,7 @@ from ioa_jax.graders.base import Item, Verdict
 from suite.data import DataSource, Provenance
 
 Style = Literal["chat", "base"]
-GraderKind = Literal["math", "number", "code", "instruction", "rouge", "exact"]
+GraderKind = Literal["math", "number", "code", "instruction", "rouge", "exact", "mixed"]
 
 
 @dataclasses.dataclass(frozen=True)

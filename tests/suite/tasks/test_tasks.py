@@ -25,6 +25,9 @@ NAMES = [
     "dolly",
     "self_instruct",
     "vicuna",
+    "micro-math",
+    "micro-code",
+    "micro-instruct",
 ]
 
 

@@ -1,0 +1,62 @@
+"""Items of several kinds of check in one set."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Mapping
+from types import MappingProxyType
+
+from ioa_jax.errors import InputError
+from ioa_jax.graders.base import Grader, Item, Verdict
+from ioa_jax.graders.exact import ExactGrader
+from ioa_jax.graders.instructions import InstructionGrader
+from ioa_jax.graders.rouge import RougeGrader
+
+_KINDS: Mapping[str, type[Grader]] = MappingProxyType(
+    {"exact": ExactGrader, "instruction": InstructionGrader, "rouge": RougeGrader}
+)
+
+
+class MixedGrader(Grader):
+    """Grades each item by the grader that `data["check"]` names.
+
+    It is `exact`, `instruction` or `rouge`; an item has what that grader needs, and its verdicts
+    are that grader's.
+    """
+
+    def __init__(self) -> None:
+        """A grader is made when the first item needs it."""
+        self._graders: dict[str, Grader] = {}
+        self._lock = threading.Lock()
+
+    def check_item(self, item: Item) -> None:
+        """As the grader that it names.
+
+        Raises:
+            InputError: It names none, or lacks what that one needs.
+        """
+        self._grader(item).check_item(item)
+
+    def grade(self, item: Item, text: str) -> Verdict:
+        """Judge a text by the item's own kind of check.
+
+        Raises:
+            InputError: As `check_item`.
+        """
+        return self._grader(item).grade(item, text)
+
+    def close(self) -> None:
+        """End the worker processes of those that were made."""
+        for grader in self._graders.values():
+            grader.close()
+
+    def _grader(self, item: Item) -> Grader:
+        kind = item.data.get("check")
+        if kind not in _KINDS:
+            raise InputError(
+                f"item {item.id!r}: field 'check': {kind!r}: one of {', '.join(_KINDS)}"
+            )
+        with self._lock:
+            if kind not in self._graders:
+                self._graders[kind] = _KINDS[kind]()
+            return self._graders[kind]
