@@ -88,9 +88,21 @@ class Scorer:
         )
 
     def score_tokens(
-        self, pairs: Sequence[TokenPair], progress: Progress | None = None
+        self,
+        pairs: Sequence[TokenPair],
+        progress: Progress | None = None,
+        on_score: Callable[[int, Score], None] | None = None,
     ) -> list[Score]:
-        """As `score`, for token ids. Results are in input order."""
+        """As `score`, for token ids. Results are in input order.
+
+        Args:
+            pairs: What is scored.
+            progress: Called with (pairs done, pairs in all).
+            on_score: Called with (index of a pair, its score) after the batch that it is in.
+
+        Raises:
+            InputError: A part is empty, or a pair is longer than the model's context.
+        """
         for i, pair in enumerate(pairs):
             if not pair.prompt or not pair.completion:
                 raise InputError(f"pair {i}: prompt and completion need at least one token each")
@@ -99,7 +111,7 @@ class Scorer:
         groups = batching.group_by_prefix(pairs, context)
         logprobs: list[list[float]] = [[] for _ in pairs]
         greedy = [True] * len(pairs)
-        done = 0
+        scores: dict[int, Score] = {}
         for row_length, rows in self._rows(groups):
             per_call = max(1, self.tokens_per_batch // row_length)
             for start in range(0, len(rows), per_call):
@@ -114,13 +126,14 @@ class Scorer:
                 ):
                     logprobs[owner].append(float(logprob))
                     greedy[owner] &= bool(match)
-                done += sum(len(group.members) for row in chosen for group in row)
+                for i in (i for row in chosen for group in row for i in group.members):
+                    values = logprobs[i]
+                    scores[i] = Score(sum(values), tuple(values), pairs[i].completion, greedy[i])
+                    if on_score is not None:
+                        on_score(i, scores[i])
                 if progress is not None:
-                    progress(done, len(pairs))
-        return [
-            Score(sum(values), tuple(values), pair.completion, match)
-            for pair, values, match in zip(pairs, logprobs, greedy, strict=True)
-        ]
+                    progress(len(scores), len(pairs))
+        return [scores[i] for i in range(len(pairs))]
 
     def _rows(
         self, groups: Sequence[batching.PrefixGroup]

@@ -117,12 +117,15 @@ class TokenScores:
     Attributes:
         logprobs: In nats, one a token of the completion, at temperature 1.
         is_greedy: Every token is the teacher's most likely one.
-        prompt_tokens: Tokens of prompt and completion together: what the call read.
+        prompt_tokens: What the call read: prompt and completion, and the prompt once more where a
+            server had to be asked where it ends.
+        completion_tokens: What the call generated: servers insist on a token a request.
     """
 
     logprobs: tuple[float, ...]
     is_greedy: bool
     prompt_tokens: int
+    completion_tokens: int = 0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -193,6 +196,10 @@ class Teacher(abc.ABC):
             InputError: A completion is empty, or `capabilities.score` is false.
             TeacherError: A pair got no usable answer.
         """
+
+    def score_bound(self, prompt: str, completion: str) -> tuple[int, int]:
+        """Tokens that scoring a pair reads and generates at most."""
+        return len((prompt + completion).encode()) + 1, 0
 
     @abc.abstractmethod
     def count_prompt_tokens(self, request: ChatRequest) -> int:

@@ -14,7 +14,7 @@ from ioa_jax.engine.batching import TokenPair
 from ioa_jax.engine.embedding import embed_texts
 from ioa_jax.engine.generation import Generator
 from ioa_jax.engine.sampling import SamplingParams
-from ioa_jax.engine.scoring import Scorer
+from ioa_jax.engine.scoring import Score, Scorer
 from ioa_jax.errors import InputError
 from ioa_jax.models.load import LanguageModel, load_model
 from ioa_jax.models.precision import PrecisionName
@@ -113,16 +113,17 @@ class LocalTeacher(Teacher):
             except InputError as error:
                 raise InputError(f"pair {index}: {error}") from None
             encoded.append(TokenPair(tuple(split[0]), tuple(split[1])))
-        scores = [
-            TokenScores(
-                score.token_logprobs, score.is_greedy, len(pair.prompt) + len(pair.completion)
-            )
-            for score, pair in zip(self._scorer.score_tokens(encoded), encoded, strict=True)
-        ]
-        if on_scores is not None:
-            for index, score in enumerate(scores):
-                on_scores(index, score)
-        return scores
+        scores: dict[int, TokenScores] = {}
+
+        def finish(index: int, score: Score) -> None:
+            pair = encoded[index]
+            read = len(pair.prompt) + len(pair.completion)
+            scores[index] = TokenScores(score.token_logprobs, score.is_greedy, read)
+            if on_scores is not None:
+                on_scores(index, scores[index])
+
+        self._scorer.score_tokens(encoded, on_score=finish)
+        return [scores[index] for index in range(len(pairs))]
 
     def count_prompt_tokens(self, request: ChatRequest) -> int:
         """Exact."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import concurrent.futures
+import dataclasses
 import functools
 import hashlib
 import importlib
@@ -245,13 +246,24 @@ class OpenAITeacher(Teacher):
             prompt, completion = pairs[index]
             what = f"pair {index}"
             stripped = prompt.rstrip()
+            asked = 0
             if stripped not in counts:
-                counts[stripped] = self._count_tokens(stripped, what, stop)
-            return self._prompt_logprobs(
+                asked = counts[stripped] = self._count_tokens(stripped, what, stop)
+            scores = self._prompt_logprobs(
                 stripped + prompt[len(stripped) :] + completion, what, stop, counts[stripped]
+            )
+            return dataclasses.replace(
+                scores,
+                prompt_tokens=scores.prompt_tokens + asked,
+                completion_tokens=2 if asked else 1,
             )
 
         return self._run(len(pairs), call, on_scores)
+
+    def score_bound(self, prompt: str, completion: str) -> tuple[int, int]:
+        """Of both requests that a pair may take, with a token that each has to generate."""
+        read, _ = super().score_bound(prompt, completion)
+        return read + len(prompt.encode()) + 1, 2
 
     def count_prompt_tokens(self, request: ChatRequest) -> int:
         """An upper bound: the tokenizer is with the server."""

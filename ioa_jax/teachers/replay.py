@@ -178,7 +178,9 @@ class LedgeredTeacher(Teacher):
         for place, (prompt, completion) in enumerate(pairs):
             content = {"kind": "score", "model": self._fingerprint}
             content |= {"prompt": prompt, "completion": completion}
-            most = self._usage(len((prompt + completion).encode()) + 1, 0)
+            # Without a teacher nothing is called, and nothing has to be bounded.
+            bound = self._teacher.score_bound(prompt, completion) if self._teacher else (0, 0)
+            most = self._usage(*bound)
             _add_call(calls, content, purpose, most, place)
         return self._run(calls, len(pairs), make, _read_scores, on_scores)
 
@@ -364,8 +366,7 @@ class LedgeredTeacher(Teacher):
         self._spend[purpose] = spend
 
     def _usage_of(self, result: Completion | TokenScores) -> Usage:
-        generated = result.completion_tokens if isinstance(result, Completion) else 0
-        return self._usage(result.prompt_tokens, generated)
+        return self._usage(result.prompt_tokens, result.completion_tokens)
 
     def _usage(self, prompt_tokens: int, completion_tokens: int) -> Usage:
         cost = self.prices.cost(prompt_tokens, completion_tokens) if self.prices else None

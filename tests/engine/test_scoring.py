@@ -55,6 +55,26 @@ def test_shared_prefix_is_laid_out_once_and_changes_nothing():
         )
 
 
+def test_scores_are_told_batch_by_batch():
+    class Interrupted(Exception):
+        pass
+
+    pairs = random_pairs(12)
+    scorer = Scorer(tiny_model(), tokens_per_batch=128)
+    whole = scorer.score_tokens(pairs)
+    told = {}
+
+    def stop(index, score):
+        told[index] = score
+        if len(told) == 4:
+            raise Interrupted
+
+    with pytest.raises(Interrupted):
+        scorer.score_tokens(pairs, on_score=stop)
+    assert len(told) == 4
+    assert all(whole[index] == score for index, score in told.items())
+
+
 def test_number_of_compiled_shapes_is_bounded():
     one = Scorer(tiny_model(), tokens_per_batch=256)
     for seed in range(6):

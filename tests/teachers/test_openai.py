@@ -12,7 +12,7 @@ from ioa_jax.teachers.pacing import Pacer
 from ioa_jax.teachers.replay import LedgeredTeacher
 from ioa_jax.teachers.spend import Budget, BudgetExceeded
 from tests.teachers.recorded import ask
-from tests.teachers.server import answer_text, is_greedy, logprob_of, running_server
+from tests.teachers.server import answer_text, is_greedy, logprob_of, running_server, tokens_of
 from tests.tiny import tiny_tokenizer
 
 pytest.importorskip("openai")
@@ -290,6 +290,7 @@ def test_scores(server, connect, kind):
     assert teacher.capabilities.score
     pairs = [("a b", " c d"), ("a b ", "c"), ("x", " yé\n z"), ("x", " e")]
     seen = {}
+    before = len(server.calls)
     scores = teacher.score(pairs, lambda i, s: seen.update({i: s}))
     assert seen == dict(enumerate(scores))
     tokens = [
@@ -301,7 +302,15 @@ def test_scores(server, connect, kind):
     for score, own in zip(scores, tokens, strict=True):
         assert score.logprobs == tuple(logprob_of(*token) for token in own)
         assert score.is_greedy == all(is_greedy(*token) for token in own)
-    assert [score.prompt_tokens for score in scores] == [4, 3, 3, 2]
+    # All that was asked is counted, whichever pair asked where its prompt ends.
+    asked = [body for _, body, *_ in server.calls[before:]]
+    read = sum(len(tokens_of(body["prompt"])) for body in asked)
+    assert sum(score.prompt_tokens for score in scores) == read > 4 + 3 + 3 + 2
+    assert sum(score.completion_tokens for score in scores) == len(asked)
+    for score, pair in zip(scores, pairs, strict=True):
+        most_read, most_generated = teacher.score_bound(*pair)
+        assert score.prompt_tokens <= most_read
+        assert score.completion_tokens <= most_generated
     assert len({score.is_greedy for score in scores}) == 2
     body = server.calls[-1][1]
     assert body["add_special_tokens"] is False
