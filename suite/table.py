@@ -1,4 +1,4 @@
-"""The short table of a run, from the records of its cells: means, without intervals."""
+"""The short table of a run, for the terminal: means, without the report's intervals."""
 
 from __future__ import annotations
 
@@ -10,16 +10,7 @@ from typing import Any
 from ioa_jax.errors import InputError
 from ioa_jax.jsonl import read_objects
 from suite.cells import TEACHER, VERSION
-from suite.journal import read_json, write_json, write_text
-
-NOTES = (
-    "Scores: means over items and seeds, in percent. Log-prob: mean over the probes of the "
-    "reference answer's log-probability a token, in nats; nearer to 0 is better.",
-    "Teacher tokens: generated for the method; two methods that ask for the same both count them. "
-    "Student tokens: trained on, prompts included.",
-    "Seconds: of the method and of its measuring, compilation included. They are no part of what "
-    "two runs are compared by.",
-)
+from suite.journal import read_json
 
 
 def summarize(directory: Path) -> dict[str, Any]:
@@ -147,29 +138,12 @@ def remarks(summary: dict[str, Any]) -> list[str]:
     ]
 
 
-def markdown(summary: dict[str, Any]) -> str:
-    """The table as Markdown, with what its columns mean."""
-    names = header(summary)
-    rows = [names, ("---", *["---:"] * (len(names) - 1)), *lines(summary)]
-    seeds = max((len(row["seeds"]) for row in summary["rows"]), default=0)
-    text = [
-        f"# {summary['profile']}, run {summary['run_id']}",
-        "",
-        *("| " + " | ".join(row) + " |" for row in rows),
-        "",
-        f"Training seeds a method: {seeds}.",
-        *remarks(summary),
-        *NOTES,
-    ]
-    return "\n".join(text) + "\n"
-
-
 def write_table(directory: Path) -> dict[str, Any]:
-    """Write table.json and table.md of a run; returns the summary."""
-    summary = summarize(directory)
-    write_json(directory / "table.json", summary)
-    write_text(directory / "table.md", markdown(summary))
-    return summary
+    """Write the report of a run, its tables and page; returns the summary."""
+    from suite.report import write_report
+
+    write_report(directory)
+    return summarize(directory)
 
 
 def print_table(summary: dict[str, Any]) -> None:

@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any
 from ioa_jax.files import read_json
 from ioa_jax.graders.base import Grader, Item, Verdict
 from ioa_jax.journal import read_journal
-from suite.compare import differences
 from suite.eval import GRADING_THREADS, as_json, open_grader
 from suite.probes import PROBES, ProbeTask, limits_of, open_seed_grader
 from suite.report import written
@@ -226,8 +225,11 @@ def _verify_tables(result: RunResult, findings: list[str], skipped: list[str]) -
     saved = read_json(path)
     reference = saved.get("reference") if isinstance(saved, dict) else None
     again = written(result, reference if reference in result.methods else None)
+    before, now = _flat(saved), _flat(as_json(again.table.model_dump()))
     findings += [
-        f"{path}: {line}" for line in _differences(saved, as_json(again.table.model_dump()))
+        f"{path}: {place[1:]}: {before.get(place)}, but {now.get(place)}"
+        for place in sorted(before.keys() | now.keys())
+        if before.get(place) != now.get(place)
     ]
     for name, text in again.texts.items():
         path = result.directory / name
@@ -236,14 +238,6 @@ def _verify_tables(result: RunResult, findings: list[str], skipped: list[str]) -
         elif path.read_text(encoding="utf-8") != text:
             findings.append(f"{path}: isn't what the records give")
     return 1 + len(again.texts)
-
-
-def _differences(saved: Any, again: Any) -> list[str]:
-    """Places at which two JSON values differ, numbers by more than rounding."""
-    return [
-        line.replace(" and ", ", but ", 1)
-        for line in differences({"table": _flat(saved)}, {"table": _flat(again)})
-    ]
 
 
 def _flat(value: Any, place: str = "") -> dict[str, Any]:
@@ -279,7 +273,7 @@ def print_verification(found: Verification, most: int = 50) -> None:
         print(f"... {len(found.findings) - most} more")
     for line in found.skipped:
         print(f"not looked at: {line}")
-    verdict = f"{len(found.findings)} differences" if found.findings else "everything agrees"
+    verdict = f"differences: {len(found.findings)}" if found.findings else "everything agrees"
     print(
         f"{verdict}: {found.texts:,} texts graded again, {found.scores:,} scores and "
         f"{found.tables} tables computed again"

@@ -11,11 +11,14 @@ import pytest
 
 from ioa_jax.errors import InputError
 from suite import run as job
+from suite.data import DataSource
 from suite.journal import read_journal, read_json
 from suite.merge import merge_runs
 from suite.methods import load_method
 from suite.profile import load_profile
-from suite.table import lines, markdown, summarize
+from suite.schema import check_run_folder
+from suite.table import lines, summarize
+from suite.verify import verify_run
 from tests.suite.world import write_model, write_profile
 
 CELLS = [
@@ -122,7 +125,7 @@ def test_training_changes_the_student_and_seeds_differ(finished):
 
 
 def test_table_is_the_mean_of_the_records(finished):
-    summary = read_json(finished / "table.json")
+    summary = summarize(finished)
     assert (summary["unfinished"], summary["failed"]) == ([], {})
     row = next(row for row in summary["rows"] if row["method"] == "sft")
     assert row["seeds"] == [0, 1]
@@ -132,10 +135,23 @@ def test_table_is_the_mean_of_the_records(finished):
         assert row["scores"][task] == pytest.approx(sum(values) / len(values))
     logprobs = [r["logprob"] for r in both if r["task"] == "probes"]
     assert row["logprob"] == pytest.approx(sum(logprobs) / len(logprobs))
-    assert (finished / "table.md").read_text() == markdown(summary)
+    table = read_json(finished / "table.json")
+    written = next(row for row in table["rows"] if row["method"] == "sft")
+    for task, mean in row["scores"].items():
+        assert written["scores"][task]["mean"] == pytest.approx(mean)
     assert [line[0] for line in lines(summary)] == [
         "teacher (reference)", "undistilled", "sft", "sft_matched",
     ]  # fmt: skip
+
+
+def test_the_report_fits_the_records(finished):
+    check_run_folder(finished)
+    found = verify_run(finished, DataSource())
+    assert found.findings == ()
+    # Of six cells, with humaneval's 9 items and 12 probes each; four tables.
+    assert (found.texts, found.scores, found.tables) == (6 * 21, 6 * 21, 4)
+    assert found.skipped == ()
+    assert "sft_matched" in (finished / "report.html").read_text()
 
 
 def test_a_finished_run_is_not_done_again(finished):
@@ -190,7 +206,7 @@ def test_a_failed_cell_is_reported_tried_again_and_does_not_stop_the_others(
     summary = job.run_job(directory)
     assert summary["failed"] == {"sft-seed0": "ValueError: no luck"}
     assert [row["method"] for row in summary["rows"]] == ["teacher", "undistilled"]
-    assert "Failed: sft-seed0: ValueError: no luck" in (directory / "table.md").read_text()
+    assert "sft-seed0, failed: ValueError: no luck" in (directory / "table.md").read_text()
     run = read_json(directory / "run.json")
     assert (run["status"], run["error"]) == ("failed", "these cells failed: sft-seed0")
     monkeypatch.undo()
@@ -212,7 +228,7 @@ def test_shares_make_the_same_run_and_are_joined(world, finished):
         assert 0 < len(summary["unfinished"]) < len(CELLS)
         parts.append(directory)
     joined = merge_runs(parts, world / "results" / "tiny" / "joined")
-    whole = read_json(finished / "table.json")
+    whole = summarize(finished)
     for part in ("rows", "cells", "unfinished", "failed"):
         assert joined[part] == whole[part]
     run = read_json(world / "results" / "tiny" / "joined" / "run.json")
@@ -277,7 +293,7 @@ def test_a_run_killed_again_and_again_gives_the_same_table(world, finished):
     assert killed == len(KILLS)
     assert start(world, *arguments).wait() == 0, (world / "killed.log").read_text()
     ours, theirs = read_json(directory / "table.json"), read_json(finished / "table.json")
-    for part in ("rows", "cells", "unfinished"):
+    for part in ("rows", "comparisons", "unfinished"):
         assert ours[part] == theirs[part]
     for name in CELLS:
         for file in ("scores.jsonl", "curve.jsonl", "train.jsonl"):

@@ -1,0 +1,155 @@
+import json
+import subprocess
+import sys
+
+import pytest
+
+from ioa_jax.files import read_json, write_json
+from suite.compare import DIFFERENT
+from suite.data import DataSource
+from suite.eval import as_json
+from suite.probes import PROBES, load_seed_items, open_seed_grader
+from suite.profile import load_profile
+from suite.report import write_report
+from suite.verify import verify_run
+from tests.suite.runs import change_lines, write_lines, write_run
+from tests.suite.world import write_profile
+
+
+@pytest.fixture
+def run(tmp_path):
+    """Reported, without texts."""
+    directory = write_run(tmp_path / "a", items=12, seeds=(0, 1), distill=False)
+    write_report(directory)
+    return directory
+
+
+@pytest.fixture(scope="module")
+def graded(tmp_path_factory):
+    """The teacher's answers to 12 probes: some are the references, some aren't."""
+    import dataclasses
+
+    folder = tmp_path_factory.mktemp("graded")
+    write_profile(folder / "tiny.yaml", folder / "model", tasks=[], methods=["undistilled"])
+    _, profile = load_profile(str(folder / "tiny.yaml"))
+    directory = write_run(folder / "a", tasks=(PROBES,), effects={"undistilled": 0.0})
+    record = read_json(directory / "run.json")
+    write_json(directory / "run.json", {**record, "settings": profile.model_dump(mode="json")})
+    probes = load_seed_items(profile.seed_items).probes
+    with open_seed_grader(probes, profile.sandbox) as grader:
+        for cell in ("teacher", "undistilled"):
+            texts, verdicts, scores = [], [], []
+            for i, probe in enumerate(probes):
+                text = probe.reference if i % 2 else "I don't know."
+                verdict = grader.grade(probe.item(), text)
+                key = {"id": probe.id, "sample": 0}
+                texts.append({**key, "text": text})
+                verdicts.append({**key, "verdict": as_json(dataclasses.asdict(verdict))})
+                scores.append({"task": PROBES, "id": probe.id, "score": verdict.score})
+            place = directory / "cells" / cell
+            write_lines(place / "tasks" / PROBES / "texts.jsonl", texts)
+            write_lines(place / "tasks" / PROBES / "verdicts.jsonl", verdicts)
+            write_lines(place / "scores.jsonl", scores)
+    write_report(directory)
+    return directory
+
+
+def test_tables_that_were_just_written_agree(run):
+    found = verify_run(run, None)
+    assert found.findings == ()
+    assert (found.texts, found.tables) == (0, 4)
+    assert found.skipped == ("texts, since only the tables were asked for",)
+
+
+def test_a_changed_record_shows_in_every_table(run):
+    change_lines(
+        run / "cells" / "ioa-seed0" / "scores.jsonl",
+        lambda line: {**line, "score": 0.0} if line["id"] == "micro-instruct-001" else line,
+    )
+    found = "\n".join(verify_run(run, None).findings)
+    assert "table.json: rows[ioa].scores.micro-instruct.mean: " in found
+    assert "comparisons[sft, micro-instruct].difference.mean" in found
+    assert "rows[sft].scores" not in found
+    for name in ("table.md", "table.csv", "table.tex"):
+        assert f"{name}: isn't what the records give" in found
+
+
+def test_a_changed_table_is_found(run):
+    table = read_json(run / "table.json")
+    table["rows"][0]["scores"]["micro-math"]["mean"] += 0.01
+    write_json(run / "table.json", table)
+    (finding,) = verify_run(run, None).findings
+    assert "rows[teacher].scores.micro-math.mean" in finding
+
+
+def test_the_last_bits_do_not_count(run):
+    table = read_json(run / "table.json")
+    table["rows"][0]["mean"]["low"] += 1e-13
+    write_json(run / "table.json", table)
+    assert verify_run(run, None).findings == ()
+
+
+def test_the_reference_that_was_asked_for_is_kept(run):
+    write_report(run, "sft")
+    assert read_json(run / "table.json")["reference"] == "sft"
+    assert verify_run(run, None).findings == ()
+
+
+def test_without_tables_there_is_nothing_to_compare(run):
+    (run / "table.json").unlink()
+    found = verify_run(run, None)
+    assert found.tables == 0
+    assert "`report` writes it" in found.skipped[1]
+
+
+def test_texts_are_graded_again(graded):
+    found = verify_run(graded, DataSource())
+    assert found.findings == ()
+    assert (found.texts, found.scores) == (24, 24)
+
+
+def test_a_changed_text_and_a_changed_verdict_are_found(graded, tmp_path):
+    import shutil
+
+    directory = shutil.copytree(graded, tmp_path / "a")
+    folder = directory / "cells" / "teacher" / "tasks" / PROBES
+    rows = [json.loads(line) for line in (folder / "verdicts.jsonl").read_text().splitlines()]
+    right = next(row["id"] for row in rows if row["verdict"]["correct"])
+    wrong = next(row["id"] for row in rows if not row["verdict"]["correct"])
+    change_lines(
+        folder / "texts.jsonl", lambda row: {**row, "text": "No."} if row["id"] == right else row
+    )
+
+    def change(row):
+        if row["id"] == wrong:
+            return {**row, "verdict": {**row["verdict"], "correct": True}}
+        return row
+
+    change_lines(folder / "verdicts.jsonl", change)
+    found = verify_run(directory, DataSource()).findings
+    assert any(f"{right}, sample 0: correct True, but False" in line for line in found)
+    assert any(f"{wrong}, sample 0: correct True, but False" in line for line in found)
+    assert any(f"scores.jsonl: {PROBES}: {right}: score 1.0, but " in line for line in found)
+
+
+def test_a_probability_that_is_not_its_logarithms(tmp_path):
+    directory = write_run(
+        tmp_path / "a", items=4, effects={"undistilled": 0.0}, tasks=(PROBES,), distill=False
+    )
+    (finding, *_) = verify_run(directory, DataSource()).findings
+    assert "probes-000: score" in finding
+    assert "log-probability gives" in finding
+
+
+def test_the_exit_code_says_so(run):
+    def verify():
+        command = [sys.executable, "-m", "suite", "verify", str(run), "--tables-only"]
+        return subprocess.run(command, capture_output=True, text=True, timeout=120)
+
+    good = verify()
+    assert good.returncode == 0, good.stderr
+    assert "everything agrees" in good.stdout
+    (run / "table.md").write_text("another table")
+    bad = verify()
+    assert bad.returncode == DIFFERENT
+    assert "differences: 1" in bad.stdout
