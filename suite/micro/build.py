@@ -8,11 +8,12 @@ machine.
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import json
 import logging
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import jax.numpy as jnp
 import typer
@@ -20,29 +21,39 @@ from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from ioa_jax.cli import run_app
 from ioa_jax.engine.trainer import Trainer
-from ioa_jax.files import read_text, write_text
-from ioa_jax.models.load import LanguageModel
+from ioa_jax.errors import InputError
+from ioa_jax.files import read_json, read_text, write_json, write_text
+from ioa_jax.models.load import LanguageModel, load_model
 from ioa_jax.streams import stream
 from ioa_jax.student import Student
 from suite.micro.draft import pick
+from suite.micro.gates import student_faults, teacher_faults, test_accuracies, write_examples
 from suite.micro.lessons import SKILLS
 from suite.micro.measure import Graders, accuracies
 from suite.micro.recipe import (
     SEED,
     TOKENIZER_TASKS,
+    VARIANTS,
     Batches,
     Recipe,
+    Variant,
     new_model,
+    student_recipe,
     teacher_recipe,
     weights,
 )
 from suite.micro.tokens import train_tokenizer
-from suite.micro.world import MODULES, distinct_problems
+from suite.micro.world import MODULES, VERSION, distinct_problems
 
 log = logging.getLogger(__name__)
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
 FOLDER = Path(__file__).parent
+CARD = """# {name}
+
+A model of the embedded world `micro`, trained from scratch by `python -m suite.micro.build`.
+Licence: Apache-2.0.
+"""
 _LOG_EVERY = 50
 _BATCH = 64
 
@@ -137,16 +148,73 @@ def _log_watch(name: str, step: int, accuracy: dict[str, float]) -> None:
     log.info("%s: step %d, mean %.3f on probes; under 0.9: %s", name, step, mean, shown or "none")
 
 
+def finish(student: Student, name: str, output: Path) -> dict[str, Any]:
+    """Write a model, and measure what was written: in bfloat16 it isn't quite what was trained.
+
+    Returns:
+        Its entry for `models.json`: file, checksum, size and test accuracy by module.
+    """
+    folder = output / name
+    student.save(folder, CARD.format(name=name), jnp.bfloat16)
+    weights_file = folder / "model.safetensors"
+    written = Student.open(str(folder), batch_size=_BATCH)
+    accuracy = test_accuracies(written)
+    log.info("%s: mean test accuracy %.3f", name, sum(accuracy.values()) / len(accuracy))
+    return {
+        "sha256": hashlib.sha256(weights_file.read_bytes()).hexdigest(),
+        "fingerprint": written.model.fingerprint,
+        "parameters": written.model.decoder.config.parameter_count(),
+        "world": VERSION,
+        "accuracy": accuracy,
+    }
+
+
+def _faults(name: str, output: Path, entries: dict[str, Any]) -> list[str]:
+    accuracy = entries[name]["accuracy"]
+    if name == "teacher":
+        examples = write_examples(load_model(str(output / name)))
+        entries[name]["examples"] = dataclasses.asdict(examples)
+        return teacher_faults(accuracy, examples)
+    variant: Variant = next(one for one in VARIANTS if name == f"student-{one}")
+    if "teacher" not in entries:
+        return ["there is no teacher yet to compare it with"]
+    return student_faults(variant, accuracy, entries["teacher"]["accuracy"])
+
+
 @app.command()
 def build(
     output: Annotated[Path, typer.Option(help="Where the finished models go.")] = FOLDER,
     work: Annotated[Path, typer.Option(help="For what is needed to go on.")] = Path("micro-build"),
+    model: Annotated[
+        list[str] | None,
+        typer.Option(help="Build these alone: teacher, student-uneven, student-flat."),
+    ] = None,
 ) -> None:
-    """Build tokenizer, teacher and students."""
+    """Build tokenizer, teacher and students, and say which gates they miss."""
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", force=True)
+    recipes = [teacher_recipe(), *map(student_recipe, VARIANTS)]
+    names = [recipe.name for recipe in recipes]
+    unknown = [name for name in model or () if name not in names]
+    if unknown:
+        raise InputError(f"--model {unknown[0]}: there are {', '.join(names)}")
     tokenizer = make_tokenizer(work)
-    teacher = train_model(teacher_recipe(), tokenizer, work / "teacher")
-    teacher.save(output / "teacher", "", jnp.bfloat16)
+    missed = False
+    for recipe in recipes:
+        if recipe.name not in (model or names):
+            continue
+        path = output / "models.json"
+        entries: dict[str, Any] = read_json(path) if path.is_file() else {}
+        if recipe.name not in entries:
+            trained = train_model(recipe, tokenizer, work / recipe.name)
+            entries[recipe.name] = finish(trained, recipe.name, output)
+            write_json(path, entries)
+        faults = _faults(recipe.name, output, entries)
+        write_json(path, entries)
+        for fault in faults:
+            log.error("%s: %s", recipe.name, fault)
+        missed = missed or bool(faults)
+    if missed:
+        raise typer.Exit(1)
 
 
 def main() -> None:

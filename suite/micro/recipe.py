@@ -161,9 +161,7 @@ def student_targets(variant: Variant) -> dict[str, float]:
 
 def new_model(recipe: Recipe, tokenizer: PreTrainedTokenizerBase) -> LanguageModel:
     """Random weights by the recipe's seed."""
-    end, pad = (
-        tokenizer.convert_tokens_to_ids(t) for t in (tokenizer.eos_token, tokenizer.pad_token)
-    )
+    end, pad = (int(str(id_)) for id_ in (tokenizer.eos_token_id, tokenizer.pad_token_id))
     config = DecoderConfig(
         model_type="llama",
         vocab_size=len(tokenizer),
@@ -224,7 +222,7 @@ class Batches:
 
     def encode(self, task: Task) -> TokenPair:
         """Prompt and answer with the end of the turn, as tokens."""
-        endings = [int(self._tokenizer.convert_tokens_to_ids(str(self._tokenizer.eos_token)))]
+        endings = [int(str(self._tokenizer.eos_token_id))]
         return TokenPair(
             self._encode(render_chat(self._tokenizer, task.messages)),
             (*self._encode(task.answer), end_of_turn(self._tokenizer, endings)),
