@@ -22,6 +22,7 @@ import dataclasses
 import importlib
 import importlib.metadata
 import json
+import random
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
@@ -196,6 +197,8 @@ def _judge(
             for i, (row, text) in enumerate(zip(rows, texts, strict=True))
         ]
         task.apply_filters()
+        # lm-eval draws a letter where IFEval's data have none: the same one each time.
+        random.seed(0)
         found: list[dict[str, _Outcome]] = []
         for one in task._instances:
             found.append({
