@@ -222,9 +222,9 @@ def print_diagnosis(diagnosis: Diagnosis) -> None:
         title=f"Modules, by {diagnosis.measurement.scorer}", box=box.SIMPLE_HEAD, pad_edge=False
     )
     table.add_column("module", overflow="fold", min_width=20)
-    for name in ("probes", "teacher", "student", "gap", "interval", "severity"):
-        table.add_column(name, justify="right")
     table.add_column("", no_wrap=True)
+    for name in ("probes", "teacher", "student", "gap", "interval", "severity"):
+        table.add_column(name, justify="right", no_wrap=True)
     for gap in sorted(diagnosis.gaps, key=lambda gap: (-(gap.relative or 0.0), gap.module)):
         state = "deficient" if gap.module in diagnosis.deficient else ""
         if gap.module in diagnosis.targets.modules:
@@ -235,15 +235,16 @@ def print_diagnosis(diagnosis: Diagnosis) -> None:
         table.add_row(
             # Not a plain string, in which brackets would be markup.
             Text(gap.module),
+            state,
             str(gap.num_probes),
             f"{gap.teacher:.3f}",
             f"{gap.student:.3f}",
             "" if gap.relative is None else f"{gap.relative:.2f}",
             "" if interval is None else f"{interval.low:.2f} .. {interval.high:.2f}",
             f"{severity[gap.module]:.2f}" if gap.module in severity else "",
-            state,
         )
-    Console(highlight=False).print(table)
+    # A file has no width to keep to.
+    Console(highlight=False, width=None if sys.stdout.isatty() else 120).print(table)
     decomposition = diagnosis.decomposition
     if decomposition.fallback_reason is not None:
         print(f"fallback: {decomposition.decomposer}, since {decomposition.fallback_reason}")
