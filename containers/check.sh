@@ -4,13 +4,17 @@
 #   check.sh [OPTION OF build.sh...]
 #
 # Needs a Python with the packages of containers/locks/test.lock. IOA_CONTAINER_PROFILE names another
-# profile, and IOA_CONTAINER_SETTINGS other settings of it, as a=b c=d.
+# profile than a part of smollm2-short.
 set -euo pipefail
 . "$(dirname "${BASH_SOURCE[0]}")/common.sh"
 
-profile=${IOA_CONTAINER_PROFILE:-smollm2-short}
+profile=${IOA_CONTAINER_PROFILE:-}
 settings=()
-for setting in ${IOA_CONTAINER_SETTINGS:-}; do settings+=(--set "$setting"); done
+if [ -z "$profile" ]; then
+    profile=smollm2-short
+    settings=(--set "tasks=[{name: humaneval, limit: 2, max_tokens: 32}]" --set probes.max_tokens=8
+        --set budgets.teacher_tokens=400 --set budgets.student_tokens=600)
+fi
 image=localhost/ioa-jax:cpu
 results=$(mktemp -d)
 trap 'rm -rf "$results"' EXIT
