@@ -12,7 +12,7 @@ from suite.cells import TEACHER
 from suite.report.course import edges_of
 from suite.report.distilled import Distilled, distilled_of
 from suite.report.tables import View, count, label, p_value, percent
-from suite.results import CellResult, RunResult
+from suite.results import RunResult
 from suite.schema.models import Row, TableFile
 from suite.stats import mean_interval
 
@@ -91,7 +91,15 @@ def _gates(by_method: dict[str, tuple[Distilled, ...]]) -> Answer:
         first = [gate for one in cells for gate in one.gates if gate.remedial_round == 0]
         passed = [float(gate.passed) for gate in first]
         rounds = sum(gate.remedial_round > 0 for one in cells for gate in one.gates)
-        student = [_remedial_share(one.record.spend.student_tokens_by_part) for one in cells]
+        student = [
+            _remedial_share(
+                one.record.spend.student_tokens_by_part, one.cell.file.spend.student_tokens
+            )
+            for one in cells
+        ]
+        teacher = [
+            _remedial_share(one.teacher_tokens, one.cell.file.spend.teacher_tokens) for one in cells
+        ]
         rows.append(
             (
                 label(method),
@@ -102,7 +110,7 @@ def _gates(by_method: dict[str, tuple[Distilled, ...]]) -> Answer:
                 f"{rounds / len(cells):.1f}",
                 f"{np.mean([len(one.record.parked) for one in cells]):.1f}",
                 f"{100 * float(np.mean(student)):.1f}",
-                _remedial_teacher([one.cell for one in cells]),
+                f"{100 * float(np.mean(teacher)):.1f}",
             )
         )
     return Answer(
@@ -125,28 +133,15 @@ def _gates(by_method: dict[str, tuple[Distilled, ...]]) -> Answer:
             tuple(rows),
             (
                 "Stages of all seeds together, with Wilson's 95 % interval as if they were "
-                "independent. Teacher tokens: of purposes whose name has remedial in it; - where "
-                "the method's calls don't tell it apart.",
+                "independent. Tokens: of all that the cell spent, means over seeds.",
             ),
         ),
     )
 
 
-def _remedial_share(parts: dict[str, int]) -> float:
-    total = sum(parts.values())
+def _remedial_share(parts: dict[str, int], total: int) -> float:
+    """Of a cell's tokens, those of remedial parts."""
     return sum(n for part, n in parts.items() if "remedial" in part) / total if total else 0.0
-
-
-def _remedial_teacher(cells: Sequence[CellResult]) -> str:
-    shares = []
-    for cell in cells:
-        purposes = cell.file.spend.by_purpose
-        total = sum(purpose.completion_tokens for purpose in purposes.values())
-        own = [p.completion_tokens for name, p in purposes.items() if "remedial" in name]
-        if not own or not total:
-            return "-"
-        shares.append(sum(own) / total)
-    return f"{100 * float(np.mean(shares)):.1f}"
 
 
 def _forgetting(by_method: dict[str, tuple[Distilled, ...]]) -> Answer:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict
 
@@ -61,6 +62,13 @@ class Spend(_Part):
     student_tokens_by_part: dict[str, int]
 
 
+class Limits(_Part):
+    """Of parts/PART/limits.json: the run's totals when the part began."""
+
+    student_from: int
+    teacher_from: int
+
+
 class Record(_Part):
     """Of record.json."""
 
@@ -81,6 +89,7 @@ class Distilled:
         plans: In the order in which they were made.
         gates: In their order.
         matrix: r(k) after each stage.
+        teacher_tokens: Generated for each part of the curriculum, by its name.
         record: What it came to.
     """
 
@@ -89,6 +98,7 @@ class Distilled:
     plans: tuple[Plan, ...]
     gates: tuple[GateResult, ...]
     matrix: ForgettingMatrix
+    teacher_tokens: dict[str, int]
     record: Record
 
 
@@ -114,6 +124,7 @@ def read_distilled(cell: CellResult) -> Distilled | None:
             for line, value in read_objects(folder / "gates.jsonl")
         ),
         ForgettingMatrix.from_json(read_text(retention), str(retention)),
+        _teacher_tokens(folder, cell.file.spend.teacher_tokens),
         read_file(Record, folder / "record.json"),
     )
 
@@ -122,3 +133,18 @@ def distilled_of(result: RunResult, method: str) -> tuple[Distilled, ...]:
     """Of a method's finished cells, those that have such a folder."""
     found = (read_distilled(cell) for cell in result.cells_of(method))
     return tuple(one for one in found if one is not None)
+
+
+def _teacher_tokens(folder: Path, total: int) -> dict[str, int]:
+    """A part's tokens: from its beginning to that of the next, or to the end."""
+    begun = sorted(
+        (
+            (path.parent.name, read_file(Limits, path))
+            for path in folder.glob("parts/*/limits.json")
+        ),
+        key=lambda part: (part[1].teacher_from, part[1].student_from),
+    )
+    ends = [limits.teacher_from for _, limits in begun[1:]] + [total]
+    return {
+        name: end - limits.teacher_from for (name, limits), end in zip(begun, ends, strict=True)
+    }

@@ -279,6 +279,15 @@ def write_distill(folder: Path, seed: int) -> None:
             ],
         },
     )
+    for part, student, teacher in (
+        ("stage-01", 0, 400),
+        ("stage-02", 20000, 2000),
+        ("stage-02-remedial-1", 45000, 4000),
+    ):
+        write_json(
+            folder / "parts" / part / "limits.json",
+            {"student_from": student, "student_to": 1, "teacher_from": teacher, "teacher_to": None},
+        )
     write_json(
         folder / "record.json",
         {

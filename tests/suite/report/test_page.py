@@ -8,6 +8,7 @@ from html.parser import HTMLParser
 import pytest
 
 from suite.report import write_report
+from suite.report.answers import answers
 from suite.report.page import best_baseline
 from suite.report.paper import paper_view
 from suite.report.summary import Figures, summarize
@@ -120,6 +121,28 @@ def test_settings_environment_and_spend_are_on_it(text):
 def test_words_of_others_are_escaped(text):
     assert "&lt;b&gt;A CPU" in text
     assert "<b>A CPU" not in text
+
+
+def test_remediation_has_its_price(run):
+    result = read_run(run)
+    found = {one.name: one for one in answers(result, summarize(Figures(result, resamples=50)))}
+    view = found["gates"].view
+    assert view is not None
+    ioa = dict(zip(view.header, view.rows[0], strict=True))
+    assert ioa["passed at once, %"].startswith("50.0 [")
+    # 10,000 of 60,000 tokens trained on, the last 1,000 of 5,000 generated.
+    assert ioa["student tokens in remediation, %"] == "16.7"
+    assert ioa["teacher tokens in remediation, %"] == "20.0"
+
+
+def test_seeds_agree_as_far_as_they_do(run):
+    result = read_run(run)
+    found = {one.name: one for one in answers(result, summarize(Figures(result, resamples=50)))}
+    view = found["agreement"].view
+    assert view is not None
+    # Edges: {a, b, c}, {a, b}, {a, b}; targets: {x, y}, {x, y}, {y}.
+    assert view.rows[1] == ("edges of the graph", "0.78", "0.67", "2", "2.3")
+    assert view.rows[2] == ("targets", "0.67", "0.50", "1", "1.7")
 
 
 def test_the_questions_are_answered(text):
