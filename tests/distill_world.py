@@ -71,39 +71,52 @@ class Cook(ScriptedTeacher):
         return scores
 
     def say(self, request: ChatRequest, number: int) -> str:
-        text = request.messages[-1]["content"]
-        if request.purpose == "synthesis":
-            measure = text.partition("Module: kitchen/")[2].split()[0]
-            return json.dumps([self.example(text, measure, request.seed)])
-        found = QUESTION.search(text)
-        assert found is not None, text
-        return solution(int(found[1]), found[2])
+        return speak(request.messages[-1]["content"], request.seed)
 
-    def example(self, prompt: str, measure: str, seed: int) -> dict[str, Any]:
-        number = 14 + seed % 80
-        right = number * RATES[measure]
-        level = next(
-            (name for name in ("introductory", "advanced") if name in prompt), "intermediate"
-        )
-        return {
-            "module": f"kitchen/{measure}",
-            "prereq": [],
-            "difficulty_tag": level,
-            "problem": question(number, measure),
-            "solution": {
-                "steps": [f"{number} times {RATES[measure]}."],
-                "final_answer": str(right + (seed % 5 == 0)),
-                "verification": f"{right} / {RATES[measure]} = {number}",
-            },
-            "adapter_flags": {
-                "concretization": False,
-                "decomposition": True,
-                "cognitive_load": {"scale": "small", "notes": ""},
-                "format_template": "numbered",
-                "simplified_language": True,
-            },
-            "metadata": {"stage_id": "1", "seed_style_ref": "seed"},
-        }
+
+def speak(text: str, seed: int) -> str:
+    """What a cook answers to the method's prompts, and to a question."""
+    if "Propose the knowledge modules" in text:
+        modules = [
+            {"category": "kitchen", "module": name, "difficulty": 1, "prerequisites": []}
+            for name in RATES
+            if name in text
+        ]
+        return json.dumps({"modules": modules})
+    if "Module: kitchen/" in text or "Write for the module: kitchen/" in text:
+        measure = text.partition("odule: kitchen/")[2].split()[0]
+        return json.dumps([example(text, measure, seed)])
+    found = QUESTION.search(text)
+    assert found is not None, text
+    if "Which one of these knowledge modules" in text:
+        return f"kitchen/{found[2]}"
+    return solution(int(found[1]), found[2])
+
+
+def example(prompt: str, measure: str, seed: int) -> dict[str, Any]:
+    number = 14 + seed % 80
+    right = number * RATES[measure]
+    level = re.search(r"(?:Level|Difficulty): (\w+)", prompt)
+    assert level is not None
+    return {
+        "module": f"kitchen/{measure}",
+        "prereq": [],
+        "difficulty_tag": level[1],
+        "problem": question(number, measure),
+        "solution": {
+            "steps": [f"{number} times {RATES[measure]}."],
+            "final_answer": str(right + (seed % 5 == 0)),
+            "verification": f"{right} / {RATES[measure]} = {number}",
+        },
+        "adapter_flags": {
+            "concretization": False,
+            "decomposition": True,
+            "cognitive_load": {"scale": "small", "notes": ""},
+            "format_template": "numbered",
+            "simplified_language": True,
+        },
+        "metadata": {"stage_id": "1", "seed_style_ref": "seed"},
+    }
 
 
 def new_student() -> Student:

@@ -39,6 +39,7 @@ class Server:
         delay: Seconds that a call takes.
         awake: `slow` answers wait for this.
         edit: Changes a chat completion's body.
+        answer: Text that answers (messages, seed).
     """
 
     def __init__(self) -> None:
@@ -51,6 +52,7 @@ class Server:
         self.delay = 0.0
         self.awake = threading.Event()
         self.edit: Callable[[dict[str, Any]], None] = lambda body: None
+        self.answer: Callable[[list[dict[str, str]], int], str] = answer_text
         self._running = 0
         self._lock = threading.Lock()
 
@@ -89,8 +91,7 @@ def is_greedy(before: str, token: str) -> bool:
     return hashlib.sha256((before + token).encode()).digest()[1] % 2 == 0
 
 
-def chat_body(body: dict[str, Any]) -> dict[str, Any]:
-    text = answer_text(body["messages"], body["seed"])
+def chat_body(body: dict[str, Any], text: str) -> dict[str, Any]:
     limit = body.get("max_tokens", body.get("max_completion_tokens"))
     kept = tokens_of(text)[:limit]
     choice: dict[str, Any] = {
@@ -166,7 +167,7 @@ class _Handler(BaseHTTPRequestHandler):
             self._send(status, json.dumps({"error": {**error, "message": message}}).encode())
             return
         if self.path == "/v1/chat/completions":
-            content = chat_body(body)
+            content = chat_body(body, self.state.answer(body["messages"], body["seed"]))
             self.state.edit(content)
         elif self.path == "/v1/completions" and self.state.scores is not None:
             content = text_body(body, self.state.scores)
