@@ -253,7 +253,6 @@ def _steps(result: RunResult, table: TableFile) -> Answer:
         (
             label(method),
             *(f"{np.mean([cell.get(step, 0.0) for cell in cells]):,.1f}" for step in steps),
-            f"{np.mean([sum(cell.values()) for cell in cells]):,.1f}",
         )
         for method, cells in seconds.items()
     )
@@ -264,11 +263,12 @@ def _steps(result: RunResult, table: TableFile) -> Answer:
         View(
             "seconds",
             question,
-            ("method", *steps, "all"),
+            ("method", *steps),
             rows,
             (
-                "Seconds, compilation included. Answers that another cell had asked the teacher "
-                "for come from the ledger and take no time, so a later cell seems quicker.",
+                "Seconds, compilation included; training is a part of method. Answers that another "
+                "cell had asked the teacher for come from the ledger and take no time, so a later "
+                "cell seems quicker.",
             ),
         ),
     )
