@@ -174,10 +174,12 @@ def module_section(diagnosis: Diagnosis) -> Section:
         f"g, nats a {measurement.unit or 'token'}",
         "",
     ]
-    notes = [
-        f"Found by {decomposition.decomposer} (rule: {decomposition.assignment}); "
-        f"{decomposition.valid_proposals} of {decomposition.proposals} proposals were valid."
-    ]
+    notes = ["The seeds name their modules."]
+    if decomposition.decomposer != "given":
+        notes = [f"Found by {decomposition.decomposer} (rule: {decomposition.assignment})."]
+    if decomposition.proposals:
+        valid = decomposition.valid_proposals
+        notes.append(f"Of {decomposition.proposals} proposals of the teacher {valid} were valid.")
     if decomposition.fallback_reason is not None:
         notes.append(f"A fallback for {decomposition.requested}: {decomposition.fallback_reason}.")
     if decomposition.unassigned:
