@@ -74,15 +74,15 @@ def make_plan(profile: Profile, share: Share | None = None) -> Plan:
 
     cells = share_of(run_cells(profile), method_needs(profile), share)
     missing: list[str] = []
+    data = dataclasses.replace(DataSource.open(), network=False)
     seeds = probes = None
     try:
-        split = load_seed_items(profile.seed_items)
+        split = load_seed_items(profile.seed_items, data)
         seeds, probes = len(split.seeds), len(split.probes)
     except IOAError as error:
         missing.append(f"seed items: {error}")
     items: dict[str, int | None] = {}
     answers = 0
-    data = dataclasses.replace(DataSource.open(), network=False)
     for setting in profile.tasks:
         task = load_task(setting.name)
         try:

@@ -34,14 +34,18 @@ if TYPE_CHECKING:
 PROBES = "probes"
 
 
-def load_seed_items(settings: SeedSettings) -> SeedSplit:
+def load_seed_items(settings: SeedSettings, data: DataSource) -> SeedSplit:
     """A run's seed items, split into what methods start from and what measures.
+
+    Args:
+        settings: The profile's.
+        data: Where training splits of benchmarks come from.
 
     Raises:
         InputError: The file can't be read or is too small, or as `split_seeds`.
     """
     return split_seeds(
-        _read(settings),
+        _read(settings, data),
         settings.probe_fraction,
         settings.split_seed,
         settings.max_seeds_per_module,
@@ -49,15 +53,21 @@ def load_seed_items(settings: SeedSettings) -> SeedSplit:
     )
 
 
-def _read(settings: SeedSettings) -> Sequence[SeedItem]:
-    if settings.source == "micro":
-        from suite.tasks.micro import micro_seeds
-
+def _read(settings: SeedSettings, data: DataSource) -> Sequence[SeedItem]:
+    if settings.source in ("micro", "training"):
         if settings.count is None:
-            raise InputError("setting 'seed_items.count': how many items of micro are needed")
-        return micro_seeds(settings.count, settings.split_seed)
+            raise InputError(
+                f"setting 'seed_items.count': how many items of {settings.source} are needed"
+            )
+        if settings.source == "micro":
+            from suite.micro.world import micro_seeds
+
+            return micro_seeds(settings.count, settings.split_seed)
+        from suite.training_seeds import training_seeds
+
+        return training_seeds(settings.count, settings.split_seed, data)
     if settings.count is not None:
-        raise InputError("setting 'seed_items.count': only the source micro makes its items")
+        raise InputError("setting 'seed_items.count': a file has the items that it has")
     path = SEED_TASKS if settings.source == "seed_tasks" else Path(settings.source).expanduser()
     items = read_seeds(path)
     check_seeds(items, str(path))

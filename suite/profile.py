@@ -48,10 +48,11 @@ class StudentSettings(Settings):
 
 class SeedSettings(Settings):
     source: str = Field(
-        description="seed_tasks (the suite's own), micro (the embedded world's), or a JSONL file."
+        description="seed_tasks (the suite's own), micro (the embedded world's), training (the "
+        "training splits of MATH, GSM8K, MBPP and Dolly), or a JSONL file."
     )
     count: Positive | None = Field(
-        default=None, description="Of micro, which makes as many as are asked for."
+        default=None, description="Of micro and training, which have as many as are asked for."
     )
     probe_fraction: float = Field(
         gt=0, lt=1, description="Share of each module's seed items that are probes."
@@ -205,7 +206,8 @@ class Profile(Settings):
 
 def profile_names() -> list[str]:
     """Profiles that come with the suite."""
-    return sorted(path.stem for path in PROFILES.glob("*.yaml"))
+    # What begins with an underscore is a base of others.
+    return sorted(path.stem for path in PROFILES.glob("[!_]*.yaml"))
 
 
 def load_profile(name: str, overrides: Sequence[str] = ()) -> tuple[str, Profile]:
@@ -225,15 +227,34 @@ def load_profile(name: str, overrides: Sequence[str] = ()) -> tuple[str, Profile
     if not path.is_file():
         known = ", ".join(profile_names())
         raise InputError(f"profile {name!r} is unknown; choose from {known}, or name a YAML file")
-    try:
-        raw = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise InputError(f"{path}: {error}") from None
-    if not isinstance(raw, dict):
-        raise InputError(f"{path}: a mapping of settings is needed")
+    raw = _read(path)
     for override in overrides:
         _override(raw, override)
     return path.stem, validate(raw, str(path))
+
+
+def _read(path: Path) -> dict[str, Any]:
+    """A file's settings over those of the file beside it that its `base` names."""
+    try:
+        raw = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, yaml.YAMLError, UnicodeDecodeError) as error:
+        raise InputError(f"{path}: {error}") from None
+    if not isinstance(raw, dict):
+        raise InputError(f"{path}: a mapping of settings is needed")
+    base = raw.pop("base", None)
+    return raw if base is None else _over(_read(path.with_name(f"{base}.yaml")), raw)
+
+
+def _over(base: dict[str, Any], raw: dict[str, Any]) -> dict[str, Any]:
+    """`raw` laid over `base`, section by section."""
+    merged = dict(base)
+    for name, value in raw.items():
+        below = merged.get(name)
+        if isinstance(below, dict) and isinstance(value, dict):
+            merged[name] = _over(below, value)
+        else:
+            merged[name] = value
+    return merged
 
 
 def validate(raw: Any, source: str) -> Profile:

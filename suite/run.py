@@ -180,11 +180,11 @@ class _Job:
         cells = share_of(run_cells(profile), needs, share)
         self._note_environment(environment())
         self._save(status="running", error=None)
-        split = load_seed_items(profile.seed_items)
+        data = DataSource.open()
+        split = load_seed_items(profile.seed_items, data)
         with self._open_teacher() as teacher:
             student = self._open_student()
             self._note_models(teacher, student)
-            data = DataSource.open()
             measured = student.generator.model
             with open_evaluation(profile, split.probes, measured, data) as evaluation:
                 self._note_tasks(evaluation, split)
