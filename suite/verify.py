@@ -87,7 +87,7 @@ def _open_task(
     if record.name == PROBES:
         from suite.probes import load_seed_items
 
-        probes = load_seed_items(profile.seed_items).probes
+        probes = load_seed_items(profile.seed_items, data).probes
         task = ProbeTask(
             name=PROBES,
             version=record.version,

@@ -35,7 +35,7 @@ def graded(tmp_path_factory):
     directory = write_run(folder / "a", tasks=(PROBES,), effects={"undistilled": 0.0})
     record = read_json(directory / "run.json")
     write_json(directory / "run.json", {**record, "settings": profile.model_dump(mode="json")})
-    probes = load_seed_items(profile.seed_items).probes
+    probes = load_seed_items(profile.seed_items, DataSource()).probes
     with open_seed_grader(probes, profile.sandbox) as grader:
         for cell in ("teacher", "undistilled"):
             texts, verdicts, scores = [], [], []
