@@ -1,7 +1,8 @@
 """IOA: pedagogically ordered data synthesis for distilling a language model, in JAX.
 
-The names below are the public API. Each is imported when it is first used, so that importing the
-package neither initialises a device nor reads a file.
+The names below are the public API, with `ioa_jax.distill.distill`, the method as a whole. Each is
+imported when it is first used, so that importing the package neither initialises a device nor reads
+a file.
 """
 
 from __future__ import annotations
@@ -10,54 +11,87 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from ioa_jax.config import DistillConfig, MethodConfig
     from ioa_jax.engine.batching import TokenPair
     from ioa_jax.engine.generation import Completion, Generator
     from ioa_jax.engine.sampling import SamplingParams
     from ioa_jax.engine.scoring import Score, Scorer
+    from ioa_jax.engine.trainer import Trainer
     from ioa_jax.engine.training import LoRAConfig, TrainConfig, TrainResult, train
     from ioa_jax.errors import InputError, IOAError
+    from ioa_jax.identifier.diagnosis import Diagnosis, diagnose
     from ioa_jax.models.huggingface import write_decoder
     from ioa_jax.models.load import LanguageModel, load_model
     from ioa_jax.models.prune import prune_model
     from ioa_jax.models.text import encode_prompt_completion, render_chat
+    from ioa_jax.seeds import SeedItem, read_seeds
+    from ioa_jax.student import Student
+    from ioa_jax.teachers.base import Teacher
+    from ioa_jax.teachers.ledger import Ledger
+    from ioa_jax.teachers.replay import LedgeredTeacher
+    from ioa_jax.teachers.spec import open_teacher
 
 _MODULES = {
+    "DistillConfig": "config",
+    "MethodConfig": "config",
     "TokenPair": "engine.batching",
     "Completion": "engine.generation",
     "Generator": "engine.generation",
     "SamplingParams": "engine.sampling",
     "Score": "engine.scoring",
     "Scorer": "engine.scoring",
+    "Trainer": "engine.trainer",
     "LoRAConfig": "engine.training",
     "TrainConfig": "engine.training",
     "TrainResult": "engine.training",
     "train": "engine.training",
-    "IOAError": "errors",
     "InputError": "errors",
+    "IOAError": "errors",
+    "Diagnosis": "identifier.diagnosis",
+    "diagnose": "identifier.diagnosis",
     "write_decoder": "models.huggingface",
     "LanguageModel": "models.load",
     "load_model": "models.load",
     "prune_model": "models.prune",
     "encode_prompt_completion": "models.text",
     "render_chat": "models.text",
+    "SeedItem": "seeds",
+    "read_seeds": "seeds",
+    "Student": "student",
+    "Teacher": "teachers.base",
+    "Ledger": "teachers.ledger",
+    "LedgeredTeacher": "teachers.replay",
+    "open_teacher": "teachers.spec",
 }
 
 __all__ = [
     "Completion",
+    "Diagnosis",
+    "DistillConfig",
     "Generator",
     "IOAError",
     "InputError",
     "LanguageModel",
+    "Ledger",
+    "LedgeredTeacher",
     "LoRAConfig",
+    "MethodConfig",
     "SamplingParams",
     "Score",
     "Scorer",
+    "SeedItem",
+    "Student",
+    "Teacher",
     "TokenPair",
     "TrainConfig",
     "TrainResult",
+    "Trainer",
+    "diagnose",
     "encode_prompt_completion",
     "load_model",
+    "open_teacher",
     "prune_model",
+    "read_seeds",
     "render_chat",
     "train",
     "write_decoder",
