@@ -78,21 +78,23 @@ def measure(example: Example, template: Template) -> dict[str, float]:
 
     Returns:
         `concrete_first` (1 if something from everyday life comes before the first symbol, else 0),
-        `steps` (count), `step_tokens` (mean words and signs a step), `operands` (numbers in the
-        problem), `problem_words`, `template_match` (1 or 0); and where there is any number or
-        word: `largest_operand` (of the problem, sign apart), `grade` (US school grade by Flesch and
-        Kincaid) and `sentence_words` (mean), both of problem and steps together.
+        `steps` (count), `operands` (numbers in the problem), `problem_words`; where there is any
+        step: `step_tokens` (mean words and signs a step), `template_match` (1 or 0); and where
+        there is any number or word: `largest_operand` (of the problem, sign apart), `grade` (US
+        school grade by Flesch and Kincaid) and `sentence_words` (mean), both of problem and steps
+        together.
     """
     steps = example.solution.steps
     numbers = operands(example.problem)
     figures = {
         "concrete_first": float(is_concrete(example.problem)),
         "steps": float(len(steps)),
-        "step_tokens": sum(len(_TOKEN.findall(step)) for step in steps) / len(steps),
         "operands": float(len(numbers)),
         "problem_words": float(len(_WORD.findall(example.problem))),
-        "template_match": float(matches_template(steps, template)),
     }
+    if steps:
+        figures["step_tokens"] = sum(len(_TOKEN.findall(step)) for step in steps) / len(steps)
+        figures["template_match"] = float(matches_template(steps, template))
     if numbers:
         figures["largest_operand"] = max(numbers)
     text = "\n".join((example.problem, *steps))

@@ -15,6 +15,7 @@ Level = Literal["introductory", "intermediate", "advanced"]
 StageKind = Literal["stage", "bridge", "remedial"]
 RejectReason = Literal[
     "no_json",
+    "unparsed",
     "schema",
     "length",
     "filtered",
@@ -46,8 +47,8 @@ class _Part(BaseModel):
 class Solution(_Part):
     """How the problem is solved."""
 
-    steps: Annotated[tuple[Text, ...], Field(min_length=1)] = Field(
-        description="the steps in order"
+    steps: tuple[Text, ...] = Field(
+        description="the steps in order; only programs and texts may go without"
     )
     final_answer: Text = Field(
         description="the answer alone; of a programming problem the whole program"
@@ -82,7 +83,9 @@ class Metadata(_Part):
 
 
 class Example(_Part):
-    """A synthetic problem with its solution, as the teacher writes it. Every key is required.
+    """A synthetic problem with its solution. Every key is required.
+
+    The teacher writes it; where it leaves out what the request fixes, that is filled in.
 
     In the domain `code`, `final_answer` is the program and `verification` a Python test that raises
     if it is wrong; in `instruction`, `final_answer` is the text that answers.
@@ -136,7 +139,7 @@ class Lesson(Value):
         kind: What the stage's material is for.
         prompt: Text of the problem.
         answer: What the student is trained to write.
-        example: The `Example` as the teacher wrote it.
+        example: The `Example`: as the teacher wrote it, but for what the request fixes.
         nll: Mean negative log-likelihood of the answer under the student, in nats per token, when
             it was chosen; None where nothing was scored.
         measures: Figures of the five dimensions by name (`dimensions.measure`).
@@ -170,13 +173,14 @@ class RejectedExample(Value):
         module: The seed's module.
         stage: Number of the stage.
         attempt: From 1.
-        reason: `no_json`, `schema`, `length` (cut off at the token limit), `filtered` (the server
-            refused), `off_request` (another module or level than asked for), `too_large` (over a
-            cap), `duplicate`, `contaminated` (overlaps with a benchmark's test item),
-            `check_failed`, `vacuous_tests` (a program without content passes them), `unverified`
-            (nothing could decide, as when the independent solutions have no answer), `too_easy` and
-            `too_hard` (outside the student's zone), `not_chosen` (another rewrite was), `surplus`
-            (more examples than asked for).
+        reason: `no_json`, `unparsed` (a text that lacks its problem, steps, answer or tests),
+            `schema`, `length` (cut off at the token limit), `filtered` (the server refused),
+            `off_request` (another module or level than asked for), `too_large` (over a cap),
+            `duplicate`, `contaminated` (overlaps with a benchmark's test item), `check_failed`,
+            `vacuous_tests` (a program without content passes them), `unverified` (nothing could
+            decide, as when the independent solutions have no answer), `too_easy` and `too_hard`
+            (outside the student's zone), `not_chosen` (another rewrite was), `surplus` (more
+            examples than asked for).
         detail: In words.
         raw: The example as JSON, or the whole answer where no example was found in it.
     """

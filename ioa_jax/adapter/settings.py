@@ -8,7 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from ioa_jax.adapter.dimensions import DimensionSettings, Template, operands
 from ioa_jax.adapter.duplicates import DUPLICATE_SIMILARITY
-from ioa_jax.adapter.render import Pack
+from ioa_jax.adapter.render import AnswerForm, Pack
 from ioa_jax.adapter.schema import LEVELS, Level, StageKind
 from ioa_jax.adapter.verify import VerificationSettings
 from ioa_jax.seeds import SeedItem
@@ -38,9 +38,13 @@ class AdapterSettings(BaseModel):
         default="paper",
         description="Prompts: `paper` for large instruct models, `micro` for a short context.",
     )
-    form: bool = Field(
-        default=True,
-        description="Show the schema or form of the JSON; a teacher trained on it needs none.",
+    form: AnswerForm = Field(
+        default="json",
+        description=(
+            "What the teacher answers in: `json`, whose schema or form it is shown; `text` with "
+            "labels, for a small teacher that writes poor JSON (of the pack `micro`); `none`, JSON "
+            "without being shown it, for a teacher that was trained on it."
+        ),
     )
     examples_per_seed: int = Field(default=10, ge=1, description="J of Eq. 1.")
     examples_per_call: int = Field(
@@ -98,6 +102,12 @@ class AdapterSettings(BaseModel):
         lt=1,
         description="From which Jaccard similarity on problems are near duplicates.",
     )
+
+    @model_validator(mode="after")
+    def _pack_has_form(self) -> AdapterSettings:
+        if self.form == "text" and self.pack != "micro":
+            raise ValueError(f"form 'text' is of the pack 'micro', and the pack is {self.pack!r}")
+        return self
 
     @model_validator(mode="after")
     def _caps_of_all_levels(self) -> AdapterSettings:

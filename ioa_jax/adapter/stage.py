@@ -83,8 +83,9 @@ class StageMaterial(Value):
         lessons: In the order in which they were accepted.
         rejects: All others, raw.
         figures: `asked`, `accepted`, `unfilled` (asked for, and not there after all attempts),
-            `calls` (of the teacher, for examples), `rejected.REASON` by reason, and `mean.NAME` of
-            the lessons' measures (`dimensions.measure`).
+            `calls` (of the teacher, for examples), `repaired` (examples that lacked keys which the
+            request fixes and were completed from it), `rejected.REASON` by reason, and `mean.NAME`
+            of the lessons' measures (`dimensions.measure`).
         exhausted: The budget ended before the request was filled.
     """
 

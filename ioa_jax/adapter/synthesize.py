@@ -1,7 +1,7 @@
 """Eq. 1: for each seed of a stage the teacher writes examples, and what passes is taught.
 
-An answer has to parse, to be what was asked for, to be new, to have nothing of a benchmark's test
-items, to verify and, if that is wanted, to lie in the student's zone. What fails is asked for
+An answer has to be readable, to be what was asked for, to be new, to have nothing of a benchmark's
+test items, to verify and, if that is wanted, to lie in the student's zone. What fails is asked for
 again.
 """
 
@@ -9,24 +9,14 @@ from __future__ import annotations
 
 import collections
 import dataclasses
-import json
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
-
-from pydantic import ValidationError
 
 from ioa_jax.adapter.answer import render_answer
 from ioa_jax.adapter.dimensions import mean_measures, measure
 from ioa_jax.adapter.duplicates import BenchmarkIndex, DuplicateIndex
+from ioa_jax.adapter.read import read_examples
 from ioa_jax.adapter.render import SynthesisSpec, render_synthesis
-from ioa_jax.adapter.schema import (
-    Example,
-    Lesson,
-    Level,
-    RawExamples,
-    RejectedExample,
-    RejectReason,
-)
+from ioa_jax.adapter.schema import Example, Lesson, Level, RejectedExample, RejectReason
 from ioa_jax.adapter.settings import AdapterSettings
 from ioa_jax.adapter.stage import StageMaterial, StageRequest, StageSeed
 from ioa_jax.adapter.verify import VERIFICATION, Candidate, Verifier, generate_within_budget
@@ -35,7 +25,7 @@ from ioa_jax.graders.base import Grader
 from ioa_jax.sandbox import Sandbox
 from ioa_jax.streams import stream
 from ioa_jax.teachers.base import ChatRequest, Completion, Sampling, Teacher
-from ioa_jax.teachers.structured import Unfit, parse_completion
+from ioa_jax.teachers.structured import Unfit
 
 SYNTHESIS = "synthesis"
 
@@ -135,23 +125,22 @@ class Adapter:
     def _write(self, work: _Work, units: Sequence[_Unit]) -> list[_Draft]:
         """The examples in the answers of one batch."""
         requests: list[ChatRequest] = []
-        asked: list[tuple[_Unit, int]] = []
+        asked: list[tuple[_Unit, SynthesisSpec, int]] = []
         for unit in units:
-            messages = render_synthesis(
-                self.settings.pack, self._spec(work.request, unit), self.settings.form
-            )
+            spec = self._spec(work.request, unit)
+            messages = render_synthesis(self.settings.pack, spec, self.settings.form)
             for rewrite in range(self.settings.rewrites):
                 seed = self._call_seed(work, SYNTHESIS, unit, rewrite)
                 requests.append(ChatRequest(messages, SYNTHESIS, seed))
-                asked.append((unit, rewrite))
+                asked.append((unit, spec, rewrite))
         sampling = Sampling(self.settings.max_tokens, self.settings.temperature)
         answers, exhausted = generate_within_budget(self._teacher, requests, sampling)
         work.exhausted = exhausted
         drafts: list[_Draft] = []
-        for (unit, rewrite), completion in zip(asked, answers, strict=True):
+        for (unit, spec, rewrite), completion in zip(asked, answers, strict=True):
             if completion is not None:
                 work.calls += 1
-                drafts += self._read(work, unit, rewrite, completion)
+                drafts += self._read(work, unit, spec, rewrite, completion)
         return drafts
 
     def _spec(self, request: StageRequest, unit: _Unit) -> SynthesisSpec:
@@ -172,30 +161,35 @@ class Adapter:
             seed_prompt=seed.prompt,
             seed_reference=seed.reference,
             seed_tests=str(seed.check.get("tests", "")),
+            seed_answer=str(seed.check.get("answer", "")),
             dimensions=self.settings.dimensions,
             complaint=unit.complaint,
         )
 
-    def _read(self, work: _Work, unit: _Unit, rewrite: int, completion: Completion) -> list[_Draft]:
+    def _read(
+        self,
+        work: _Work,
+        unit: _Unit,
+        spec: SynthesisSpec,
+        rewrite: int,
+        completion: Completion,
+    ) -> list[_Draft]:
         """The examples of an answer that fit the schema and the request."""
         try:
-            rows, _ = parse_completion(completion, RawExamples)
+            found = read_examples(completion, spec, self.settings.form)
         except Unfit as unfit:
             work.reject(unit, _PARSE_REASONS[unfit.kind], str(unfit), completion.text)
             return []
         drafts: list[_Draft] = []
-        for place, row in enumerate(rows.root):
-            raw = _json(row)
+        for place, one in enumerate(found):
+            raw, example = one.raw, one.example
             if place >= unit.missing:
                 work.reject(unit, "surplus", f"{unit.missing} were asked for", raw)
                 continue
-            try:
-                example = Example.model_validate(row)
-            except ValidationError as error:
-                first = error.errors()[0]
-                field = ".".join(str(part) for part in first["loc"])
-                work.reject(unit, "schema", f"field {field!r}: {first['msg']}", raw)
+            if isinstance(example, Unfit):
+                work.reject(unit, _PARSE_REASONS[example.kind], str(example), raw)
                 continue
+            work.repaired += one.repaired
             draft = _Draft(unit, (rewrite, place), example, raw)
             reason, detail = self._misfit(work.request, draft)
             if reason is None:
@@ -349,6 +343,7 @@ _PARSE_REASONS: dict[str, RejectReason] = {
     "filtered": "filtered",
     "no_json": "no_json",
     "schema": "schema",
+    "unparsed": "unparsed",
 }
 
 
@@ -413,6 +408,7 @@ class _Work:
         self.lessons: list[Lesson] = []
         self.rejects: list[RejectedExample] = []
         self.calls = 0
+        self.repaired = 0
         self.exhausted = False
 
     def reject(self, unit: _Unit, reason: RejectReason, detail: str, raw: str) -> None:
@@ -431,6 +427,7 @@ class _Work:
             "accepted": len(self.lessons),
             "unfilled": self.asked - len(self.lessons),
             "calls": self.calls,
+            "repaired": self.repaired,
             **{f"rejected.{reason}": reasons[reason] for reason in sorted(reasons)},
             **{f"mean.{name}": value for name, value in means.items()},
         }
@@ -440,8 +437,3 @@ class _Work:
             {name: float(value) for name, value in figures.items()},
             self.exhausted,
         )
-
-
-def _json(row: Mapping[str, Any]) -> str:
-    # Half a surrogate pair, which JSON can spell, has no place in a file.
-    return json.dumps(row, ensure_ascii=False).encode(errors="replace").decode()

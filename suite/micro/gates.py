@@ -63,7 +63,7 @@ def write_examples(model: LanguageModel) -> Examples:
     """Ask the teacher for three examples of each of some seeds of every module, a level each."""
     settings = AdapterSettings(
         pack="micro",
-        form=False,
+        form="none",
         examples_per_seed=3,
         max_retries=0,
         max_tokens=_JSON_TOKENS,

@@ -176,7 +176,7 @@ def synthesis_task(rng: np.random.Generator, module: str, split: Split) -> Task:
     )
     examples = [_example(spec, problem, one) for problem, one in zip(problems, steps, strict=True)]
     return Task(
-        "synthesis", module, render_synthesis("micro", spec, form=False), write_examples(examples)
+        "synthesis", module, render_synthesis("micro", spec, form="none"), write_examples(examples)
     )
 
 

@@ -27,9 +27,9 @@ SPEC = SynthesisSpec(
 SWITCHES = ("concretization", "decomposition", "cognitive_load", "format", "language")
 
 
-def text(pack, form=True, **changes):
+def text(pack, form="json", **changes):
     messages = render_synthesis(pack, dataclasses.replace(SPEC, **changes), form)
-    shown = form and pack == "micro"
+    shown = form != "none" and pack == "micro"
     roles = ["user", "assistant", "user"] if shown else ["user"]
     assert [message["role"] for message in messages] == roles
     return "\n".join(message["content"] for message in messages)
@@ -49,12 +49,12 @@ def test_a_prompt_carries_what_was_asked(pack):
 @pytest.mark.parametrize("pack", ["paper", "micro"])
 @pytest.mark.parametrize("switch", SWITCHES)
 def test_each_switch_changes_the_prompt_alone(pack, switch):
-    prompts = {text(pack, form=False), text(pack, form=False, dimensions=PLAIN)}
+    prompts = {text(pack, form="none"), text(pack, form="none", dimensions=PLAIN)}
     prompts.add(
-        text(pack, form=False, dimensions=DimensionSettings().model_copy(update={switch: False}))
+        text(pack, form="none", dimensions=DimensionSettings().model_copy(update={switch: False}))
     )
     prompts.add(
-        text(pack, form=False, dimensions=PLAIN.model_copy(update={switch: True})),
+        text(pack, form="none", dimensions=PLAIN.model_copy(update={switch: True})),
     )
     assert len(prompts) == 4
 
@@ -98,7 +98,7 @@ def test_micro_shows_the_seed_as_an_example_of_the_schema():
     read = shown(domain="code", seed_reference=code, seed_tests="assert f(1) == 1")
     assert read.solution.final_answer == code
     assert read.solution.verification == "assert f(1) == 1"
-    assert len(text("micro", form=False)) < 300
+    assert len(text("micro", form="none")) < 300
 
 
 def test_the_schema_is_in_the_paper_prompt_and_the_last_complaint_too():

@@ -41,7 +41,7 @@ def test_every_key_is_required_and_no_other_allowed(path):
     [
         {"problem": " \n"},
         {"difficulty_tag": "hard"},
-        {"solution": {"steps": [], "final_answer": "1", "verification": ""}},
+        {"solution": {"steps": [""], "final_answer": "1", "verification": ""}},
         {"solution": {"steps": ["a"], "final_answer": "", "verification": ""}},
     ],
 )

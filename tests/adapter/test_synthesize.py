@@ -44,7 +44,7 @@ def seeds(*ids, kind="exact", prompt="The task {} of {}"):
 
 def settings(**changes):
     return AdapterSettings(
-        **{"pack": "micro", "form": False, "examples_per_seed": 1, "max_retries": 0} | changes  # type: ignore
+        **{"pack": "micro", "form": "none", "examples_per_seed": 1, "max_retries": 0} | changes  # type: ignore
     )
 
 
@@ -184,6 +184,12 @@ def written(**changes):
         ("[1]", "stop", "schema", "dict"),
         (written(prereq="none"), "stop", "schema", "field 'prereq'"),
         (written(problem="\ud800"), "stop", "schema", "field 'problem'"),
+        (
+            written(solution={"steps": [], "final_answer": "5", "verification": ""}),
+            "stop",
+            "schema",
+            "no step",
+        ),
         (written()[:50], "length", "length", "cut off"),
         (written(), "filtered", "filtered", "refused"),
         (written(module="algebra/other"), "stop", "off_request", "module 'algebra/other'"),
@@ -416,7 +422,7 @@ def test_programs_are_verified_by_their_own_tests_and_shown_with_the_seeds():
         "verification": "assert double(3) == 6",
     }
     teacher = ScriptedTeacher(writer(problem="Write double(x).", solution=solution))
-    options = settings(form=True)
+    options = settings(form="json")
     with Sandbox() as sandbox:
         made = Adapter(teacher, options, benchmark=BENCHMARK, known={}, graders={}, sandbox=sandbox)
         material = made.synthesize(request)
