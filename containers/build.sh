@@ -90,15 +90,16 @@ get_base() {
             *"manifest unknown"* | *"not found"* | *"MANIFEST_UNKNOWN"* | *"digest"*"match"*)
                 die $BAD_INPUT "base $base: the registry has no such image; is the digest right?" \
                     "$(tail -n 1 <<<"$answer")" ;;
-            *) die $BAD_MACHINE "base $base can't be reached; as root, --base local makes one from" \
-                "Debian's packages. $(tail -n 1 <<<"$answer")" ;;
+            *) die $BAD_MACHINE "base $base can't be reached; as root, --base local makes one" \
+                "from Debian's packages. $(tail -n 1 <<<"$answer")" ;;
         esac
     fi
 }
 
 base=${base:-$(locked base image)}
-[[ $base = local || $base =~ @sha256:[0-9a-f]{64}$ ]] || die $BAD_INPUT "base '$base': 'local', or" \
-    "an image with its digest, as NAME@sha256:64 digits; a tag alone may be another image tomorrow"
+[[ $base = local || $base =~ @sha256:[0-9a-f]{64}$ ]] || die $BAD_INPUT "base '$base': 'local'," \
+    "or an image with its digest, as NAME@sha256:64 digits; a tag alone may be another image" \
+    "tomorrow"
 
 # Tracked files as they are here, with the same modes whatever this user's umask is.
 cd "$containers/.."
@@ -107,7 +108,8 @@ git rev-parse HEAD >/dev/null 2>&1 || die $BAD_INPUT "$PWD is no git checkout (o
 revision=$(git rev-parse HEAD)
 [ -z "$(git status --porcelain --untracked-files=no)" ] || revision+=-dirty
 mkdir "$work/context"
-git ls-files -z -- .gitignore LICENSE README.md pyproject.toml containers ioa_jax results suite tests |
+git ls-files -z -- .gitignore LICENSE README.md pyproject.toml \
+    containers ioa_jax results suite tests |
     tar --null --files-from=- --ignore-failed-read --create 2>/dev/null |
     tar --extract --directory "$work/context"
 chmod -R u=rwX,go=rX "$work/context"

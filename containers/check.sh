@@ -3,8 +3,8 @@
 #
 #   check.sh [OPTION OF build.sh...]
 #
-# Needs a Python with the packages of containers/locks/test.lock. IOA_CONTAINER_PROFILE names another
-# profile than a part of smollm2-short.
+# Needs a Python with the packages of containers/locks/test.lock. IOA_CONTAINER_PROFILE names
+# another profile than a part of smollm2-short.
 set -euo pipefail
 . "$(dirname "${BASH_SOURCE[0]}")/common.sh"
 
@@ -34,7 +34,8 @@ id=$(grep '^sha256:' "$results/build.log")
 cd "$containers/.."
 IOA_CONTAINER_IMAGE=$image step python -m pytest -q tests/containers
 # Programs that attack the sandbox, here without bubblewrap.
-step "$containers/run.sh" --image "$image" test -q tests/sandbox tests/test_record.py tests/containers
+step "$containers/run.sh" --image "$image" test -q \
+    tests/sandbox tests/test_record.py tests/containers
 
 # A profile without reference results is compared with itself.
 reference=results/reference/$profile

