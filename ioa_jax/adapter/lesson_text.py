@@ -84,7 +84,7 @@ def read_lesson(text: str, domain: str, cut: bool = False) -> LessonText:
     Args:
         text: From `Problem:` on, as of `split_lessons`.
         domain: As for `write_lesson`.
-        cut: The text ends before its writer was done; what may have gone on isn't taken.
+        cut: The text ends before its writer was done; what may lack its end isn't taken.
 
     Raises:
         Unfit: A part is missing; of the kind `length` where the text was cut, else `unparsed`.
@@ -98,7 +98,8 @@ def read_lesson(text: str, domain: str, cut: bool = False) -> LessonText:
         elif part:
             steps.append(part)
     if domain == "code":
-        found = {name: _source(parts.get(name, ""), cut) for name in ("program", "tests")}
+        # Tests that were cut off are fewer, not wrong: their whole lines are taken.
+        found = {name: _source(parts.get(name, "")) for name in ("program", "tests")}
     elif domain == "instruction":
         found = {"answer": "" if cut else parts.get("answer", "")}
     else:
@@ -140,12 +141,10 @@ def _parts(text: str, domain: str) -> list[tuple[str, str]]:
     return [(name, "\n".join(lines).strip()) for name, lines in parts]
 
 
-def _source(part: str, cut: bool) -> str:
+def _source(part: str) -> str:
     """What is in a part's first fence. A fence that is missing or left open ends with the part."""
     fenced = _FENCED.search(part)
     if fenced is not None:
         return fenced[1].strip("\n").rstrip()
-    if cut:
-        return ""
     lines = [line for line in part.split("\n") if not line.lstrip().startswith(_FENCE)]
     return "\n".join(lines).strip("\n").rstrip()

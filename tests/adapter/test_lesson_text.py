@@ -12,9 +12,16 @@ programs = st.text("ab 1()=:#\n", max_size=40).map(lambda text: text.strip("\n")
 programs = programs.filter(bool)
 
 MATHS = "Problem: 2 + 3?\nStep 1: It is 5.\nAnswer: 5\n"
-CODE = (
-    "Problem: One.\nProgram:\n```python\ndef f():\n    return 1\n```\nTests:\n```\nassert f()\n```"
-)
+CODE = """Problem: One.
+Program:
+```python
+def f():
+    return 1
+```
+Tests:
+```
+assert f()
+```"""
 
 
 @given(words, st.lists(words, min_size=1, max_size=3), lines)
@@ -58,9 +65,6 @@ def test_a_fence_may_be_missing_or_open():
     assert read_lesson(CODE, "code") == expected
     assert read_lesson(CODE.removesuffix("```"), "code") == expected
     assert read_lesson(CODE.replace("```python\n", "").replace("```", ""), "code") == expected
-    with pytest.raises(Unfit) as unfit:
-        read_lesson(CODE.removesuffix("```"), "code", cut=True)
-    assert (unfit.value.kind, str(unfit.value)) == ("length", "no tests")
 
 
 def test_labels_of_other_domains_and_inside_a_fence_are_text():
@@ -98,6 +102,13 @@ def test_what_may_lack_its_end_is_not_taken(text, domain):
     with pytest.raises(Unfit) as unfit:
         read_lesson(text, domain, cut=True)
     assert unfit.value.kind == "length"
+
+
+def test_of_tests_that_were_cut_off_the_whole_lines_are_taken():
+    text = CODE.removesuffix("```") + "assert f("
+    assert read_lesson(text, "code", cut=True).tests == "assert f()"
+    with pytest.raises(Unfit, match="no tests"):
+        read_lesson(CODE.removesuffix("\n```"), "code", cut=True)
 
 
 def test_an_answer_with_a_line_after_it_is_whole():
