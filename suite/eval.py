@@ -26,12 +26,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ioa_jax.errors import InputError, SandboxError
+from ioa_jax.files import read_json, write_json
 from ioa_jax.graders.base import GoldGrader, Grader, Item, Verdict
 from ioa_jax.graders.registry import check_golds, make_grader
-from ioa_jax.journal import packed
+from ioa_jax.journal import Journal, packed, read_journal
 from ioa_jax.jsonl import read_objects
 from suite.data import DataSource
-from suite.journal import Journal, read_journal, read_json, write_json
 from suite.stats import Estimate, mean_interval
 from suite.tasks import load_task
 from suite.tasks.base import Graded, Style, Task, TaskData, describe
@@ -468,10 +468,11 @@ def run_task(
         settings: Of these, `seed` and `batch_size` hold here; the rest is settled in `one`.
         folder: Gets texts.jsonl, verdicts.jsonl and seconds.jsonl.
     """
-    from ioa_jax.engine.generation import Generator
+    from ioa_jax.engine.generation import Completion, Generator
 
     began = time.perf_counter()
     items = one.items
+    name, context = one.task.name, model.decoder.config.max_position
     seconds = {"prompts": 0.0, "generation": 0.0, "records": 0.0}
     with (
         Journal(folder / "texts.jsonl", ("id", "sample")) as texts,
@@ -512,6 +513,15 @@ def run_task(
             start = time.perf_counter()
             prompts = [_prompt_tokens(one, model, items[item]) for item, _ in keys]
             seconds["prompts"] += time.perf_counter() - start
+            fitting: list[int] = []
+            for i, (key, prompt) in enumerate(zip(keys, prompts, strict=True)):
+                if len(prompt) < context:
+                    fitting.append(i)
+                    continue
+                # An answer of no token: the model can't be asked, and other items can.
+                log.warning("%s: %s: %d tokens of prompt, no answer", name, key[0], len(prompt))
+                record(key, Completion("", (), (), "length", len(prompt)))
+            keys, prompts = [keys[i] for i in fitting], [prompts[i] for i in fitting]
             _generate(one, generator, keys, prompts, stop, settings.seed, record, seconds)
         start = time.perf_counter()
         for future in pending:

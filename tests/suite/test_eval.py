@@ -6,8 +6,8 @@ from typer.testing import CliRunner
 
 from ioa_jax.engine.generation import Generator
 from ioa_jax.errors import InputError
+from ioa_jax.journal import read_journal
 from suite.cli import app
-from suite.journal import read_journal
 from suite.tasks.code import HUMANEVAL_TEST
 from tests.suite.world import write_model
 
@@ -139,3 +139,18 @@ def test_texts_of_another_engine_are_graded(tmp_path):
     texts.write_text(json.dumps({"id": "HumanEval/999", "text": ""}) + "\n")
     with pytest.raises(InputError, match=r"texts\.jsonl:1: field 'id'.*no item 'HumanEval/999'"):
         suite("grade", "--task", "humaneval", "--input", texts, "--output", out)
+
+
+def test_a_prompt_that_does_not_fit_is_an_item_without_an_answer(tmp_path):
+    write_model(tmp_path / "model")
+    config = tmp_path / "model" / "config.json"
+    rows = json.loads(config.read_text())
+    rows["max_position_embeddings"] = 300
+    config.write_text(json.dumps(rows))
+    results = evaluate(tmp_path / "model", tmp_path / "out")["tasks"]["humaneval"]
+    assert results["graded"] == 6
+    written = read_journal(tmp_path / "out" / "tasks" / "humaneval" / "texts.jsonl")
+    long = {row["id"] for row in written if row["prompt_tokens"] >= 300}
+    assert 0 < len(long) < 6
+    for row in written:
+        assert (row["tokens"] == 0) == (row["id"] in long)
