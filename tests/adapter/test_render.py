@@ -4,6 +4,7 @@ import json
 import pytest
 
 from ioa_jax.adapter.dimensions import PLAIN, DimensionSettings
+from ioa_jax.adapter.lesson_text import LessonText, read_lesson
 from ioa_jax.adapter.render import SynthesisSpec, render_solve, render_synthesis
 from ioa_jax.adapter.schema import ExampleList
 from ioa_jax.errors import InputError
@@ -120,3 +121,33 @@ def test_solutions_are_asked_for_by_domain(pack):
 def test_caps_are_positive():
     with pytest.raises(InputError, match="module 'algebra/linear': size_cap=0"):
         text("micro", size_cap=0)
+
+
+def test_text_shows_the_seed_in_the_form_that_is_read():
+    messages = render_synthesis("micro", SPEC, "text")
+    assert messages[0] != messages[2]
+    shown = read_lesson(messages[1]["content"], "math")
+    assert shown == LessonText(SPEC.seed_prompt, ("5",), "5")
+    assert "JSON" not in "".join(message["content"] for message in messages)
+    worked = dataclasses.replace(
+        SPEC, seed_reference="Share by 3: x = 5.\nThe answer is 5.", seed_answer="5"
+    )
+    shown = read_lesson(render_synthesis("micro", worked, "text")[1]["content"], "math")
+    assert (shown.steps, shown.answer) == (("Share by 3: x = 5.",), "5")
+    program = "def f(x):\n    return x"
+    code = dataclasses.replace(
+        SPEC, domain="code", seed_reference=f"```python\n{program}\n```", seed_tests="assert f(1)"
+    )
+    shown = read_lesson(render_synthesis("micro", code, "text")[1]["content"], "code")
+    assert shown == LessonText(SPEC.seed_prompt, (), program, "assert f(1)")
+
+
+@pytest.mark.parametrize("switch", SWITCHES)
+def test_each_switch_changes_the_prompt_for_text(switch):
+    on = text("micro", "text", dimensions=PLAIN.model_copy(update={switch: True}))
+    assert on != text("micro", "text", dimensions=PLAIN)
+
+
+def test_text_is_of_the_pack_micro():
+    with pytest.raises(InputError, match="form 'text' is of the pack 'micro'"):
+        render_synthesis("paper", SPEC, "text")

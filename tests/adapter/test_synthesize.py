@@ -151,7 +151,7 @@ def test_several_examples_of_a_call():
     assert [reject.reason for reject in material.rejects] == ["surplus"] * 2
 
 
-def once(text, finish="stop"):
+def once(text, finish="stop", **options):
     """What becomes of one answer."""
 
     class Answers(ScriptedTeacher):
@@ -164,7 +164,7 @@ def once(text, finish="stop"):
             return answers
 
     teacher = Answers(lambda request, number: "5" if number else text)
-    material, _ = synthesize(teacher=teacher)
+    material, _ = synthesize(teacher=teacher, **options)
     assert material.lessons == ()
     (reject,) = material.rejects
     assert (reject.seed, reject.module, reject.stage, reject.attempt) == ("a", MODULE, 3, 1)
@@ -468,3 +468,74 @@ def test_a_whole_example_in_an_answer_that_was_cut_off_counts():
 
     material, _ = synthesize(teacher=Cut(writer()))
     assert len(material.lessons) == 1
+
+
+TEXT = "Problem: Three and {} apples?\nStep 1: 3 + 2 = 5.\nAnswer: 5"
+
+
+def test_of_a_text_only_the_task_and_its_solution_are_the_teachers():
+    answer = TEXT.format("two")
+    material, _ = synthesize(
+        lambda request, number: "5" if number else answer,
+        form="text",
+        dimensions=PLAIN,
+    )
+    (lesson,) = material.lessons
+    assert lesson.prompt == "Three and two apples?"
+    assert lesson.answer == "3 + 2 = 5.\n\\boxed{5}"
+    solution = {"steps": ["3 + 2 = 5."], "final_answer": "5", "verification": ""}
+    assert lesson.example["solution"] == solution
+    assert lesson.example["prereq"] == ["arithmetic/division"]
+    assert lesson.example["metadata"] == {"stage_id": "3", "seed_style_ref": "a"}
+    assert not lesson.example["adapter_flags"]["decomposition"]
+    assert material.figures["repaired"] == 0
+
+
+@pytest.mark.parametrize(
+    ("answer", "finish", "reason", "detail"),
+    [
+        ("I can't.", "stop", "unparsed", "no problem"),
+        ("Problem: 2 + 3?\nAnswer: 5", "stop", "unparsed", "no step"),
+        ("I can", "length", "length", "no problem"),
+        (TEXT, "length", "length", "no answer"),
+        (TEXT, "filtered", "filtered", "refused"),
+    ],
+)
+def test_texts_that_are_no_lesson(answer, finish, reason, detail):
+    reject = once(answer, finish, form="text")
+    assert (reject.reason, reject.raw) == (reason, answer)
+    assert detail in reject.detail
+
+
+def test_of_a_text_that_goes_on_what_was_not_asked_for_is_surplus():
+    answer = "\n".join(TEXT.format(name) for name in ("two", "2"))
+    material, _ = synthesize(lambda request, number: "5" if number else answer, form="text")
+    assert len(material.lessons) == 1
+    assert [(one.reason, one.raw) for one in material.rejects] == [("surplus", TEXT.format("2"))]
+
+
+def without(**changes):
+    """An example that lacks what the request fixes."""
+    row = example(**changes)
+    del row["module"], row["difficulty_tag"], row["adapter_flags"]["cognitive_load"]["notes"]
+    return row | {"metadata": {}}
+
+
+def test_json_that_lacks_only_what_the_request_fixes_is_completed():
+    request = StageRequest(3, "stage", seeds("a"), ("advanced",))
+    answer = json.dumps([without()])
+    material, _ = synthesize(lambda call, number: "5" if number else answer, request)
+    (lesson,) = material.lessons
+    assert (lesson.example["module"], lesson.example["difficulty_tag"]) == (MODULE, "advanced")
+    # What the teacher wrote stays.
+    assert lesson.example["prereq"] == []
+    assert material.figures["repaired"] == 1
+    reject = once(json.dumps([without(problem=" ")]))
+    assert reject.reason == "schema"
+    reject = once(json.dumps([without(solution={"steps": ["a"], "final_answer": "5"})]))
+    assert (reject.reason, "solution.verification" in reject.detail) == ("schema", True)
+
+
+def test_text_with_another_pack_is_refused():
+    with pytest.raises(ValidationError, match="form 'text' is of the pack 'micro'"):
+        settings(form="text", pack="paper")
