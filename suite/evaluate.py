@@ -20,6 +20,7 @@ from ioa_jax.adapter.duplicates import BenchmarkIndex
 from ioa_jax.engine.scoring import Scorer
 from ioa_jax.errors import SandboxError
 from ioa_jax.graders.base import Grader
+from ioa_jax.journal import Journal
 from ioa_jax.jsonl import write_rows
 from ioa_jax.models.load import LanguageModel
 from ioa_jax.seeds import SeedItem
@@ -37,7 +38,6 @@ from suite.eval import (
     prepare,
     run_task,
 )
-from suite.journal import Journal
 from suite.probes import PROBES, ProbeTask, limits_of, open_seed_grader
 from suite.profile import Profile
 from suite.tasks import load_task

@@ -33,13 +33,13 @@ import typer
 
 from ioa_jax.cli import run_app
 from ioa_jax.errors import InputError, MissingDependencyError
+from ioa_jax.files import read_json, write_text
 from ioa_jax.graders.base import Item
 from ioa_jax.graders.instructions_worker import LANGUAGE_SEED, sentence_tokenizer
 from ioa_jax.graders.numbers import number
 from ioa_jax.sandbox import Sandbox
 from suite.data import DataSource, Row, Source
 from suite.eval import read_samples
-from suite.journal import read_json, write_text
 from suite.tasks import load_task
 from suite.tasks.code import HUMANEVAL_TEST
 from suite.tasks.gsm8k import TEST as GSM8K_TEST

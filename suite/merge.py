@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from ioa_jax.errors import InputError
+from ioa_jax.files import read_json, write_json
 from ioa_jax.teachers.ledger import Ledger
 from suite import table
 from suite.cells import VERSION
-from suite.journal import read_json, write_json
 
 # What runs have to agree in, to be parts of one.
 _SAME = ("profile", "settings_sha256", "models", "seed_items")

@@ -24,10 +24,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ioa_jax.errors import InputError, IOAError
+from ioa_jax.files import read_json, write_json
+from ioa_jax.journal import Journal, read_journal
 from suite import table
 from suite.borrowed import Borrowed
 from suite.cells import TEACHER, VERSION, Cell, Share, cells_of, share_of
-from suite.journal import Journal, read_journal, read_json, write_json
 from suite.methods import load_method
 from suite.profile import Profile, validate
 

@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from ioa_jax.errors import InputError
+from ioa_jax.files import read_json
 from ioa_jax.jsonl import read_objects
 from suite.cells import TEACHER, VERSION
-from suite.journal import read_json
 
 
 def summarize(directory: Path) -> dict[str, Any]:

@@ -21,7 +21,7 @@ from pydantic import ValidationError
 from ioa_jax.config import MethodConfig
 from ioa_jax.distill import distill
 from ioa_jax.errors import InputError
-from suite.journal import read_json
+from ioa_jax.files import read_json
 from suite.methods.base import Method, MethodContext, MethodResult, token_count
 
 Settings = Mapping[str, Any]

@@ -11,8 +11,8 @@ Answers that the student's budget couldn't be spent on once are not asked for.
 from __future__ import annotations
 
 from ioa_jax.engine.batching import TokenPair
+from ioa_jax.files import read_json
 from ioa_jax.teachers.spend import Budget
-from suite.journal import read_json
 from suite.methods.base import (
     Method,
     MethodContext,

@@ -4,7 +4,7 @@ import sys
 import pytest
 
 from ioa_jax.errors import InputError
-from suite.journal import write_json
+from ioa_jax.files import write_json
 from suite.profile import load_profile
 from suite.run import start_run
 

@@ -10,9 +10,10 @@ import time
 import pytest
 
 from ioa_jax.errors import InputError
+from ioa_jax.files import read_json
+from ioa_jax.journal import read_journal
 from suite import run as job
 from suite.data import DataSource
-from suite.journal import read_journal, read_json
 from suite.merge import merge_runs
 from suite.methods import load_method
 from suite.profile import load_profile

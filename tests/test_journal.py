@@ -3,7 +3,8 @@ import gzip
 import pytest
 
 from ioa_jax.errors import InputError
-from suite.journal import Journal, read_journal, read_json, write_json
+from ioa_jax.files import read_json, write_json
+from ioa_jax.journal import Journal, read_journal
 
 
 def test_records_are_on_disk_at_once_and_found_again(tmp_path):
