@@ -151,3 +151,19 @@ def test_each_switch_changes_the_prompt_for_text(switch):
 def test_text_is_of_the_pack_micro():
     with pytest.raises(InputError, match="form 'text' is of the pack 'micro'"):
         render_synthesis("paper", SPEC, "text")
+
+
+def test_the_prompt_without_a_form_stays_as_it_is():
+    # The embedded teacher was trained on it, word for word.
+    assert text("micro", "none") == (
+        "Write 1 math example as JSON.\n"
+        "Module: algebra/linear\n"
+        "Level: introductory, stage 2\n"
+        "Needs: arithmetic/subtraction\n"
+        "Mastery: 0.4\n"
+        "Numbers up to 100\n"
+        "Steps up to 6\n"
+        "Style: concrete, small steps, small numbers, numbered, simple words\n"
+        "Seed: Solve 3x + {{ 4 }} = 19 < 20.\n"
+        "Answer: 5"
+    )
