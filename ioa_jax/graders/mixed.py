@@ -51,7 +51,7 @@ class MixedGrader(Grader):
             grader.close()
 
     def _grader(self, item: Item) -> Grader:
-        kind = item.data.get("check")
+        kind = str(item.data.get("check"))
         if kind not in _KINDS:
             raise InputError(
                 f"item {item.id!r}: field 'check': {kind!r}: one of {', '.join(_KINDS)}"

@@ -27,7 +27,7 @@ from ioa_jax.models.load import LanguageModel, load_model
 from ioa_jax.streams import stream
 from ioa_jax.student import Student
 from suite.micro.draft import pick
-from suite.micro.gates import student_faults, teacher_faults, test_accuracies, write_examples
+from suite.micro.gates import benchmark_accuracies, student_faults, teacher_faults, write_examples
 from suite.micro.lessons import SKILLS
 from suite.micro.measure import Graders, accuracies
 from suite.micro.recipe import (
@@ -45,7 +45,8 @@ from suite.micro.recipe import (
 from suite.micro.tokens import train_tokenizer
 from suite.micro.world import MODULES, VERSION, distinct_problems
 
-log = logging.getLogger(__name__)
+# Not __name__, which is __main__ where this is run.
+log = logging.getLogger("suite.micro.build")
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
 FOLDER = Path(__file__).parent
@@ -158,7 +159,7 @@ def finish(student: Student, name: str, output: Path) -> dict[str, Any]:
     student.save(folder, CARD.format(name=name), jnp.bfloat16)
     weights_file = folder / "model.safetensors"
     written = Student.open(str(folder), batch_size=_BATCH)
-    accuracy = test_accuracies(written)
+    accuracy = benchmark_accuracies(written)
     log.info("%s: mean test accuracy %.3f", name, sum(accuracy.values()) / len(accuracy))
     return {
         "sha256": hashlib.sha256(weights_file.read_bytes()).hexdigest(),
@@ -191,7 +192,8 @@ def build(
     ] = None,
 ) -> None:
     """Build tokenizer, teacher and students, and say which gates they miss."""
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", force=True)
+    logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(message)s", force=True)
+    log.setLevel(logging.INFO)
     recipes = [teacher_recipe(), *map(student_recipe, VARIANTS)]
     names = [recipe.name for recipe in recipes]
     unknown = [name for name in model or () if name not in names]

@@ -50,7 +50,7 @@ class Examples(Value):
     figures: dict[str, float]
 
 
-def test_accuracies(student: Student) -> dict[str, float]:
+def benchmark_accuracies(student: Student) -> dict[str, float]:
     """Mean score of greedy answers on the test split, by module."""
     problems = [
         problem for module in MODULES for problem in distinct_problems(module, _PER_MODULE, "test")

@@ -197,7 +197,7 @@ def modules_of(domain: Domain) -> tuple[Module, ...]:
 
 
 @functools.cache
-def test_problems(domain: Domain, per_module: int) -> tuple[Problem, ...]:
+def benchmark_problems(domain: Domain, per_module: int) -> tuple[Problem, ...]:
     """The benchmark's problems of a domain, one module after the other in turn.
 
     So that a prefix of them, as of a limited run, has every module.

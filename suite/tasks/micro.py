@@ -9,7 +9,13 @@ from ioa_jax.errors import InputError
 from ioa_jax.graders.base import Item
 from suite.data import DataSource, Provenance, rows_sha256
 from suite.micro.draft import Domain
-from suite.micro.world import VERSION, distinct_problems, micro_seeds, modules_of, test_problems
+from suite.micro.world import (
+    VERSION,
+    benchmark_problems,
+    distinct_problems,
+    micro_seeds,
+    modules_of,
+)
 from suite.tasks.base import (
     Description,
     Example,
@@ -42,7 +48,7 @@ class MicroTask(Description):
 
     def load(self, data: DataSource, shots: int = 0) -> TaskData:
         """Items whose `data` names their module; examples are of the split `train`."""
-        items = tuple(problem.item() for problem in test_problems(self.domain, PER_MODULE))
+        items = tuple(problem.item() for problem in benchmark_problems(self.domain, PER_MODULE))
         name = f"{self.name}/test"
         rows = [{"prompt": item.prompt, "worked": item.data["worked"]} for item in items]
         digest = rows_sha256(rows, ("prompt", "worked"))
