@@ -92,7 +92,8 @@ class Trainer:
         """Train on a batch once.
 
         Of a batch that would exceed the budget, the examples that still fit are used, in order.
-        A step that ends a block of `config.save_every` is saved.
+        What a block of `config.save_every` steps gave is saved when the next one begins: so what
+        the caller does after its last step is done again if a kill comes between.
 
         Args:
             batch: Tokenised examples; packed into rows, and padded to a number of rows that is one
@@ -120,14 +121,14 @@ class Trainer:
             pairs.append(cut)
         if not pairs:
             return None
+        if self.steps and self.steps % self.config.save_every == 0:
+            self.save()
         tokens = sum(len(pair) for pair in pairs)
         rate = self.learning_rate((self.tokens + tokens / 2) / self.budget_tokens)
         values = self._training.step(self._pack(pairs), rate, self.steps + 1)
         self.steps += 1
         self.tokens += tokens
         self.truncated += truncated
-        if self.steps % self.config.save_every == 0:
-            self.save()
         return StepMetrics(
             step=self.steps,
             # At the pace so far.
