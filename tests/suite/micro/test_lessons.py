@@ -1,9 +1,10 @@
 import json
+from typing import get_args
 
 import pytest
 
 from ioa_jax.adapter.answer import render_answer
-from ioa_jax.adapter.dimensions import DimensionSettings, matches_template, operands
+from ioa_jax.adapter.dimensions import DimensionSettings, Template, matches_template, operands
 from ioa_jax.adapter.schema import ExampleList
 from ioa_jax.adapter.settings import AdapterSettings
 from ioa_jax.identifier.decompose import parse_proposal
@@ -35,9 +36,9 @@ def test_examples_fit_the_schema_and_what_was_asked():
                 assert max(operands(example.problem)) <= int(cap[0].split()[-1])
             cap = settings.step_caps[example.difficulty_tag]
             assert cap is None or len(example.solution.steps) <= cap
-            if example.adapter_flags.format_template != "none":
-                template = example.adapter_flags.format_template
-                assert matches_template(example.solution.steps, template)
+            for template in get_args(Template):
+                if template == example.adapter_flags.format_template:
+                    assert matches_template(example.solution.steps, template)
 
 
 def test_examples_are_right():
