@@ -5,7 +5,7 @@ import pytest
 
 from ioa_jax.adapter.dimensions import PLAIN, DimensionSettings
 from ioa_jax.adapter.lesson_text import LessonText, read_lesson
-from ioa_jax.adapter.render import SynthesisSpec, render_solve, render_synthesis
+from ioa_jax.adapter.render import AnswerForm, Pack, SynthesisSpec, render_solve, render_synthesis
 from ioa_jax.adapter.schema import ExampleList
 from ioa_jax.errors import InputError
 
@@ -28,7 +28,7 @@ SPEC = SynthesisSpec(
 SWITCHES = ("concretization", "decomposition", "cognitive_load", "format", "language")
 
 
-def text(pack, form="json", **changes):
+def text(pack: Pack, form: AnswerForm = "json", **changes: object) -> str:
     messages = render_synthesis(pack, dataclasses.replace(SPEC, **changes), form)
     shown = form != "none" and pack == "micro"
     roles = ["user", "assistant", "user"] if shown else ["user"]
