@@ -35,7 +35,7 @@ def test_list():
 def test_dry_run_prints_and_does_nothing(tmp_path):
     result = suite("run", "--profile", "smollm2", "--dry-run", "--output", str(tmp_path / "r"))
     assert result.returncode == 0, result.stderr
-    assert "teacher tokens: at most 60,000" in result.stdout
+    assert "teacher tokens: at most 120,000" in result.stdout
     assert not (tmp_path / "r").exists()
 
 

@@ -32,7 +32,8 @@ def test_the_main_profile_is_what_it_says():
     plan = make_plan(load_profile("smollm2")[1])
     assert (plan.seeds, plan.probes) == (120, 72)
     assert plan.items == {"humaneval": 82}
-    assert [cell.name for cell in plan.cells] == ["teacher", "undistilled", "sft-seed0"]
+    names = [cell.name for cell in plan.cells]
+    assert names == ["teacher", "undistilled", "sft-seed0", "ioa-seed0"]
     assert plan.missing == ()
     short = make_plan(load_profile("smollm2-short")[1])
     assert short.measuring_tokens < plan.measuring_tokens / 10
@@ -42,6 +43,7 @@ def test_plan_counts_upper_bounds():
     overrides = (
         "tasks=[{name: humaneval, limit: 10, max_tokens: 7}]", "probes.max_tokens=5",
         "budgets.teacher_tokens=3", "budgets.student_tokens=4", "seeds=[1, 2]",
+        "methods=[undistilled, sft]",
     )  # fmt: skip
     plan = make_plan(load_profile("smollm2", overrides)[1])
     assert [cell.name for cell in plan.cells] == [
@@ -63,7 +65,7 @@ def test_plan_names_what_is_missing():
     )
     plan = make_plan(load_profile("smollm2", overrides)[1])
     # A teacher elsewhere isn't measured.
-    assert [cell.name for cell in plan.cells] == ["undistilled", "sft-seed0"]
+    assert [cell.name for cell in plan.cells] == ["undistilled", "sft-seed0", "ioa-seed0"]
     assert plan.seeds is None
     assert plan.memory is None
     text = "\n".join(plan.missing)
