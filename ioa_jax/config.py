@@ -1,26 +1,20 @@
-"""Settings of `ioa distill`: one YAML file, every field documented, with overrides."""
+"""Settings of `ioa distill`, every field documented."""
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal
 
-import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 
 from ioa_jax.adapter.settings import AdapterSettings
 from ioa_jax.engine.training import LoRAConfig, TrainConfig
-from ioa_jax.errors import InputError
-from ioa_jax.files import read_text
 from ioa_jax.identifier.settings import DiagnoseSettings
 from ioa_jax.models.precision import PrecisionName
 from ioa_jax.organizer.zone import Reading, ZoneSettings
 from ioa_jax.teachers.spend import Budget, Prices
-
-Settings = TypeVar("Settings", bound=BaseModel)
 
 
 class _Section(BaseModel):
@@ -184,63 +178,3 @@ class DistillConfig(MethodConfig):
         """sha256 of the settings, whatever file and overrides they came from."""
         text = json.dumps(self.model_dump(mode="json"), sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()
-
-
-def read_settings(
-    kind: type[Settings],
-    path: Path | None,
-    overrides: Sequence[str] = (),
-    defaults: Mapping[str, Any] | None = None,
-) -> Settings:
-    """Settings from a YAML file and overrides.
-
-    Args:
-        kind: Their model.
-        path: The file; None begins with `defaults` alone.
-        overrides: `a.b=value`, the value read as YAML.
-        defaults: What holds where the file says nothing.
-
-    Raises:
-        InputError: The file isn't a mapping in YAML; or a setting is unknown, missing or wrong.
-    """
-    raw: dict[str, Any] = dict(defaults or {})
-    source = "settings"
-    if path is not None:
-        source = str(path)
-        try:
-            read = yaml.safe_load(read_text(path))
-        except yaml.YAMLError as error:
-            raise InputError(f"{path}: {error}") from None
-        if not isinstance(read, dict):
-            raise InputError(f"{path}: a mapping of settings is needed")
-        raw |= read
-    for override in overrides:
-        override_setting(raw, override)
-    try:
-        return kind.model_validate(raw)
-    except ValidationError as error:
-        first = error.errors()[0]
-        field = ".".join(str(part) for part in first["loc"]) or "settings"
-        raise InputError(f"{source}: setting {field!r}: {first['msg']}") from None
-
-
-def override_setting(raw: dict[str, Any], override: str) -> None:
-    """Put `a.b=value` into a mapping of settings; the value is read as YAML.
-
-    Raises:
-        InputError: It has another form, or `a` is no section.
-    """
-    name, separator, text = override.partition("=")
-    if not separator or not name:
-        raise InputError(f"--set {override!r}: write it as a.b=value")
-    try:
-        value = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise InputError(f"--set {override!r}: {error}") from None
-    *parents, last = name.split(".")
-    place = raw
-    for parent in parents:
-        place = place.setdefault(parent, {})
-        if not isinstance(place, dict):
-            raise InputError(f"--set {override!r}: {parent!r} has no settings of its own")
-    place[last] = value

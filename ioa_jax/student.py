@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,14 +14,12 @@ from ioa_jax.engine.generation import Completion, Generator
 from ioa_jax.engine.sampling import SamplingParams
 from ioa_jax.engine.scoring import Score, Scorer
 from ioa_jax.errors import InputError
+from ioa_jax.models.chat import Messages, answer_pair, prompt_tokens
 from ioa_jax.models.decoder import Decoder
 from ioa_jax.models.huggingface import write_decoder
 from ioa_jax.models.load import LanguageModel, load_model
 from ioa_jax.models.precision import PrecisionName
 from ioa_jax.models.prune import prune_model
-from ioa_jax.models.text import end_of_turn, render_chat
-
-Messages = Sequence[Mapping[str, str]]
 
 
 class Student:
@@ -81,33 +79,12 @@ class Student:
         return Student(dataclasses.replace(self.model, decoder=decoder), self.batch_size)
 
     def prompt_tokens(self, messages: Messages) -> tuple[int, ...]:
-        """A chat up to where the answer begins, as token ids.
-
-        Raises:
-            InputError: The tokenizer has no chat template, or one that refuses the chat.
-        """
-        return self._encode(render_chat(self.model.tokenizer, list(messages)))
+        """As `ioa_jax.models.chat.prompt_tokens`."""
+        return prompt_tokens(self.model, messages)
 
     def answer_pair(self, messages: Messages, answer: str, *, ended: bool = True) -> TokenPair:
-        """A chat and an answer to it, with the end of the turn where the answer has one.
-
-        The two are tokenised apart, since the template's header stands between them: the prompt is
-        token for token what the student gets when it generates.
-
-        Args:
-            messages: The chat.
-            answer: May be empty if it is ended.
-            ended: Whether the student should learn to stop after it.
-
-        Raises:
-            InputError: As `prompt_tokens`; or the answer should end and the model has no token for
-                that.
-        """
-        completion = self._encode(answer)
-        if ended:
-            endings = self.model.decoder.config.eos_token_ids
-            completion = (*completion, end_of_turn(self.model.tokenizer, endings))
-        return TokenPair(self.prompt_tokens(messages), completion)
+        """As `ioa_jax.models.chat.answer_pair`."""
+        return answer_pair(self.model, messages, answer, ended=ended)
 
     def score(self, pairs: Sequence[TokenPair]) -> list[Score]:
         """Log-probabilities of completions in nats, in input order; one packed, jitted pass."""
@@ -161,6 +138,3 @@ class Student:
             dtype = jnp.dtype(decoder.precision.operand)
             self._measured = dataclasses.replace(self.model, decoder=decoder.astype(dtype))
         return self._measured
-
-    def _encode(self, text: str) -> tuple[int, ...]:
-        return tuple(self.model.tokenizer(text, add_special_tokens=False)["input_ids"])

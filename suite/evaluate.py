@@ -22,9 +22,9 @@ from ioa_jax.errors import SandboxError
 from ioa_jax.graders.base import Grader
 from ioa_jax.journal import Journal
 from ioa_jax.jsonl import write_rows
+from ioa_jax.models.chat import answer_pair
 from ioa_jax.models.load import LanguageModel
 from ioa_jax.seeds import SeedItem
-from suite.chat import answer_pair
 from suite.data import DataSource
 from suite.eval import (
     EvalSettings,

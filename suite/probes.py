@@ -6,7 +6,6 @@ import contextlib
 import dataclasses
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from types import TracebackType
 from typing import TYPE_CHECKING
 
 from ioa_jax.errors import InputError
@@ -94,17 +93,6 @@ class SeedGrader(Grader):
         """Close the graders."""
         for grader in self._graders.values():
             grader.close()
-
-    def __enter__(self) -> SeedGrader:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
 
 
 @contextlib.contextmanager

@@ -8,10 +8,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from ioa_jax.errors import InputError
+from ioa_jax.settings import check_settings, merge_settings, override_setting, read_mapping
 from suite.methods import method_names
 from suite.tasks import task_names
 
@@ -229,32 +229,15 @@ def load_profile(name: str, overrides: Sequence[str] = ()) -> tuple[str, Profile
         raise InputError(f"profile {name!r} is unknown; choose from {known}, or name a YAML file")
     raw = _read(path)
     for override in overrides:
-        _override(raw, override)
+        override_setting(raw, override)
     return path.stem, validate(raw, str(path))
 
 
 def _read(path: Path) -> dict[str, Any]:
     """A file's settings over those of the file beside it that its `base` names."""
-    try:
-        raw = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, yaml.YAMLError, UnicodeDecodeError) as error:
-        raise InputError(f"{path}: {error}") from None
-    if not isinstance(raw, dict):
-        raise InputError(f"{path}: a mapping of settings is needed")
+    raw = read_mapping(path)
     base = raw.pop("base", None)
-    return raw if base is None else _over(_read(path.with_name(f"{base}.yaml")), raw)
-
-
-def _over(base: dict[str, Any], raw: dict[str, Any]) -> dict[str, Any]:
-    """`raw` laid over `base`, section by section."""
-    merged = dict(base)
-    for name, value in raw.items():
-        below = merged.get(name)
-        if isinstance(below, dict) and isinstance(value, dict):
-            merged[name] = _over(below, value)
-        else:
-            merged[name] = value
-    return merged
+    return raw if base is None else merge_settings(_read(path.with_name(f"{base}.yaml")), raw)
 
 
 def validate(raw: Any, source: str) -> Profile:
@@ -263,26 +246,4 @@ def validate(raw: Any, source: str) -> Profile:
     Raises:
         InputError: Names the source and the first bad field.
     """
-    try:
-        return Profile.model_validate(raw)
-    except ValidationError as error:
-        first = error.errors()[0]
-        field = ".".join(str(part) for part in first["loc"]) or "profile"
-        raise InputError(f"{source}: setting {field!r}: {first['msg']}") from None
-
-
-def _override(raw: dict[str, Any], override: str) -> None:
-    name, separator, text = override.partition("=")
-    if not separator or not name:
-        raise InputError(f"--set {override!r}: write it as a.b=value")
-    try:
-        value = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise InputError(f"--set {override!r}: {error}") from None
-    *parents, last = name.split(".")
-    place = raw
-    for parent in parents:
-        place = place.setdefault(parent, {})
-        if not isinstance(place, dict):
-            raise InputError(f"--set {override!r}: {parent!r} has no settings of its own")
-    place[last] = value
+    return check_settings(Profile, raw, source)

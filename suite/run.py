@@ -13,7 +13,6 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import datetime
-import fcntl
 import functools
 import gc
 import logging
@@ -24,10 +23,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ioa_jax.errors import InputError, IOAError
-from ioa_jax.files import read_json, write_json
+from ioa_jax.files import locked, read_json, write_json
 from ioa_jax.journal import Journal, read_journal
 from suite import table
-from suite.borrowed import Borrowed
 from suite.cells import TEACHER, VERSION, Cell, Share, cells_of, share_of
 from suite.methods import load_method
 from suite.profile import Profile, validate
@@ -143,7 +141,7 @@ def run_job(directory: Path) -> dict[str, Any]:
     if run.get("version") != VERSION:
         raise InputError(f"{directory}: made by another version of the suite")
     profile = validate(run["settings"], f"{directory / 'run.json'}")
-    with _lock(directory):
+    with locked(directory):
         log.info("results in %s", directory)
         try:
             failed = _Job(directory, profile, run).run()
@@ -316,10 +314,11 @@ class _Job:
 
         with (
             LedgeredTeacher(
-                Borrowed(work.teacher),
+                work.teacher,
                 work.ledger,
                 Budget(max_tokens=self.profile.budgets.teacher_tokens),
                 counted=folder / "teacher.jsonl",
+                owns_teacher=False,
             ) as teacher,
             _Steps(folder, cell.name, self.profile, work.evaluation, teacher) as steps,
             _Clock(folder / "seconds.jsonl") as clock,
@@ -516,14 +515,3 @@ def _model_record(model: LanguageModel) -> dict[str, Any]:
         "fingerprint": model.fingerprint,
         "parameters": model.decoder.config.parameter_count(),
     }
-
-
-@contextlib.contextmanager
-def _lock(directory: Path) -> Iterator[None]:
-    """Two processes in one run would write over each other. A killed one's lock ends with it."""
-    with (directory / ".lock").open("w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise InputError(f"{directory}: another process is working in it") from None
-        yield

@@ -88,7 +88,8 @@ def distill(
     (record.json and the files beside it) and a page that shows them (report.html). The same
     settings, seeds and models give the same student; a killed run goes on with --resume.
     """
-    from ioa_jax.config import DistillConfig, read_settings
+    from ioa_jax.config import DistillConfig
+    from ioa_jax.settings import read_settings
 
     logging.basicConfig(
         level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s", stream=sys.stderr
@@ -148,7 +149,8 @@ def old_run(directory: Path) -> DistillConfig:
     Raises:
         InputError: The folder has none.
     """
-    from ioa_jax.config import DistillConfig, read_settings
+    from ioa_jax.config import DistillConfig
+    from ioa_jax.settings import read_settings
 
     path = directory / CONFIG
     if not path.is_file():

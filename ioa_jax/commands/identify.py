@@ -152,8 +152,8 @@ def diagnose(
         format="%(levelname)s %(name)s: %(message)s",
         stream=sys.stderr,
     )
-    from ioa_jax.config import override_setting, read_settings
     from ioa_jax.identifier.settings import DiagnoseSettings
+    from ioa_jax.settings import override_setting, read_settings
 
     overrides = [] if pack is None else [f"decompose.pack={pack.value}"]
     settings = read_settings(DiagnoseSettings, config, [*overrides, *(set_ or ())])

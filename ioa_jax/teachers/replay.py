@@ -77,8 +77,9 @@ class LedgeredTeacher(Teacher):
         prices: Prices | None = None,
         fingerprint: str | None = None,
         counted: Path | None = None,
+        owns_teacher: bool = True,
     ) -> None:
-        """Wrap a teacher, which is closed with the wrapper.
+        """Wrap a teacher.
 
         Args:
             teacher: None replays: a call that isn't recorded raises `ReplayMiss`.
@@ -88,6 +89,7 @@ class LedgeredTeacher(Teacher):
             fingerprint: Of the model to replay; may be left out where the ledger has one model.
             counted: File of the calls that count as this run's. A run that is started again reads
                 from it what it used before, so that it stops where it would have stopped.
+            owns_teacher: Close the teacher with the wrapper; off where several share it.
 
         Raises:
             InputError: A budget of cost without prices, or no telling which model to replay.
@@ -96,6 +98,7 @@ class LedgeredTeacher(Teacher):
         self.budget = budget or Budget(max_tokens=None, max_cost=None)
         self.prices = prices
         self._teacher = teacher
+        self._owns_teacher = owns_teacher
         if self.budget.max_cost is not None and prices is None:
             raise InputError("budget.max_cost needs the teacher's prices; give prices as well")
         if teacher is not None:
@@ -236,10 +239,10 @@ class LedgeredTeacher(Teacher):
         return self._teacher.embed(texts)
 
     def close(self) -> None:
-        """Close the wrapped teacher."""
+        """Close the wrapped teacher, if it is owned."""
         if self._journal is not None:
             self._journal.close()
-        if self._teacher is not None:
+        if self._teacher is not None and self._owns_teacher:
             self._teacher.close()
 
     def _generate_calls(

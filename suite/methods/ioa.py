@@ -22,6 +22,7 @@ from ioa_jax.config import MethodConfig
 from ioa_jax.distill import distill
 from ioa_jax.errors import InputError
 from ioa_jax.files import read_json
+from ioa_jax.settings import merge_settings
 from suite.methods.base import Method, MethodContext, MethodResult, token_count
 
 Settings = Mapping[str, Any]
@@ -94,18 +95,6 @@ def _batch_size(context: MethodContext) -> int:
     pairs = [context.student.answer_pair(s.messages, s.reference) for s in context.seeds]
     room = context.train.batch_rows * context.train.row_length
     return max(1, room * len(pairs) // token_count(pairs))
-
-
-def merge_settings(under: Settings, over: Settings) -> dict[str, Any]:
-    """`over` laid over `under`, section by section."""
-    merged = dict(under)
-    for name, value in over.items():
-        below = merged.get(name)
-        if isinstance(below, Mapping) and isinstance(value, Mapping):
-            merged[name] = merge_settings(below, value)
-        else:
-            merged[name] = value
-    return merged
 
 
 METHOD: Method = IOA("Identifier, Organizer and Adapter")

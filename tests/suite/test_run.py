@@ -10,7 +10,7 @@ import time
 import pytest
 
 from ioa_jax.errors import InputError
-from ioa_jax.files import read_json
+from ioa_jax.files import locked, read_json
 from ioa_jax.journal import read_journal
 from suite import run as job
 from suite.data import DataSource
@@ -183,7 +183,7 @@ def test_another_model_under_a_resumed_run_is_refused(finished, tmp_path):
 
 
 def test_two_processes_do_not_share_a_run(finished):
-    with job._lock(finished), pytest.raises(InputError, match="another process"):
+    with locked(finished), pytest.raises(InputError, match="another process"):
         job.run_job(finished)
 
 

@@ -257,3 +257,10 @@ def test_a_run_that_is_started_again_knows_what_it_used(tmp_path):
     # A step that is on disk asks nothing, and counts all the same; a call counts once.
     assert run() == first
     assert run(ask("b"), ask("c")).calls == 3
+
+
+def test_a_shared_teacher_stays_open(tmp_path):
+    inner = ScriptedTeacher()
+    with LedgeredTeacher(inner, Ledger(tmp_path), owns_teacher=False) as teacher:
+        teacher.generate([ask("a")], SAMPLING)
+    assert not inner.closed

@@ -1,4 +1,4 @@
-"""Tasks as chats: what a model is asked, and what it is scored on."""
+"""Chats as tokens: what a model is asked, and the answer that it is scored or trained on."""
 
 from __future__ import annotations
 
@@ -12,7 +12,11 @@ Messages = Sequence[Mapping[str, str]]
 
 
 def prompt_tokens(model: LanguageModel, messages: Messages) -> tuple[int, ...]:
-    """The chat up to where the model's answer begins."""
+    """A chat up to where the model's answer begins, as token ids.
+
+    Raises:
+        InputError: The tokenizer has no chat template, or one that refuses the chat.
+    """
     return _encode(model, render_chat(model.tokenizer, list(messages)))
 
 
@@ -22,8 +26,15 @@ def answer_pair(model: LanguageModel, messages: Messages, answer: str, *, ended:
     The two are tokenised apart, since the template's header stands between them: the prompt is
     token for token what the model gets when it generates.
 
+    Args:
+        model: Whose tokenizer and template are used.
+        messages: The chat.
+        answer: May be empty if it is ended.
+        ended: Whether the model should learn to stop after it.
+
     Raises:
-        InputError: The answer should end and the model has no token for that.
+        InputError: As `prompt_tokens`; or the answer should end and the model has no token for
+            that.
     """
     completion = _encode(model, answer)
     if ended:
