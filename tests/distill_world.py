@@ -11,14 +11,13 @@ import jax
 import jax.numpy as jnp
 
 from ioa_jax.config import MethodConfig
-from ioa_jax.models.config import DecoderConfig
 from ioa_jax.models.decoder import init_decoder
 from ioa_jax.models.load import LanguageModel
 from ioa_jax.models.precision import Precision
 from ioa_jax.seeds import SeedItem
 from ioa_jax.student import Student
 from ioa_jax.teachers.base import Capabilities, ChatRequest, TokenScores
-from tests.suite.world import chat_tokenizer
+from tests.suite.world import chat_config, chat_tokenizer
 from tests.teachers.recorded import ScriptedTeacher
 
 # Of each kitchen measure, how many of the smaller one it is.
@@ -121,22 +120,8 @@ def example(prompt: str, measure: str, seed: int) -> dict[str, Any]:
 
 def new_student() -> Student:
     tokenizer = chat_tokenizer()
-    end = tokenizer.convert_tokens_to_ids("<|im_end|>")
-    assert isinstance(end, int)
-    config = DecoderConfig(
-        model_type="llama",
-        vocab_size=len(tokenizer),
-        hidden_size=32,
-        intermediate_size=48,
-        num_layers=2,
-        num_heads=2,
-        num_kv_heads=1,
-        head_dim=16,
-        rms_norm_eps=1e-5,
-        rope_theta=10000.0,
-        tie_embeddings=True,
-        max_position=512,
-        eos_token_ids=(end,),
+    config = chat_config(
+        tokenizer, num_layers=2, num_heads=2, num_kv_heads=1, head_dim=16, max_position=512
     )
     decoder = init_decoder(config, jax.random.key(0), Precision.named("float32"), jnp.float32)
     return Student(LanguageModel(decoder, tokenizer, "tiny", "1" * 64), batch_size=8)

@@ -10,14 +10,13 @@ from ioa_jax.errors import InputError
 from ioa_jax.identifier.diagnosis import Diagnosis, diagnose
 from ioa_jax.identifier.probes import ProbeGraders, measure_student
 from ioa_jax.identifier.settings import DiagnoseSettings
-from ioa_jax.models.config import DecoderConfig
 from ioa_jax.models.decoder import init_decoder
 from ioa_jax.models.load import LanguageModel
 from ioa_jax.models.precision import Precision
 from ioa_jax.seeds import SeedItem
 from ioa_jax.student import Student
 from ioa_jax.teachers.base import Capabilities, TokenScores
-from tests.suite.world import chat_tokenizer
+from tests.suite.world import chat_config, chat_tokenizer
 from tests.teachers.recorded import ScriptedTeacher
 
 MODULES = ("maths/add", "maths/divide", "maths/multiply")
@@ -79,22 +78,14 @@ class PartlyKnowingStudent(Student):
 @pytest.fixture(scope="module")
 def student():
     tokenizer = chat_tokenizer()
-    end = tokenizer.convert_tokens_to_ids("<|im_end|>")
-    assert isinstance(end, int)
-    config = DecoderConfig(
-        model_type="llama",
-        vocab_size=len(tokenizer),
+    config = chat_config(
+        tokenizer,
         hidden_size=16,
         intermediate_size=24,
         num_layers=2,
         num_heads=2,
         num_kv_heads=1,
-        head_dim=8,
-        rms_norm_eps=1e-5,
-        rope_theta=10000.0,
-        tie_embeddings=True,
         max_position=512,
-        eos_token_ids=(end,),
     )
     decoder = init_decoder(config, jax.random.key(0), Precision.named("float32"), jnp.float32)
     return PartlyKnowingStudent(LanguageModel(decoder, tokenizer, "tiny", "1" * 64))

@@ -1,6 +1,8 @@
 """A complete small world for the job: a random Llama that speaks a vocabulary of a few hundred."""
 
+import dataclasses
 from pathlib import Path
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -40,9 +42,8 @@ def chat_tokenizer() -> PreTrainedTokenizerFast:
     return tokenizer
 
 
-def write_model(directory: Path) -> None:
-    """A Hugging Face directory with a random model of four layers."""
-    tokenizer = chat_tokenizer()
+def chat_config(tokenizer: PreTrainedTokenizerFast, **changes: Any) -> DecoderConfig:
+    """A small Llama that speaks the tokenizer's vocabulary."""
     end = tokenizer.convert_tokens_to_ids("<|im_end|>")
     assert isinstance(end, int)
     config = DecoderConfig(
@@ -60,6 +61,14 @@ def write_model(directory: Path) -> None:
         max_position=2048,
         eos_token_ids=(end,),
     )
+    return dataclasses.replace(config, **changes)
+
+
+def write_model(directory: Path) -> None:
+    """A Hugging Face directory with a random model of four layers."""
+    tokenizer = chat_tokenizer()
+    config = chat_config(tokenizer)
+    (end,) = config.eos_token_ids
     decoder = init_decoder(config, jax.random.key(0), Precision.named("float32"), jnp.float32)
     # Far enough from uniform that answers differ, and that some of them end by themselves.
     decoder = jax.tree.map(lambda x: x * 5 if x.ndim > 2 else x, decoder)
