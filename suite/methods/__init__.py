@@ -7,10 +7,11 @@ method's and whose object is one.
 from __future__ import annotations
 
 import importlib
-import importlib.metadata
-from typing import TYPE_CHECKING, Any
+from importlib.metadata import EntryPoint
+from typing import TYPE_CHECKING
 
 from ioa_jax.errors import InputError
+from suite.entry_points import find_others, load_other, package_of
 
 if TYPE_CHECKING:
     from suite.methods.base import Method
@@ -65,30 +66,15 @@ def load_method(name: str) -> Method:
     if name not in others:
         raise InputError(f"method {name!r} is unknown; there are {', '.join(method_names())}")
     point = others[name]
-    try:
-        method: Any = point.load()
-    except (ImportError, AttributeError) as error:
-        raise InputError(f"method {name!r} of {_package(point)}: {error}") from error
+    method = load_other(point, "method")
     for part in ("summary", "needs", "run"):
         if not hasattr(method, part):
             raise InputError(
-                f"method {name!r} of {_package(point)}: {point.value} has no {part!r}; see "
+                f"method {name!r} of {package_of(point)}: {point.value} has no {part!r}; see "
                 "suite.methods.base.Method"
             )
     return method
 
 
-def _others() -> dict[str, importlib.metadata.EntryPoint]:
-    found: dict[str, importlib.metadata.EntryPoint] = {}
-    for point in importlib.metadata.entry_points(group=ENTRY_POINTS):
-        if point.name in METHODS or point.name in found:
-            other = f"{_package(found[point.name])}'s" if point.name in found else "ours"
-            raise InputError(
-                f"method {point.name!r} of {_package(point)} has the name of {other}; uninstall one"
-            )
-        found[point.name] = point
-    return found
-
-
-def _package(point: importlib.metadata.EntryPoint) -> str:
-    return point.dist.name if point.dist is not None else point.value
+def _others() -> dict[str, EntryPoint]:
+    return find_others(ENTRY_POINTS, METHODS, "method")

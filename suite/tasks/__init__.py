@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import importlib
-import importlib.metadata
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any
+from importlib.metadata import EntryPoint
+from typing import TYPE_CHECKING
 
 from ioa_jax.errors import InputError
+from suite.entry_points import find_others, load_other, package_of
 
 if TYPE_CHECKING:
     from suite.tasks.base import Task
@@ -56,13 +57,10 @@ def load_task(name: str) -> Task:
     if name not in others:
         raise InputError(f"task {name!r} is unknown; there are {', '.join(task_names())}")
     point = others[name]
-    try:
-        task: Any = point.load()
-    except (ImportError, AttributeError) as error:
-        raise InputError(f"task {name!r} of {_package(point)}: {error}") from error
+    task = load_other(point, "task")
     if getattr(task, "name", None) != name:
         raise InputError(
-            f"task {name!r} of {_package(point)}: {point.value} has to be a task of that name"
+            f"task {name!r} of {package_of(point)}: {point.value} has to be a task of that name"
         )
     return task
 
@@ -76,17 +74,5 @@ def task_lines(names: Iterable[str] | None = None) -> list[str]:
     return lines
 
 
-def _others() -> dict[str, importlib.metadata.EntryPoint]:
-    found: dict[str, importlib.metadata.EntryPoint] = {}
-    for point in importlib.metadata.entry_points(group=ENTRY_POINTS):
-        if point.name in TASKS or point.name in found:
-            other = f"{_package(found[point.name])}'s" if point.name in found else "ours"
-            raise InputError(
-                f"task {point.name!r} of {_package(point)} has the name of {other}; uninstall one"
-            )
-        found[point.name] = point
-    return found
-
-
-def _package(point: importlib.metadata.EntryPoint) -> str:
-    return point.dist.name if point.dist is not None else point.value
+def _others() -> dict[str, EntryPoint]:
+    return find_others(ENTRY_POINTS, TASKS, "task")
