@@ -1,7 +1,8 @@
 """The methods that are compared: one file each, one interface (`base.Method`).
 
 An installed package adds a method by an entry point of the group `ioa.methods`, whose name is the
-method's and whose object is one.
+method's and whose object is one. `METHOD@SETTING=VALUE` is a method too: IOA or a control of it
+with one number changed (`sweep`).
 """
 
 from __future__ import annotations
@@ -45,8 +46,13 @@ METHODS = (
 )
 
 
+def is_sweep(name: str) -> bool:
+    """Whether a name is of another method with one setting changed."""
+    return "@" in name
+
+
 def method_names() -> list[str]:
-    """Ours in the order of `METHODS`, then others' by name.
+    """Ours in the order of `METHODS`, then others' by name; sweeps aren't listed.
 
     Raises:
         InputError: Two methods have the same name.
@@ -58,8 +64,13 @@ def load_method(name: str) -> Method:
     """A method by its name.
 
     Raises:
-        InputError: There is none, or an installed package's can't be imported or isn't one.
+        InputError: There is none, or an installed package's can't be imported or isn't one; or a
+            sweep's name isn't METHOD@SETTING=VALUE.
     """
+    if is_sweep(name):
+        from suite.methods.sweep import read_sweep
+
+        return read_sweep(name)
     if name in METHODS:
         return importlib.import_module(f"suite.methods.{name}").METHOD
     others = _others()

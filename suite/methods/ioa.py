@@ -24,6 +24,7 @@ from ioa_jax.errors import InputError
 from ioa_jax.files import read_json
 from ioa_jax.settings import merge_settings
 from suite.methods.base import Method, MethodContext, MethodResult, token_count
+from suite.profile import Profile
 
 Settings = Mapping[str, Any]
 
@@ -38,13 +39,17 @@ class IOA:
         self.summary = summary
         self._changes = changes or {}
 
+    def config(self, given: MethodContext | Profile) -> MethodConfig:
+        """A cell's settings, as `make_config`."""
+        return make_config(given, self._changes)
+
     def run(self, context: MethodContext) -> MethodResult:
         directory = context.directory / "distill"
         result = distill(
             context.student,
             context.teacher,
             context.seeds,
-            make_config(context, self._changes),
+            self.config(context),
             directory,
             benchmarks=context.benchmarks(),
             on_step=context.on_step,
@@ -57,31 +62,38 @@ class IOA:
         )
 
 
-def make_config(context: MethodContext, changes: Settings) -> MethodConfig:
+def make_config(given: MethodContext | Profile, changes: Settings) -> MethodConfig:
     """The cell's settings: what all methods share, the profile's options, a control's changes.
+
+    Args:
+        given: A profile alone leaves seed and batch size at their defaults, since these are the
+            cell's and its student's.
+        changes: By section of `ioa_jax.config.MethodConfig`.
 
     Raises:
         InputError: The profile's options don't fit.
     """
-    train = context.train
-    shared: Settings = {
-        "seed": context.seed,
+    train = given.train
+    shared: dict[str, Any] = {
         "budget": {
-            "teacher_tokens": context.budgets.teacher_tokens,
-            "student_tokens": context.budgets.student_tokens,
+            "teacher_tokens": given.budgets.teacher_tokens,
+            "student_tokens": given.budgets.student_tokens,
         },
-        "train": train.model_dump(mode="json") | {"batch_size": _batch_size(context)},
+        "train": train.model_dump(mode="json"),
         "diagnose": {
-            "decompose": {"pack": context.pack},
+            "decompose": {"pack": given.pack},
             "measure": {
-                "max_tokens": context.sampling.max_tokens,
-                "allow_weak_sandbox": context.sandbox.allow_weak,
+                "max_tokens": given.sampling.max_tokens,
+                "allow_weak_sandbox": given.sandbox.allow_weak,
             },
             "dependencies": {"row_length": train.row_length, "batch_rows": train.batch_rows},
         },
-        "adapter": {"pack": context.pack},
+        "adapter": {"pack": given.pack},
     }
-    merged = merge_settings(merge_settings(shared, context.options), changes)
+    if isinstance(given, MethodContext):
+        shared["seed"] = given.seed
+        shared["train"]["batch_size"] = _batch_size(given)
+    merged = merge_settings(merge_settings(shared, given.options), changes)
     try:
         return MethodConfig.model_validate(merged)
     except ValidationError as error:

@@ -1,0 +1,126 @@
+"""IOA or a control with one number changed: how much its result owes to that number.
+
+`METHOD@SETTING=VALUE` names it, as in `ioa@organizer.tau_zpd=0.2`: METHOD is `ioa` or a control of
+it, SETTING a number in `SECTIONS` of `ioa_jax.config.MethodConfig`. Seed, budget and training are
+the same for every method, and stay so.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import math
+from collections.abc import Mapping
+from typing import Any
+
+from pydantic import ValidationError
+
+from ioa_jax.config import MethodConfig
+from ioa_jax.errors import InputError
+from ioa_jax.settings import merge_settings
+from suite.methods import load_method
+from suite.methods.base import MethodContext, MethodResult
+from suite.methods.ioa import IOA
+from suite.profile import Profile
+
+SECTIONS = ("diagnose", "organizer", "adapter")
+
+
+class Sweep(IOA):
+    """Another method with one number changed, over whatever the profile's options say."""
+
+    def __init__(self, of: str, setting: str, value: float) -> None:
+        """Take the usual method; whether it has the setting is known with its configuration.
+
+        Args:
+            of: Name of `ioa` or a control of it.
+            setting: Dotted path, such as organizer.tau_zpd.
+            value: Instead of the usual one.
+
+        Raises:
+            InputError: There is no such method, or it is none of IOA's.
+        """
+        usual = load_method(of)
+        if not isinstance(usual, IOA):
+            raise InputError(f"method {of!r} has no such settings; ioa and its controls have")
+        super().__init__(f"{usual.summary}; {setting} is {_text(value)}")
+        self._usual, self._of, self._setting, self._value = usual, of, setting, value
+
+    def config(self, given: MethodContext | Profile) -> MethodConfig:
+        usual = self._usual.config(given)
+        default = self._number(usual)
+        if self._value == default:
+            raise InputError(
+                f"setting {self._setting!r} is {_text(default)} in {self._of!r} too: this would be "
+                "the same cell twice"
+            )
+        change: dict[str, Any] = functools.reduce(
+            lambda inner, part: {part: inner}, reversed(self._setting.split(".")), self._value
+        )
+        try:
+            return MethodConfig.model_validate(merge_settings(usual.model_dump(), change))
+        except ValidationError as error:
+            why = error.errors()[0]["msg"]
+            raise InputError(
+                f"setting {self._setting!r} can't be {_text(self._value)}: {why}"
+            ) from None
+
+    def run(self, context: MethodContext) -> MethodResult:
+        result = super().run(context)
+        sweep = {
+            "of": self._of,
+            "setting": self._setting,
+            "value": self._number(self.config(context)),
+            "default": self._number(self._usual.config(context)),
+        }
+        return dataclasses.replace(result, notes={**result.notes, "sweep": sweep})
+
+    def _number(self, config: MethodConfig) -> float:
+        numbers = _numbers(config.model_dump(include=set(SECTIONS)))
+        if self._setting not in numbers:
+            section = self._setting.partition(".")[0]
+            near = [name for name in numbers if name.startswith(f"{section}.")] or numbers
+            raise InputError(
+                f"setting {self._setting!r} can't be changed in {self._of!r}; numbers are "
+                f"{', '.join(near)}"
+            )
+        return numbers[self._setting]
+
+
+def _numbers(settings: Mapping[str, Any], place: str = "") -> dict[str, float]:
+    """Every number by its dotted path."""
+    found: dict[str, float] = {}
+    for name, value in settings.items():
+        if isinstance(value, Mapping):
+            found |= _numbers(value, f"{place}{name}.")
+        elif isinstance(value, int | float) and not isinstance(value, bool):
+            found[f"{place}{name}"] = value
+    return found
+
+
+def _text(value: float) -> str:
+    """The shortest way to write it: 0.2, 5, 1e-08."""
+    return repr(value).removesuffix(".0")
+
+
+def read_sweep(name: str) -> Sweep:
+    """The method that `METHOD@SETTING=VALUE` names.
+
+    Raises:
+        InputError: It has another form, or METHOD isn't IOA or a control of it.
+    """
+    of, _, change = name.partition("@")
+    setting, _, text = change.partition("=")
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not (of and setting and math.isfinite(value)):
+        raise InputError(
+            f"method {name!r}: write it as METHOD@SETTING=VALUE with a number, such as "
+            "ioa@organizer.tau_zpd=0.2"
+        )
+    # A number that could be written in two ways could be two cells of a run.
+    if text != _text(value):
+        raise InputError(f"method {name!r}: write {text} as {_text(value)}")
+    return Sweep(of, setting, value)
