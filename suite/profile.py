@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from ioa_jax.errors import InputError
 from ioa_jax.settings import check_settings, merge_settings, override_setting, read_mapping
-from suite.methods import method_names
+from suite.methods import is_sweep, method_names
 from suite.tasks import task_names
 
 PROFILES = Path(__file__).with_name("profiles")
@@ -162,7 +162,11 @@ class Profile(Settings):
     curve: CurveSettings = CurveSettings()
     generation: GenerationSettings = GenerationSettings()
     sandbox: SandboxSettings = SandboxSettings()
-    methods: tuple[str, ...] = Field(min_length=1, description="The methods to compare.")
+    methods: tuple[str, ...] = Field(
+        min_length=1,
+        description="The methods to compare. METHOD@SETTING=VALUE is ioa or a control of it with "
+        "one number of its settings changed, such as ioa@organizer.tau_zpd=0.2.",
+    )
     options: dict[str, Any] = Field(
         default={}, description="Settings of ioa and its controls, see `ioa distill`."
     )
@@ -186,7 +190,8 @@ class Profile(Settings):
     def _known(cls, value: tuple[str, ...]) -> tuple[str, ...]:
         known = method_names()
         for name in value:
-            if name not in known:
+            # A sweep's name is looked at by `validate`, since the settings decide about it.
+            if name not in known and not is_sweep(name):
                 raise ValueError(f"{name!r} is unknown; choose from {', '.join(known)}")
         if len(set(value)) != len(value):
             raise ValueError("a method occurs twice")
@@ -246,4 +251,15 @@ def validate(raw: Any, source: str) -> Profile:
     Raises:
         InputError: Names the source and the first bad field.
     """
-    return check_settings(Profile, raw, source)
+    profile = check_settings(Profile, raw, source)
+    sweeps = [name for name in profile.methods if is_sweep(name)]
+    if sweeps:
+        # Not above, since it imports JAX.
+        from suite.methods.sweep import read_sweep
+
+        for name in sweeps:
+            try:
+                read_sweep(name).config(profile)
+            except InputError as error:
+                raise InputError(f"{source}: setting 'methods': {name!r}: {error}") from None
+    return profile
