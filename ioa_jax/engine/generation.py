@@ -5,6 +5,7 @@ from __future__ import annotations
 import collections
 import dataclasses
 import functools
+import itertools
 import logging
 from collections.abc import Callable, Sequence
 from typing import Any, Literal
@@ -28,6 +29,11 @@ STEPS_PER_DISPATCH = 8  # decoding steps between two looks at stop strings and f
 SHARED_PREFIX_MIN = 32  # shorter common prefixes are not worth a program of their own
 # Matrix-vector products have no fast bf16 kernel on CPU: eight rows cost less than one.
 CPU_MIN_ROWS = 8
+# What bounds the memory of prompts. Powers of two: they are the sizes that programs come in.
+PREFILL_TOKENS = 2048  # tokens that one program computes, rows times width
+PREFILL_SCORES = 2**22  # the same times the cache's slots: what attention holds for each head
+PREFILL_SLOTS = 2**14  # rows times slots of the cache in which prompts wait for their place
+ROW_SLOTS = 2048  # a row of the batch may have more only where the batch has fewer rows
 
 
 @dataclasses.dataclass(frozen=True)
@@ -159,43 +165,71 @@ class Generator:
                 raise InputError(
                     f"prompt {i} has {len(tokens)} tokens; the model's context is {context}"
                 )
-        # Neighbours of similar length waste the least padding and cache.
-        queue = collections.deque(sorted(range(len(encoded)), key=lambda i: -len(encoded[i])))
-        rows = min(self.batch_size, batching.power_of_two(len(encoded)))
-        rows = max(rows, self._min_rows)
         prefix, prefix_cache = self._prefill_prefix(encoded)
-        slots: list[_Slot | None] = [None] * rows
-        state = self._empty_state(rows, 0)
         results: list[Completion | None] = [None] * len(encoded)
         done = 0
 
-        def finish(row: int, text: str, reason: Literal["stop", "length"]) -> None:
+        def finish(slot: _Slot, text: str, reason: Literal["stop", "length"]) -> None:
             nonlocal done
-            slot = slots[row]
-            assert slot is not None
             completion = Completion(
                 text, tuple(slot.tokens), tuple(slot.logprobs), reason, len(slot.prompt)
             )
             results[slot.request] = completion
-            slots[row] = None
             done += 1
             if on_completion is not None:
                 on_completion(slot.request, completion)
             if progress is not None:
                 progress(done, len(encoded))
 
+        waiting = [
+            self._new_slot(i, prompt, i if streams is None else streams[i], params)
+            for i, prompt in enumerate(encoded)
+        ]
+        # Neighbours of similar length waste the least padding and cache.
+        waiting.sort(key=lambda slot: -len(slot.prompt))
+        for most, group in itertools.groupby(waiting, lambda slot: self._most_rows(slot.prompt)):
+            self._generate_group(
+                collections.deque(group), most, prefix, prefix_cache, params, finish
+            )
+        assert all(result is not None for result in results)
+        return [result for result in results if result is not None]
+
+    # -- host side -------------------------------------------------------------------------------
+
+    def _most_rows(self, prompt: Sequence[int]) -> int:
+        """Rows of the batch beside prompts of this length, such that the cache stays bounded."""
+        most = max(self.batch_size, self._min_rows)
+        slots = batching.row_bucket(len(prompt) + STEPS_PER_DISPATCH, smallest=64)
+        return most if slots <= ROW_SLOTS else _power_of_two_within(most * ROW_SLOTS // slots)
+
+    def _generate_group(
+        self,
+        queue: collections.deque[_Slot],
+        most: int,
+        shared: int,
+        prefix_cache: KVCache | None,
+        params: SamplingParams,
+        finish: Callable[[_Slot, str, Literal["stop", "length"]], None],
+    ) -> None:
+        """Generate for every slot of `queue` in one batch of at most `most` rows.
+
+        Args:
+            queue: Longest prompt first; is emptied.
+            most: Rows at most.
+            shared: Tokens of the prefix that all prompts share.
+            prefix_cache: Its keys and values.
+            params: How to sample.
+            finish: Called with slot, text and reason as each ends.
+        """
+        rows = min(most, max(batching.power_of_two(len(queue)), self._min_rows))
+        slots: list[_Slot | None] = [None] * rows
+        state = self._empty_state(rows, 0)
         prefilled: _Prefilled | None = None
         while queue or prefilled or any(slots):
             free = [row for row, slot in enumerate(slots) if slot is None]
             while free and (queue or prefilled):
                 if prefilled is None:
-                    # Padding rows cost as much as prompts: waiting prompts take their place.
-                    count = min(len(queue), max(len(free), self._min_rows))
-                    fresh = [
-                        self._new_slot(i, encoded[i], i if streams is None else streams[i], params)
-                        for i in (queue.popleft() for _ in range(count))
-                    ]
-                    prefilled = self._prefill_prompts(fresh, prefix, prefix_cache)
+                    prefilled = self._prefill_prompts(queue, len(free), shared, prefix_cache)
                 moved = dict(zip(free, prefilled.waiting, strict=False))
                 free = free[len(moved) :]
                 prefilled.waiting = prefilled.waiting[len(moved) :]
@@ -206,27 +240,23 @@ class Generator:
                 if not prefilled.waiting:
                     prefilled = None
             state = self._fit_cache(state, slots)
-            before = {row: len(slot.tokens) for row, slot in enumerate(slots) if slot is not None}
             state, tokens, logprobs = self._decode(state, params)
-            for row in before:
-                slot = slots[row]
-                assert slot is not None
+            for row, slot in enumerate(slots):
+                if slot is None:
+                    continue
                 fresh = tokens[:, row]
                 count = int((fresh >= 0).sum())
                 slot.tokens.extend(int(t) for t in fresh[:count])
                 slot.logprobs.extend(float(p) for p in logprobs[:count, row])
                 outcome = self._outcome(slot, params)
                 if outcome is not None:
-                    finish(row, *outcome)
+                    finish(slot, *outcome)
+                    slots[row] = None
             ended = np.array([slot is None for slot in slots])
             if ended.any():
                 state = dataclasses.replace(
                     state, remaining=jnp.where(jnp.asarray(ended), 0, state.remaining)
                 )
-        assert all(result is not None for result in results)
-        return [result for result in results if result is not None]
-
-    # -- host side -------------------------------------------------------------------------------
 
     def _encode(self, index: int, prompt: str | Sequence[int]) -> tuple[int, ...]:
         if isinstance(prompt, str):
@@ -267,7 +297,7 @@ class Generator:
         if have == wanted:
             return state
         self._note("resize", state.last.shape[0], have, wanted)
-        return dataclasses.replace(state, cache=_resize(state.cache, wanted))
+        return dataclasses.replace(state, cache=_move(state.cache, wanted))
 
     def _empty_state(self, rows: int, slots: int) -> _State:
         def zeros() -> Array:
@@ -285,18 +315,11 @@ class Generator:
                 shared = next(i for i in range(shared) if prompt[i] != prompts[0][i])
         if len(prompts) < 2 or shared < SHARED_PREFIX_MIN:
             return 0, None
-        rows = self._min_rows  # copies of one row, where a single row has no fast kernel
-        width = batching.row_bucket(shared, smallest=64)
-        tokens = np.zeros((rows, width), np.int32)
-        tokens[:, :shared] = prompts[0][:shared]
-        self._note("prefix", rows, width)
-        cache = _prefill(
-            self._decoder,
-            jnp.asarray(tokens),
-            jnp.zeros((rows,), jnp.int32),
-            self._decoder.init_cache(rows, width),
+        width, slots, _ = _prefill_shape(shared, 0)
+        cache = self._fill(
+            "prefix", [prompts[0][:shared]], 0, width, self._decoder.init_cache(1, slots)
         )
-        return shared, jax.tree.map(lambda x: x[..., :1, :, :, :], cache)
+        return shared, cache
 
     def _new_slot(
         self, request: int, prompt: tuple[int, ...], stream: int, params: SamplingParams
@@ -305,24 +328,58 @@ class Generator:
         return _Slot(request, stream, prompt, min(params.max_tokens, room), [], [])
 
     def _prefill_prompts(
-        self, new: list[_Slot], shared: int, prefix_cache: KVCache | None
+        self,
+        queue: collections.deque[_Slot],
+        free: int,
+        shared: int,
+        prefix_cache: KVCache | None,
     ) -> _Prefilled:
-        """Compute the keys and values of prompts in a cache of their own."""
-        rows = max(batching.power_of_two(len(new)), self._min_rows)
-        width = batching.row_bucket(max(len(slot.prompt) for slot in new) - shared, smallest=32)
-        slots = batching.row_bucket(shared + width, smallest=64)
-        tokens = np.zeros((rows, width), np.int32)
-        for i, slot in enumerate(new):
-            own = slot.prompt[shared:]
-            tokens[i, : len(own)] = own
+        """Compute the keys and values of the next prompts in a cache of their own.
+
+        Args:
+            queue: Longest prompt first; what is taken leaves it.
+            free: Rows of the batch that wait for a prompt.
+            shared: Tokens that the prefix's cache has already.
+            prefix_cache: Keys and values of the shared prefix.
+        """
+        width, slots, most = _prefill_shape(len(queue[0].prompt), shared)
+        # Padding rows cost as much as prompts: waiting prompts take their place.
+        count = min(len(queue), max(free, self._min_rows), most)
+        new = [queue.popleft() for _ in range(count)]
+        rows = min(most, max(batching.power_of_two(count), self._min_rows))
         cache = self._decoder.init_cache(rows, slots)
         if prefix_cache is not None:
             cache = _copy_prefix(cache, prefix_cache, shared)
-        self._note("prefill", rows, width, slots)
-        cache = _prefill(
-            self._decoder, jnp.asarray(tokens), jnp.full((rows,), shared, jnp.int32), cache
-        )
-        return _Prefilled(cache, new, list(range(len(new))))
+        prompts = [slot.prompt[shared:] for slot in new]
+        cache = self._fill("prefill", prompts, shared, width, cache)
+        return _Prefilled(cache, new, list(range(count)))
+
+    def _fill(
+        self, kind: str, prompts: Sequence[Sequence[int]], start: int, width: int, cache: KVCache
+    ) -> KVCache:
+        """Write the keys and values of `prompts` at slot `start`, `width` tokens at a time.
+
+        Args:
+            kind: For the log of shapes.
+            prompts: At most one a row of the cache.
+            start: Slot of their first token.
+            width: Tokens of each prompt in one program.
+            cache: Is donated.
+        """
+        rows = jax.tree.leaves(cache)[0].shape[-4]
+        chunks = -(-max(map(len, prompts)) // width)
+        tokens = np.zeros((rows, chunks * width), np.int32)
+        for i, prompt in enumerate(prompts):
+            tokens[i, : len(prompt)] = prompt
+        self._note(kind, rows, width, cache.num_slots)
+        for at in range(0, chunks * width, width):
+            cache = _prefill(
+                self._decoder,
+                jnp.asarray(tokens[:, at : at + width]),
+                jnp.full((rows,), start + at, jnp.int32),
+                cache,
+            )
+        return cache
 
     def _insert(self, state: _State, prefilled: _Prefilled, moved: dict[int, int]) -> _State:
         """Copy prefilled rows into the batch.
@@ -384,15 +441,54 @@ def _prefill(decoder: Decoder, tokens: Array, start: Array, cache: KVCache) -> K
     return decoder.hidden_cached(tokens, start, cache)[1]
 
 
-@functools.partial(jax.jit, static_argnums=1)
+def _power_of_two_within(limit: int) -> int:
+    """Largest power of two up to `limit`; at least 1."""
+    return 1 << max(limit, 1).bit_length() - 1
+
+
+def _prefill_shape(longest: int, shared: int) -> tuple[int, int, int]:
+    """How prompts are prefilled.
+
+    Args:
+        longest: Tokens of the longest.
+        shared: Tokens of them that are computed already.
+
+    Returns:
+        Tokens of a prompt in one program, slots of the cache, rows at most.
+    """
+    own = longest - shared
+    slots = batching.row_bucket(longest, smallest=64)
+    tokens = min(PREFILL_TOKENS, max(64, _power_of_two_within(PREFILL_SCORES // slots)))
+    # Even chunks, so that the last isn't mostly padding.
+    chunks = -(-own // tokens)
+    width = batching.row_bucket(-(-own // chunks), smallest=32)
+    return width, slots, _power_of_two_within(min(tokens // width, PREFILL_SLOTS // slots))
+
+
+def _move(cache: KVCache, slots: int) -> KVCache:
+    """The cache in another size, array by array, so that there are never two of it.
+
+    Args:
+        cache: Is used up.
+        slots: Its size after.
+    """
+
+    def fit(x: Array, axis: int) -> Array:
+        fitted = _fit_alone(x, slots, axis).block_until_ready()
+        x.delete()
+        return fitted
+
+    return KVCache(
+        jax.tree.map(lambda x: fit(x, x.ndim - 1), cache.keys),
+        jax.tree.map(lambda x: fit(x, x.ndim - 2), cache.values),
+    )
+
+
 def _resize(cache: KVCache, slots: int) -> KVCache:
-    def keys(x: Array) -> Array:
-        return _fit_axis(x, slots, x.ndim - 1)
-
-    def values(x: Array) -> Array:
-        return _fit_axis(x, slots, x.ndim - 2)
-
-    return KVCache(jax.tree.map(keys, cache.keys), jax.tree.map(values, cache.values))
+    return KVCache(
+        jax.tree.map(lambda x: _fit_axis(x, slots, x.ndim - 1), cache.keys),
+        jax.tree.map(lambda x: _fit_axis(x, slots, x.ndim - 2), cache.values),
+    )
 
 
 def _fit_axis(x: Array, size: int, axis: int) -> Array:
@@ -401,6 +497,9 @@ def _fit_axis(x: Array, size: int, axis: int) -> Array:
     widths = [(0, 0)] * x.ndim
     widths[axis] = (0, size - x.shape[axis])
     return jnp.pad(x, widths)
+
+
+_fit_alone = jax.jit(_fit_axis, static_argnums=(1, 2))
 
 
 @functools.partial(jax.jit, static_argnums=2, donate_argnums=0)
