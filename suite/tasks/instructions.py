@@ -1,8 +1,10 @@
 """IFEval (Zhou et al., 2023), and the sets that MiniLLM (Gu et al., 2024) scores by ROUGE-L.
 
 Of the latter three: five samples at temperature 1 with at most 256 new tokens each, averaged. Base
-models get instruction, input and response under Alpaca's headings, without its opening sentences;
-MiniLLM cuts prompts at 256 tokens, which is left to the caller, who has the tokenizer.
+models get instruction, input and response under Alpaca's headings, without its opening sentences.
+MiniLLM leaves those of Dolly's prompts out that have over 256 tokens; here characters decide, so
+that every model gets the same items. The two other sets have few such prompts: MiniLLM cuts them,
+and they are whole here.
 """
 
 from __future__ import annotations
@@ -33,6 +35,8 @@ from suite.tasks.base import (
 SAMPLED = GenerationSettings(max_tokens=256, temperature=1.0, top_p=1.0, samples=5)
 DOLLY_TEST_ITEMS = 500
 DOLLY_DEV_ITEMS = 1000
+# With MiniLLM's prompt around them, as many of Dolly's questions have up to 256 tokens of SmolLM2.
+DOLLY_MAX_CHARACTERS = 900
 # Another text gives another split.
 DOLLY_SPLIT_SEED = "ioa dolly split 1"
 
@@ -208,6 +212,8 @@ class DollyTask(_LikeReferences, Description):
             notes=(
                 f"{DOLLY_TEST_ITEMS} test items by the hash of their text: not the 500 of MiniLLM, "
                 "which can't be told from the 15,011 rows",
+                f"questions of over {DOLLY_MAX_CHARACTERS} characters, context included, are left "
+                "out; MiniLLM leaves out prompts of over 256 tokens",
             ),
         )
 
@@ -224,7 +230,8 @@ class DollySplits:
 def dolly_splits(rows: Sequence[Row]) -> DollySplits:
     """Our split of databricks-dolly-15k: 500 test, 1,000 development, the rest for training.
 
-    Rows with the same instruction and context are one item with several references. Items are
+    Rows with the same instruction and context are one item with several references. Instructions
+    that have over `DOLLY_MAX_CHARACTERS` together with their context are in no part. Items are
     ordered by the sha256 of `DOLLY_SPLIT_SEED`, instruction and context, so that the split doesn't
     depend on the order of the rows.
 
@@ -234,6 +241,8 @@ def dolly_splits(rows: Sequence[Row]) -> DollySplits:
     answers: dict[tuple[str, str], list[str]] = {}
     for row in rows:
         question = (row["instruction"].strip(), (row["context"] or "").strip())
+        if sum(map(len, question)) > DOLLY_MAX_CHARACTERS:
+            continue
         responses = answers.setdefault(question, [])
         if row["response"].strip() not in responses:
             responses.append(row["response"].strip())
@@ -244,7 +253,10 @@ def dolly_splits(rows: Sequence[Row]) -> DollySplits:
     questions = sorted(answers, key=rank)
     held_out = DOLLY_TEST_ITEMS + DOLLY_DEV_ITEMS
     if len(questions) <= held_out:
-        raise InputError(f"dolly: {len(questions)} different items, more than {held_out} needed")
+        raise InputError(
+            f"dolly: {len(questions)} different items of up to {DOLLY_MAX_CHARACTERS} characters, "
+            f"more than {held_out} needed"
+        )
     ids = content_ids(["\0".join(question) for question in questions], "dolly")
     items = tuple(
         _like_reference_item(new_id, *question, sorted(answers[question]))
@@ -371,7 +383,7 @@ IFEVAL = IfevalTask(
 )
 DOLLY = DollyTask(
     name="dolly",
-    version=1,
+    version=2,
     summary="500 questions of databricks-dolly-15k, in a split of our own",
     source="Databricks 2023; hub databricks/databricks-dolly-15k",
     licence="CC BY-SA 3.0",

@@ -7,7 +7,7 @@ import pytest
 
 from suite.data import DataSource
 from suite.tasks import load_task, maths
-from suite.tasks.instructions import DOLLY_ALL, dolly_splits
+from suite.tasks.instructions import DOLLY_ALL, DOLLY_MAX_CHARACTERS, dolly_splits
 
 pytestmark = pytest.mark.skipif(
     not os.environ.get("IOA_DATA_DIR"), reason="IOA_DATA_DIR names no folder with the data"
@@ -85,6 +85,15 @@ def test_dollys_parts_share_no_question():
     assert not parts[0] & parts[1]
     assert not (parts[0] | parts[1]) & parts[2]
     assert all(item.references for item in splits.test)
+    # Most questions are short: MiniLLM's limit leaves 85 % of the rows.
+    assert len(splits.train) > 11_000
+    assert max(len(item.prompt) for item in splits.test) <= DOLLY_MAX_CHARACTERS + 2
+
+
+def test_dolly_says_what_is_left_out():
+    data = load("dolly")
+    assert len(data.items) == 500
+    assert any("over 900 characters" in note for note in data.notes)
 
 
 def test_vicuna_scores_what_has_a_reference():
