@@ -32,6 +32,7 @@ from ioa_jax.graders.registry import check_golds, make_grader
 from ioa_jax.journal import Journal, packed, read_journal
 from ioa_jax.jsonl import read_objects
 from suite.data import DataSource
+from suite.models import find_spec
 from suite.stats import Estimate, mean_interval
 from suite.tasks import load_task
 from suite.tasks.base import Graded, Style, Task, TaskData, describe
@@ -52,7 +53,7 @@ class EvalSettings:
     """What an evaluation does; None leaves a task its own value.
 
     Attributes:
-        model: Spec, as for `load_model`.
+        model: Spec, as for `load_model`, or `micro:NAME`.
         tasks: Names.
         limit: First items of each task; None is all.
         samples: Answers to an item.
@@ -134,13 +135,14 @@ def evaluate(settings: EvalSettings, data: DataSource, output: Path) -> dict[str
 
     tasks = [load_task(name) for name in settings.tasks]
     log.info("loading %s", settings.model)
-    model = load_model(settings.model, settings.precision, dtype=jnp.dtype(settings.precision))
+    spec = find_spec(settings.model)
+    model = load_model(spec, settings.precision, dtype=jnp.dtype(settings.precision))
     ready = [prepare(task, settings, model, data) for task in tasks]
     record = {
         "version": VERSION,
         "settings": dataclasses.asdict(settings) | {"tasks": list(settings.tasks)},
         "model": {
-            "spec": model.spec,
+            "spec": settings.model,
             "fingerprint": model.fingerprint,
             "parameters": model.decoder.config.parameter_count(),
         },

@@ -119,7 +119,7 @@ class Evaluation:
         """Everything that is measured with, to keep it out of what is trained on."""
         items = {one.ready.task.name: one.ready.data.items for one in self.tasks}
         items[PROBES] = tuple(probe.item() for probe in self.probes)
-        return BenchmarkIndex(items)
+        return BenchmarkIndex(items, **self.profile.overlap.model_dump())
 
     def run(self, model: LanguageModel, folder: Path) -> dict[str, float]:
         """Measure what a cell's folder doesn't hold yet, then write its scores.jsonl.

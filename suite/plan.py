@@ -8,10 +8,11 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from ioa_jax.errors import IOAError
+from ioa_jax.errors import InputError, IOAError
 from ioa_jax.models.config import DecoderConfig
 from suite.cells import TEACHER, UNDISTILLED, Cell, Share, share_of
 from suite.data import DataSource
+from suite.models import MICRO, find_spec
 from suite.profile import Profile
 from suite.tasks import load_task
 
@@ -205,6 +206,11 @@ def _folder(spec: str) -> Path | None:
     from huggingface_hub import try_to_load_from_cache
     from huggingface_hub.errors import HFValidationError
 
+    if spec.startswith(MICRO):
+        try:
+            return Path(find_spec(spec))
+        except InputError:
+            return None
     name = spec.removeprefix("jax:").removeprefix("transformers:")
     path = Path(name).expanduser()
     if path.is_dir():

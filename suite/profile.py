@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
+from ioa_jax.adapter.duplicates import SIMILARITY
 from ioa_jax.errors import InputError
 from ioa_jax.settings import check_settings, merge_settings, override_setting, read_mapping
 from suite.methods import is_sweep, method_names
@@ -25,7 +26,12 @@ class Settings(BaseModel):
 
 
 class TeacherSettings(Settings):
-    spec: str = Field(description="As `ioa_jax.teachers.spec.open_teacher` takes it.")
+    spec: str = Field(
+        description="As `ioa_jax.teachers.spec.open_teacher` takes it, or micro:teacher."
+    )
+    fingerprint: str | None = Field(
+        default=None, description="Its fingerprint in run.json; null: whatever it is."
+    )
     batch_size: Positive = Field(
         default=32, description="Answers generated together, if it's ours."
     )
@@ -39,7 +45,11 @@ class TeacherSettings(Settings):
 
 
 class StudentSettings(Settings):
-    spec: str = Field(description="Model: smollm2, gguf:FILE, a Hugging Face directory or hub id.")
+    spec: str = Field(
+        description="Model: smollm2, gguf:FILE, a Hugging Face directory or hub id, or one of the "
+        "embedded world, such as micro:student-uneven."
+    )
+    fingerprint: str | None = Field(default=None, description="As the teacher's.")
     keep_layers: Positive | None = Field(
         default=None, description="Keep this many layers, evenly spaced; null keeps all."
     )
@@ -134,6 +144,20 @@ class GenerationSettings(Settings):
     )
 
 
+class OverlapSettings(Settings):
+    similarity: float = Field(
+        default=SIMILARITY,
+        gt=0,
+        lt=1,
+        description="From which Jaccard similarity on a lesson is a near duplicate of an item.",
+    )
+    common: Positive | None = Field(
+        default=None,
+        description="Words in a row that more items than this have are the benchmark's own phrase "
+        "and no overlap, as in a world of templates; null: every such run is one.",
+    )
+
+
 class SandboxSettings(Settings):
     wall_seconds: float = Field(default=30.0, gt=0, description="Wall clock of one program.")
     cpu_seconds: Positive = Field(default=5, description="Processor time of one program.")
@@ -161,6 +185,9 @@ class Profile(Settings):
     train: TrainSettings
     curve: CurveSettings = CurveSettings()
     generation: GenerationSettings = GenerationSettings()
+    overlap: OverlapSettings = Field(
+        default=OverlapSettings(), description="What counts as taught from a test item."
+    )
     sandbox: SandboxSettings = SandboxSettings()
     methods: tuple[str, ...] = Field(
         min_length=1,

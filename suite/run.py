@@ -28,6 +28,7 @@ from ioa_jax.journal import Journal, read_journal
 from suite import table
 from suite.cells import TEACHER, VERSION, Cell, Share, cells_of, share_of
 from suite.methods import load_method
+from suite.models import find_spec
 from suite.profile import Profile, validate
 
 if TYPE_CHECKING:
@@ -214,13 +215,22 @@ class _Job:
             earlier.append(now)
 
     def _note_models(self, teacher: Teacher, student: Student) -> None:
+        profile = self.profile
         models: dict[str, Any] = {
-            "teacher": {"spec": self.profile.teacher.spec, "fingerprint": teacher.fingerprint},
+            "teacher": {"fingerprint": teacher.fingerprint},
             "student": _model_record(student.model),
         }
         local = _local_model(teacher)
         if local is not None:
             models["teacher"] |= _model_record(local)
+        for part, settings in (("teacher", profile.teacher), ("student", profile.student)):
+            models[part]["spec"] = settings.spec
+            found, pinned = models[part]["fingerprint"], settings.fingerprint
+            if pinned not in (None, found):
+                raise InputError(
+                    f"setting '{part}.fingerprint' pins {pinned}, and {settings.spec} has {found}: "
+                    "it isn't the model that the profile was made for"
+                )
         before = self.record["models"] or models
         if before != models:
             raise InputError(
@@ -255,19 +265,22 @@ class _Job:
                 "batch_size": self.profile.teacher.batch_size,
             }
         log.info("opening the teacher %s", self.profile.teacher.spec)
-        return open_teacher(self.profile.teacher.spec, **settings)
+        return open_teacher(find_spec(self.profile.teacher.spec), **settings)
 
     def _open_student(self) -> Student:
         from ioa_jax.student import Student
 
         profile = self.profile
         log.info("loading the student %s", profile.student.spec)
-        return Student.open(
-            profile.student.spec,
+        student = Student.open(
+            find_spec(profile.student.spec),
             profile.precision,
             profile.student.keep_layers,
             profile.generation.batch_size,
         )
+        # What is recorded of it says nothing of where it lies on this machine.
+        model = dataclasses.replace(student.model, spec=profile.student.spec)
+        return Student(model, profile.generation.batch_size)
 
     def _finish(self, cell: Cell, work: _Work) -> bool:
         """Train and measure one cell, unless it is complete. False: it failed."""
@@ -511,7 +524,6 @@ def _local_model(teacher: Teacher) -> LanguageModel | None:
 
 def _model_record(model: LanguageModel) -> dict[str, Any]:
     return {
-        "spec": model.spec,
         "fingerprint": model.fingerprint,
         "parameters": model.decoder.config.parameter_count(),
     }

@@ -79,7 +79,7 @@ def make_tokenizer(work: Path) -> PreTrainedTokenizerBase:
 
 
 def train_model(recipe: Recipe, tokenizer: PreTrainedTokenizerBase, work: Path) -> Student:
-    """Train a model to the end of its budget.
+    """Train a model to the end of its last round.
 
     Args:
         recipe: What and how.
@@ -87,47 +87,68 @@ def train_model(recipe: Recipe, tokenizer: PreTrainedTokenizerBase, work: Path) 
         work: For checkpoints and `watch.jsonl`, what was measured on the way.
     """
     model = new_model(recipe, tokenizer)
-    batches = Batches(recipe, tokenizer)
-    problems = [
-        problem
-        for module in recipe.targets
-        for problem in distinct_problems(module, recipe.watched, "probe")
-    ]
-    watched = _read_watch(work / "watch.jsonl")
-    directory = work / "checkpoints"
-    with (
-        Trainer(model.decoder, recipe.train, recipe.tokens, directory=directory) as trainer,
-        Graders() as graders,
-    ):
-        log.info("%s: %d parameters", recipe.name, model.decoder.config.parameter_count())
+    log.info("%s: %d parameters", recipe.name, model.decoder.config.parameter_count())
+    with Graders() as graders:
+        course = _Course(recipe, tokenizer, graders, work / "watch.jsonl")
+        for number, one in enumerate(recipe.rounds, start=1):
+            config = dataclasses.replace(recipe.train, learning_rate=one.learning_rate)
+            directory = work / f"checkpoints-{number}"
+            with Trainer(model.decoder, config, one.tokens, directory=directory) as trainer:
+                course.train(model, trainer, number)
+                model = dataclasses.replace(model, decoder=trainer.decoder)
+    return Student(model, _BATCH)
+
+
+class _Course:
+    """The steps of all rounds, counted on, and what is measured between them."""
+
+    def __init__(
+        self, recipe: Recipe, tokenizer: PreTrainedTokenizerBase, graders: Graders, watch: Path
+    ) -> None:
+        self._recipe = recipe
+        self._batches = Batches(recipe, tokenizer)
+        self._graders = graders
+        self._watch = watch
+        self._watched = _read_watch(watch)
+        self._before = 0
+        self._problems = [
+            problem
+            for module in recipe.targets
+            for problem in distinct_problems(module, recipe.watched, "probe")
+        ]
+
+    def train(self, model: LanguageModel, trainer: Trainer, number: int) -> None:
+        """A round, from wherever the trainer is to its end."""
+        name = self._recipe.name
         while True:
-            step = trainer.steps
-            if step and step % recipe.watch_every == 0:
-                if step not in watched:
-                    student = _student(model, trainer)
-                    watched[step] = accuracies(student, problems, graders)
-                    _append_watch(work / "watch.jsonl", step, watched[step])
-                _log_watch(recipe.name, step, watched[step])
-            last = max((known for known in watched if known <= step), default=None)
-            measured = None if last is None else watched[last]
-            metrics = trainer.step(batches.batch(step, weights(recipe.targets, measured)))
+            step = self._before + trainer.steps
+            if step and step % self._recipe.watch_every == 0:
+                self._measure(model, trainer, step)
+            last = max((known for known in self._watched if known <= step), default=None)
+            measured = None if last is None else self._watched[last]
+            batch = self._batches.batch(step, weights(self._recipe.targets, measured))
+            metrics = trainer.step(batch)
             if metrics is None:
                 break
             if metrics.step % _LOG_EVERY == 0:
                 log.info(
-                    "%s: step %d, %.1f %% of the tokens, loss %.3f, %.0f tokens/s",
-                    recipe.name,
-                    metrics.step,
+                    "%s: step %d, %.1f %% of round %d, loss %.3f, %.0f tokens/s",
+                    name,
+                    self._before + metrics.step,
                     100 * trainer.progress,
+                    number,
                     metrics.loss,
                     metrics.tokens / metrics.seconds,
                 )
         trainer.save()
-        return _student(model, trainer)
+        self._before += trainer.steps
 
-
-def _student(model: LanguageModel, trainer: Trainer) -> Student:
-    return Student(dataclasses.replace(model, decoder=trainer.decoder), _BATCH)
+    def _measure(self, model: LanguageModel, trainer: Trainer, step: int) -> None:
+        if step not in self._watched:
+            student = Student(dataclasses.replace(model, decoder=trainer.decoder), _BATCH)
+            self._watched[step] = accuracies(student, self._problems, self._graders)
+            _append_watch(self._watch, step, self._watched[step])
+        _log_watch(self._recipe.name, step, self._watched[step])
 
 
 def _read_watch(path: Path) -> dict[int, dict[str, float]]:

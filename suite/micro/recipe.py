@@ -49,6 +49,19 @@ WEAKEST = 0.55
 
 
 @dataclasses.dataclass(frozen=True)
+class Round:
+    """A part of a training, with a schedule and an optimiser state of its own.
+
+    Attributes:
+        tokens: Trained on, prompts included.
+        learning_rate: Peak of its cosine.
+    """
+
+    tokens: int
+    learning_rate: float
+
+
+@dataclasses.dataclass(frozen=True)
 class Recipe:
     """Everything that fixes a model of the world.
 
@@ -59,8 +72,8 @@ class Recipe:
         num_layers: Blocks.
         num_heads: Query heads.
         num_kv_heads: Key and value heads.
-        tokens: Tokens it is trained on, prompts included.
-        train: Hyperparameters.
+        rounds: One after the other.
+        train: All other hyperparameters.
         skills: Share of each skill among its examples.
         targets: Accuracy by module that it is meant to reach; 1 is as much as it can.
         watch_every: Steps between measurements on the split `probe`, from which the modules' shares
@@ -74,7 +87,7 @@ class Recipe:
     num_layers: int
     num_heads: int
     num_kv_heads: int
-    tokens: int
+    rounds: tuple[Round, ...]
     train: TrainConfig
     skills: Mapping[str, float]
     targets: Mapping[str, float]
@@ -91,9 +104,8 @@ def teacher_recipe() -> Recipe:
         num_layers=5,
         num_heads=6,
         num_kv_heads=2,
-        tokens=20_000_000,
+        rounds=(Round(20_000_000, 2e-3),),
         train=TrainConfig(
-            learning_rate=2e-3,
             batch_rows=12,
             row_length=320,
             warmup_fraction=0.02,
@@ -119,9 +131,8 @@ def student_recipe(variant: Variant) -> Recipe:
         num_layers=3,
         num_heads=4,
         num_kv_heads=2,
-        tokens=STUDENT_TOKENS[variant],
+        rounds=(Round(STUDENT_TOKENS[variant], 4e-3),),
         train=TrainConfig(
-            learning_rate=4e-3,
             batch_rows=32,
             row_length=128,
             warmup_fraction=0.02,
