@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from suite.cells import TEACHER
+from suite.cells import TEACHER, UNDISTILLED
 from suite.report.course import edges_of
 from suite.report.distilled import Distilled, distilled_of
 from suite.report.tables import View, count, label, p_value, percent
@@ -314,25 +314,22 @@ def _tokens(result: RunResult, table: TableFile) -> Answer:
 
 def _sizes(table: TableFile) -> Answer:
     name, question = "sizes", "What do more seeds, and more examples a seed, buy?"
-    found = [
-        (row.sweep.setting, row.sweep.of, row.sweep.value, row)
-        for row in table.sweeps
-        if row.sweep is not None and row.sweep.setting in SIZES
-    ]
+    # By method, setting and value, so that a method stands once with its usual value.
+    found: dict[tuple[str, str, float], Row] = {}
+    by_name = {row.method: row for row in table.rows}
+    for row in table.sweeps:
+        if row.sweep is not None and row.sweep.setting in SIZES:
+            of, setting = row.sweep.of, row.sweep.setting
+            found[of, setting, row.sweep.value] = row
+            if of in by_name:
+                found[of, setting, row.sweep.default] = by_name[of]
     if not found:
         return Answer(
             name,
             question,
             f"The run has no cells in which {' or '.join(SIZES)} alone is changed.",
         )
-    by_name = {row.method: row for row in table.rows}
-    before = by_name.get("undistilled")
-    rows: list[tuple[str, float, Row]] = [(setting, value, row) for setting, _, value, row in found]
-    for setting, of, _, row in found:
-        assert row.sweep is not None
-        entry = (setting, row.sweep.default)
-        if of in by_name and entry not in {(one, value) for one, value, _ in rows}:
-            rows.append((*entry, by_name[of]))
+    before = by_name.get(UNDISTILLED)
     return Answer(
         name,
         question,
@@ -340,15 +337,15 @@ def _sizes(table: TableFile) -> Answer:
         View(
             "sizes",
             question,
-            ("setting", "value", "mean of tasks, %", "gain over the undistilled, points"),
+            ("method@setting", "value", "mean of tasks, %", "gain over the undistilled, points"),
             tuple(
                 (
-                    setting,
+                    f"{of}@{setting}",
                     f"{value:g}",
                     percent(row.mean),
                     "-" if before is None else f"{100 * (row.mean.mean - before.mean.mean):+.1f}",
                 )
-                for setting, value, row in sorted(rows, key=lambda one: one[:2])
+                for (of, setting, value), row in sorted(found.items(), key=lambda one: one[0])
             ),
         ),
     )

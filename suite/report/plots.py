@@ -211,10 +211,10 @@ def _curves(
 
 def _sensitivity(table: TableFile) -> Plot:
     title = "Sensitivity to the settings"
-    settings: dict[str, list[Row]] = {}
+    settings: dict[tuple[str, str], list[Row]] = {}
     for row in table.sweeps:
         assert row.sweep is not None
-        settings.setdefault(row.sweep.setting, []).append(row)
+        settings.setdefault((row.sweep.of, row.sweep.setting), []).append(row)
     if not settings:
         why = "The run has no cells with single settings changed."
         return Plot("sensitivity", title, why, None)
@@ -224,12 +224,12 @@ def _sensitivity(table: TableFile) -> Plot:
 
     def draw(figure: Figure) -> None:
         panels = figure.subplots(lines, columns, squeeze=False, sharey=True).flat
-        for axis, (setting, rows) in zip(panels, sorted(settings.items()), strict=False):
+        for axis, ((of, setting), rows) in zip(panels, sorted(settings.items()), strict=False):
             points = [(row.sweep.value, row) for row in rows if row.sweep is not None]
             sweep = rows[0].sweep
             assert sweep is not None
-            if sweep.of in usual:
-                points.append((sweep.default, usual[sweep.of]))
+            if of in usual:
+                points.append((sweep.default, usual[of]))
                 axis.axvline(sweep.default, color=LIGHT["soft"], linestyle="--", linewidth=1)
             points.sort(key=lambda point: point[0])
             middle = np.array([100 * row.mean.mean for _, row in points])
@@ -243,7 +243,7 @@ def _sensitivity(table: TableFile) -> Plot:
                 marker="o",
                 capsize=3,
             )
-            axis.set_title(setting)
+            axis.set_title(f"{of}@{setting}")
             axis.grid(axis="y")
         for number, axis in enumerate(figure.axes):
             if number % columns == 0:

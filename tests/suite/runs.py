@@ -44,19 +44,17 @@ def write_run(
         tasks: Names.
         distill: Whether `ioa` and its controls have their folder.
         curves: Whether scores were measured during training.
-        sweeps: (setting, value, default, effect) of methods with one setting changed.
+        sweeps: (method, setting, value, default, effect) of methods with one setting changed.
         shift: Added to every student's probability.
         draw: Seed of the luck.
         environments: What run.json says of them; None is one.
     """
     methods = {**effects}
     notes = {}
-    for setting, value, default, effect in sweeps:
-        name = f"ioa@{setting}={value}"
+    for of, setting, value, default, effect in sweeps:
+        name = f"{of}@{setting}={value}"
         methods[name] = effect
-        notes[name] = {
-            "sweep": {"of": "ioa", "setting": setting, "value": value, "default": default}
-        }
+        notes[name] = {"sweep": {"of": of, "setting": setting, "value": value, "default": default}}
     settings = {
         "description": "a test",
         "methods": list(methods),

@@ -27,7 +27,11 @@ def run(tmp_path_factory):
     directory = write_run(
         tmp_path_factory.mktemp("runs") / "a",
         items=30,
-        sweeps=[("tau_gap", 0.1, 0.3, 0.2), ("adapter.examples_per_seed", 5, 10, 0.3)],
+        sweeps=[
+            ("ioa", "diagnose.tau_gap", 0.1, 0.3, 0.2),
+            ("ioa", "adapter.examples_per_seed", 5, 10, 0.3),
+            ("ioa_no_gate", "adapter.examples_per_seed", 5, 10, 0.2),
+        ],
         environments=[environment(cpu={"model": "<b>A CPU</b>", "cores": 2})],
     )
     write_report(directory)
@@ -143,6 +147,18 @@ def test_seeds_agree_as_far_as_they_do(run):
     # Edges: {a, b, c}, {a, b}, {a, b}; targets: {x, y}, {x, y}, {y}.
     assert view.rows[1] == ("edges of the graph", "0.78", "0.67", "2", "2.3")
     assert view.rows[2] == ("targets", "0.67", "0.50", "1", "1.7")
+
+
+def test_sizes_stand_beside_the_usual_one_of_the_same_method(run):
+    result = read_run(run)
+    found = {one.name: one for one in answers(result, summarize(Figures(result, resamples=50)))}
+    view = found["sizes"].view
+    assert view is not None
+    assert [row[:2] for row in view.rows] == [
+        (f"{of}@adapter.examples_per_seed", value)
+        for of in ("ioa", "ioa_no_gate")
+        for value in ("5", "10")
+    ]
 
 
 def test_the_questions_are_answered(text):

@@ -35,7 +35,12 @@ def plots_of(directory, true_edges: frozenset[tuple[str, str]] | None = TRUE):
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
     directory = tmp_path_factory.mktemp("runs") / "a"
-    return write_run(directory, items=20, sweeps=[("tau_gap", 0.1, 0.3, 0.2)])
+    sweeps = [
+        ("ioa", "diagnose.tau_gap", 0.1, 0.3, 0.2),
+        ("ioa", "diagnose.tau_gap", 0.2, 0.3, 0.3),
+        ("ioa_no_gate", "diagnose.tau_gap", 0.1, 0.3, 0.1),
+    ]
+    return write_run(directory, items=20, sweeps=sweeps)
 
 
 @pytest.fixture(scope="module")
@@ -64,7 +69,9 @@ def test_figures_say_what_they_show(plots):
     assert {"teacher (reference line)", "sft_matched"} <= words(plots["methods"].svg)
     assert {"gate passed", "stage 1: multiplication"} <= words(plots["timeline"].svg)
     assert {"0.21", ADD} <= words(plots["forgetting"].svg)
-    assert "tau_gap" in words(plots["sensitivity"].svg)
+    # A panel for each method, since its points belong to one line.
+    panels = {word for word in words(plots["sensitivity"].svg) if "@" in word}
+    assert panels == {"ioa@diagnose.tau_gap", "ioa_no_gate@diagnose.tau_gap"}
 
 
 def test_the_graph_counts_recovered_edges(run, plots):

@@ -96,13 +96,12 @@ def test_a_run_of_the_teacher_alone_has_no_reference(tmp_path):
 
 
 def test_sweeps_stand_apart(tmp_path):
-    directory = write_run(
-        tmp_path / "a", items=10, seeds=(0,), sweeps=[("tau_gap", 0.1, 0.3, 0.2)], distill=False
-    )
+    sweeps = [("ioa", "diagnose.tau_gap", 0.1, 0.3, 0.2)]
+    directory = write_run(tmp_path / "a", items=10, seeds=(0,), sweeps=sweeps, distill=False)
     table = summarize(Figures(read_run(directory), resamples=50))
-    assert [row.method for row in table.sweeps] == ["ioa@tau_gap=0.1"]
-    assert "ioa@tau_gap=0.1" not in {row.method for row in table.rows}
-    assert "ioa@tau_gap=0.1" not in {c.method for c in table.comparisons}
+    assert [row.method for row in table.sweeps] == ["ioa@diagnose.tau_gap=0.1"]
+    assert "ioa@diagnose.tau_gap=0.1" not in {row.method for row in table.rows}
+    assert "ioa@diagnose.tau_gap=0.1" not in {c.method for c in table.comparisons}
 
 
 def test_a_reference_that_is_not_there(run):

@@ -14,7 +14,7 @@ def table(tmp_path_factory):
     directory = write_run(
         tmp_path_factory.mktemp("runs") / "a_b",
         items=200,
-        sweeps=[("tau_gap", 0.1, 0.3, 0.2)],
+        sweeps=[("ioa", "diagnose.tau_gap", 0.1, 0.3, 0.2)],
         distill=False,
     )
     return summarize(Figures(read_run(directory), resamples=1000))

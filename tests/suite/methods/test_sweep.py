@@ -1,0 +1,186 @@
+"""Methods with one number changed: their names, their settings, and a run that has one."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from ioa_jax.errors import InputError
+from ioa_jax.files import read_json
+from ioa_jax.models.huggingface import write_decoder
+from suite import run as job
+from suite.cells import Cell
+from suite.methods import is_sweep, load_method, method_names
+from suite.methods.ioa import IOA
+from suite.plan import make_plan
+from suite.profile import Profile, load_profile, validate
+from suite.report.summary import Figures, summarize
+from suite.results import read_run
+from suite.run import run_cells
+from suite.schema import check_run_folder
+from suite.verify import verify_run
+from tests.distill_world import Cook, method_config, new_student, write_seeds
+
+# The paper's symbols with other values than the profile `smollm2` has.
+PAPERS = {
+    "diagnose.tau_gap": 0.2,
+    "organizer.tau_zpd": 0.3,
+    "organizer.tau_mastery": 1,
+    "diagnose.alpha": 0.5,
+    "adapter.examples_per_seed": 5,
+}
+TAU_ZPD = "ioa@organizer.tau_zpd=0.2"
+
+
+def profile_with(*methods: str, **options: Any) -> Profile:
+    settings = load_profile("smollm2")[1].model_dump()
+    settings |= {"methods": methods, "options": {**settings["options"], **options}}
+    return validate(settings, "mine.yaml")
+
+
+def ioa(name: str) -> IOA:
+    method = load_method(name)
+    assert isinstance(method, IOA)
+    return method
+
+
+@pytest.mark.parametrize(("setting", "value"), PAPERS.items())
+def test_a_sweep_changes_one_number(setting: str, value: float) -> None:
+    name = f"ioa@{setting}={value}"
+    profile = profile_with("ioa", name)
+    section, field = setting.split(".")
+    usual, changed = (ioa(one).config(profile).model_dump() for one in ("ioa", name))
+    assert changed[section].pop(field) == value != usual[section].pop(field)
+    assert changed == usual
+    assert (load_method(name).needs, is_sweep(name)) == ((), True)
+    assert f"{setting} is {value}" in load_method(name).summary
+
+
+def test_a_control_keeps_its_own_change() -> None:
+    profile = profile_with("ioa_paper@organizer.tau_zpd=0.2", organizer={"tau_zpd": 0.4})
+    config = ioa(profile.methods[0]).config(profile)
+    assert (config.organizer.stage_mode, config.organizer.tau_zpd) == ("sequential", 0.2)
+
+
+def test_what_the_options_say_is_the_usual_value() -> None:
+    options = {"organizer": {"tau_zpd": 0.2}}
+    with pytest.raises(InputError, match=r"tau_zpd' is 0\.2 in 'ioa' too"):
+        profile_with(TAU_ZPD, **options)
+    # The default is now another value.
+    assert profile_with("ioa@organizer.tau_zpd=0.15", **options)
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("ioa@organizer.tau_zp=0.2", "'organizer.tau_zp' can't be changed in 'ioa'; numbers are "
+         "organizer.tau_zpd, organizer.tau_mastery,"),
+        ("ioa@organizer.zone=0.2", "'organizer.zone' can't be changed"),
+        ("ioa@organizer=0.2", "'organizer' can't be changed"),
+        ("ioa@seed=3", "numbers are diagnose.decompose.batch_size,"),
+        ("ioa@train.learning_rate=0.1", "'train.learning_rate' can't be changed"),
+        ("ioa@organizer.tau_zpd=2", "can't be 2: Input should be less than or equal to 1"),
+        ("ioa@adapter.examples_per_seed=2.5", "can't be 2.5: Input should be a valid integer"),
+        ("ioa@diagnose.dependencies.tau_low=0.95", "tau_low=0.95 is above tau_high=0.9"),
+        ("ioa@organizer.tau_zpd=0.15", "is 0.15 in 'ioa' too: this would be the same cell twice"),
+        ("ioa@organizer.tau_zpd=0.20", "write 0.20 as 0.2"),
+        ("ioa@adapter.examples_per_seed=5.0", "write 5.0 as 5"),
+        ("ioa@organizer.tau_zpd=much", "write it as METHOD@SETTING=VALUE"),
+        ("ioa@organizer.tau_zpd=nan", "write it as METHOD@SETTING=VALUE"),
+        ("ioa@organizer.tau_zpd", "write it as METHOD@SETTING=VALUE"),
+        ("ioa@=0.2", "write it as METHOD@SETTING=VALUE"),
+        ("@organizer.tau_zpd=0.2", "write it as METHOD@SETTING=VALUE"),
+        (f"{TAU_ZPD}@diagnose.alpha=1", "write it as METHOD@SETTING=VALUE"),
+        ("sft@organizer.tau_zpd=0.2", "'sft' has no such settings; ioa and its controls have"),
+        ("iao@organizer.tau_zpd=0.2", "method 'iao' is unknown; there are undistilled,"),
+    ],
+)  # fmt: skip
+def test_a_wrong_sweep_is_named_when_the_profile_is_read(name: str, message: str) -> None:
+    with pytest.raises(InputError, match=re.escape(message)) as error:
+        profile_with("undistilled", name)
+    assert str(error.value).startswith(f"mine.yaml: setting 'methods': {name!r}: ")
+
+
+def test_overrides_take_sweeps_and_the_plan_has_their_cells() -> None:
+    _, profile = load_profile("smollm2-short", [f"methods=[ioa, {TAU_ZPD}]", "seeds=[0, 1]"])
+    names = [cell.name for cell in run_cells(profile)]
+    assert names == ["teacher", "ioa-seed0", "ioa-seed1", f"{TAU_ZPD}-seed0", f"{TAU_ZPD}-seed1"]
+    assert [cell.name for cell in make_plan(profile).cells] == names
+    assert not any(is_sweep(name) for name in method_names())
+
+
+# -- a run ---------------------------------------------------------------------------------------
+
+SWEPT = "ioa@adapter.examples_per_seed=1"
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A run of cooks' lessons, whose swept cell stopped after its first checkpoint."""
+    folder = tmp_path_factory.mktemp("sweep")
+    student = new_student()
+    write_decoder(student.model.decoder, student.model.tokenizer, folder / "model")
+    write_seeds(folder / "seeds.jsonl")
+    config = method_config().model_dump(mode="json")
+    settings = {
+        "description": "a test",
+        "precision": "float32",
+        "pack": "micro",
+        "teacher": {"spec": "openai:cook@http://localhost:1/v1"},
+        "student": {"spec": str(folder / "model")},
+        "seed_items": {"source": str(folder / "seeds.jsonl"), "probe_fraction": 0.33},
+        "tasks": [],
+        "budgets": {"teacher_tokens": 8000, "student_tokens": 3000},
+        "sampling": {"max_tokens": 48},
+        "train": {"learning_rate": 2e-2, "batch_rows": 2, "row_length": 96, "save_every": 3},
+        "options": {name: config[name] for name in ("diagnose", "organizer", "adapter")},
+        "methods": ["undistilled", "ioa", SWEPT],
+        "seeds": [0],
+    }
+    (folder / "cooks.yaml").write_text(yaml.safe_dump(settings))
+    name, profile = load_profile(str(folder / "cooks.yaml"))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("ioa_jax.teachers.spec.open_teacher", lambda spec, **settings: Cook())
+        directory = job.start_run(profile, name, folder / "results", "run")
+        add = job._Steps.add
+
+        def stop(self: Any, part: str, metrics: Any, student: Any) -> None:
+            add(self, part, metrics, student)
+            if self._name.startswith(SWEPT) and len(self._journal) == 8:
+                raise ValueError("stopped")
+
+        with pytest.MonkeyPatch.context() as stopping:
+            stopping.setattr(job._Steps, "add", stop)
+            failed = job.run_job(directory)["failed"]
+        assert failed == {Cell(SWEPT, 0).name: "ValueError: stopped"}
+        assert list((directory / "cells" / Cell(SWEPT, 0).name).rglob("checkpoints/*"))
+        job.run_job(directory)
+        yield directory
+
+
+def test_a_cell_says_what_it_changes(finished: Path) -> None:
+    notes = read_json(finished / "cells" / f"{SWEPT}-seed0" / "cell.json")["notes"]
+    sweep = {"of": "ioa", "setting": "adapter.examples_per_seed", "value": 1, "default": 2}
+    assert notes["sweep"] == sweep
+    assert notes["lessons"] > 0
+    usual = read_json(finished / "cells" / "ioa-seed0" / "cell.json")["notes"]
+    assert usual.keys() == notes.keys() - {"sweep"}
+    assert usual["lessons"] != notes["lessons"]
+
+
+def test_the_report_sets_it_apart(finished: Path) -> None:
+    check_run_folder(finished)
+    result = read_run(finished)
+    assert result.unfinished == ()
+    table = summarize(Figures(result, resamples=50))
+    assert [row.method for row in table.rows] == ["undistilled", "ioa"]
+    (row,) = table.sweeps
+    assert (row.method, row.seeds) == (SWEPT, [0])
+    assert table.reference == "ioa"
+    assert verify_run(finished, None).findings == ()
+    assert "ioa@adapter.examples_per_seed" in (finished / "plots/sensitivity.svg").read_text()
