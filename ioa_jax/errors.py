@@ -1,5 +1,12 @@
 """Errors that a user can act on."""
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from pydantic import ValidationError
+
 
 class IOAError(Exception):
     """Bad input or an unusable environment, told with what to do about it.
@@ -29,3 +36,16 @@ class SandboxError(IOAError):
     """Untrusted programs can't be run here as isolated as was asked; the message says why."""
 
     exit_code = 4
+
+
+def first_fault(error: ValidationError, whole: str, noun: str = "field") -> str:
+    """The first thing that is wrong with a value, such as `field 'a.b': Field required`.
+
+    Args:
+        error: Of checking the value.
+        whole: What the value is called, where no part of it is to blame.
+        noun: What a part of it is called.
+    """
+    first = error.errors()[0]
+    place = ".".join(str(part) for part in first["loc"]) or whole
+    return f"{noun} {place!r}: {first['msg']}"

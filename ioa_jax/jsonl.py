@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
-from ioa_jax.errors import InputError
+from ioa_jax.errors import InputError, first_fault
 
 Row = TypeVar("Row", bound=BaseModel)
 
@@ -53,9 +53,7 @@ def read_rows(path: Path, row_type: type[Row]) -> dict[int, Row]:
         try:
             rows[number] = row_type.model_validate(value)
         except ValidationError as error:
-            first = error.errors()[0]
-            field = ".".join(str(part) for part in first["loc"]) or "line"
-            raise InputError(f"{path}:{number}: field {field!r}: {first['msg']}") from None
+            raise InputError(f"{path}:{number}: {first_fault(error, 'line')}") from None
     if not rows:
         raise InputError(f"{path}: no lines")
     return rows

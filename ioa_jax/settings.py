@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 import yaml
 from pydantic import BaseModel, ValidationError
 
-from ioa_jax.errors import InputError
+from ioa_jax.errors import InputError, first_fault
 from ioa_jax.files import read_text
 
 Settings = TypeVar("Settings", bound=BaseModel)
@@ -71,9 +71,7 @@ def check_settings(kind: type[Settings], raw: Any, source: str) -> Settings:
     try:
         return kind.model_validate(raw)
     except ValidationError as error:
-        first = error.errors()[0]
-        field = ".".join(str(part) for part in first["loc"]) or "settings"
-        raise InputError(f"{source}: setting {field!r}: {first['msg']}") from None
+        raise InputError(f"{source}: {first_fault(error, 'settings', 'setting')}") from None
 
 
 def merge_settings(under: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:

@@ -6,7 +6,7 @@ from typing import ClassVar, TypeVar
 
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
-from ioa_jax.errors import InputError
+from ioa_jax.errors import InputError, first_fault
 
 Kind = TypeVar("Kind", bound="Value")
 
@@ -42,6 +42,4 @@ class Value:
         try:
             return TypeAdapter(cls).validate_json(text)
         except ValidationError as error:
-            first = error.errors()[0]
-            field = ".".join(str(part) for part in first["loc"]) or cls.__name__
-            raise InputError(f"{source}: field {field!r}: {first['msg']}") from None
+            raise InputError(f"{source}: {first_fault(error, cls.__name__)}") from None

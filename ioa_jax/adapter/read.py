@@ -12,6 +12,7 @@ from pydantic import ValidationError
 from ioa_jax.adapter.lesson_text import read_lesson, split_lessons
 from ioa_jax.adapter.render import AnswerForm, SynthesisSpec, requested_fields
 from ioa_jax.adapter.schema import Example, RawExamples
+from ioa_jax.errors import first_fault
 from ioa_jax.teachers.base import Completion
 from ioa_jax.teachers.structured import Unfit, parse_completion
 
@@ -103,9 +104,7 @@ def _validated(row: Mapping[str, Any], domain: str) -> Example | Unfit:
     try:
         example = Example.model_validate(row)
     except ValidationError as error:
-        first = error.errors()[0]
-        field = ".".join(str(part) for part in first["loc"])
-        return Unfit("schema", f"field {field!r}: {first['msg']}")
+        return Unfit("schema", first_fault(error, "example"))
     if not example.solution.steps and domain not in _WITHOUT_STEPS:
         return Unfit("schema", "field 'solution.steps': there is no step")
     return example

@@ -18,7 +18,7 @@ from typing import Annotated, Any
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
 
-from ioa_jax.errors import InputError
+from ioa_jax.errors import InputError, first_fault
 from ioa_jax.identifier.seeds import MergedModule
 from ioa_jax.values import Value
 
@@ -165,9 +165,7 @@ def parse_proposal(text: str) -> Proposal:
     try:
         proposal = Proposal.model_validate(value)
     except ValidationError as error:
-        first = error.errors()[0]
-        field = ".".join(str(part) for part in first["loc"]) or "object"
-        raise InputError(f"field {field!r}: {first['msg']}") from None
+        raise InputError(first_fault(error, "object")) from None
     for i, entry in enumerate(proposal.modules):
         try:
             _ = entry.id

@@ -18,7 +18,7 @@ from typing import Any, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from ioa_jax.errors import InputError, MissingDependencyError
+from ioa_jax.errors import InputError, MissingDependencyError, first_fault
 from ioa_jax.teachers.base import (
     Capabilities,
     ChatRequest,
@@ -431,9 +431,7 @@ class OpenAITeacher(Teacher):
             try:
                 return body_type.model_validate_json(send().content)
             except ValidationError as error:
-                first = error.errors()[0]
-                field = ".".join(str(part) for part in first["loc"]) or "body"
-                reason = f"broken answer: {field}: {first['msg']}"
+                reason = f"broken answer: {first_fault(error, 'body')}"
             except self._openai.APIStatusError as error:
                 reason = self._status_reason(error)
                 if not may_pass(error):

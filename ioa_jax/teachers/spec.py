@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
-from ioa_jax.errors import InputError
+from ioa_jax.errors import InputError, first_fault
 from ioa_jax.teachers.base import Teacher
 
 FORMS = (
@@ -69,9 +69,6 @@ def _check(spec: str, settings: dict[str, Any], kind: type[Settings]) -> Setting
     try:
         return kind.model_validate(settings)
     except ValidationError as error:
-        first = error.errors()[0]
-        field = ".".join(str(part) for part in first["loc"])
+        fault = first_fault(error, "settings", "setting")
         known = ", ".join(kind.model_fields)
-        raise InputError(
-            f"teacher {spec!r}: setting {field!r}: {first['msg']} (settings are {known})"
-        ) from None
+        raise InputError(f"teacher {spec!r}: {fault} (settings are {known})") from None

@@ -13,7 +13,7 @@ from typing import Any, Generic, TypeVar
 import json_repair
 from pydantic import BaseModel, ValidationError
 
-from ioa_jax.errors import InputError
+from ioa_jax.errors import InputError, first_fault
 from ioa_jax.streams import stream
 from ioa_jax.teachers.base import ChatRequest, Completion, Sampling, Teacher
 
@@ -202,7 +202,7 @@ def _parse(text: str, schema: type[Model], repair: bool) -> tuple[Model, bool]:
         try:
             return schema.model_validate(value), False
         except ValidationError as error:
-            misfits.append((length, _first_error(error)))
+            misfits.append((length, first_fault(error, "answer")))
     # Also with misfits: where the whole is no JSON, they are parts of it.
     value = _repaired(text) if repair else None
     if value is not None:
@@ -210,7 +210,7 @@ def _parse(text: str, schema: type[Model], repair: bool) -> tuple[Model, bool]:
             return schema.model_validate(value), True
         except ValidationError as error:
             rest = len(text) - sum(length for length, _ in misfits)
-            misfits.append((rest, _first_error(error)))
+            misfits.append((rest, first_fault(error, "answer")))
     if misfits:
         # What was meant as the answer is most likely the longest.
         raise Unfit("schema", max(misfits, key=lambda misfit: misfit[0])[1])
@@ -254,9 +254,3 @@ def _repaired(text: str) -> dict[str, Any] | list[Any] | None:
     except (ValueError, RecursionError):
         return None
     return value if isinstance(value, dict | list) else None
-
-
-def _first_error(error: ValidationError) -> str:
-    first = error.errors()[0]
-    field = ".".join(str(part) for part in first["loc"])
-    return f"field {field!r}: {first['msg']}" if field else first["msg"]

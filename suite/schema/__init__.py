@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
-from ioa_jax.errors import InputError
+from ioa_jax.errors import InputError, first_fault
 from ioa_jax.files import read_json
 from ioa_jax.jsonl import read_objects
 from suite.schema.models import CellFile, CurvePoint, RunFile, ScoreLine, TableFile
@@ -42,9 +42,7 @@ def check(model: type[Model], value: Any, source: str) -> Model:
     try:
         return model.model_validate(value)
     except ValidationError as error:
-        first = error.errors()[0]
-        field = ".".join(str(part) for part in first["loc"]) or "value"
-        raise InputError(f"{source}: field {field!r}: {first['msg']}") from None
+        raise InputError(f"{source}: {first_fault(error, 'value')}") from None
 
 
 def read_file(model: type[Model], path: Path) -> Model:

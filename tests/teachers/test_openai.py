@@ -110,10 +110,10 @@ def test_a_slow_answer_is_given_up_and_tried_again(server, connect):
         ("internal", "status 500: .*oops"),
         ("cut", "APIConnectionError: peer closed connection"),
         ("slow", "APITimeoutError"),
-        ("half", "broken answer: body: Invalid JSON"),
-        ("html", "broken answer: body: Invalid JSON"),
-        ("empty", "broken answer: choices"),
-        ("no usage", "broken answer: usage"),
+        ("half", "broken answer: field 'body': Invalid JSON"),
+        ("html", "broken answer: field 'body': Invalid JSON"),
+        ("empty", "broken answer: field 'choices'"),
+        ("no usage", "broken answer: field 'usage'"),
     ],
 )
 def test_retries_are_bounded(server, connect, fault, message):
