@@ -297,7 +297,7 @@ class Generator:
         if have == wanted:
             return state
         self._note("resize", state.last.shape[0], have, wanted)
-        return dataclasses.replace(state, cache=_move(state.cache, wanted))
+        return dataclasses.replace(state, cache=_resize(state.cache, wanted))
 
     def _empty_state(self, rows: int, slots: int) -> _State:
         def zeros() -> Array:
@@ -465,29 +465,27 @@ def _prefill_shape(longest: int, shared: int) -> tuple[int, int, int]:
     return width, slots, _power_of_two_within(min(tokens // width, PREFILL_SLOTS // slots))
 
 
-def _move(cache: KVCache, slots: int) -> KVCache:
-    """The cache in another size, array by array, so that there are never two of it.
+def _resize(cache: KVCache, slots: int) -> KVCache:
+    """The cache in another size, array by array: of most layers there is only one at a time.
 
     Args:
         cache: Is used up.
-        slots: Its size after.
+        slots: After.
     """
 
     def fit(x: Array, axis: int) -> Array:
-        fitted = _fit_alone(x, slots, axis).block_until_ready()
+        fitted = _fit_array(x, slots, axis).block_until_ready()
         x.delete()
         return fitted
 
-    return KVCache(
-        jax.tree.map(lambda x: fit(x, x.ndim - 1), cache.keys),
-        jax.tree.map(lambda x: fit(x, x.ndim - 2), cache.values),
-    )
+    return _over_slots(fit, cache)
 
 
-def _resize(cache: KVCache, slots: int) -> KVCache:
+def _over_slots(function: Callable[[Array, int], Array], cache: KVCache) -> KVCache:
+    """`function` of each array and the number of its axis of slots."""
     return KVCache(
-        jax.tree.map(lambda x: _fit_axis(x, slots, x.ndim - 1), cache.keys),
-        jax.tree.map(lambda x: _fit_axis(x, slots, x.ndim - 2), cache.values),
+        jax.tree.map(lambda x: function(x, x.ndim - 1), cache.keys),
+        jax.tree.map(lambda x: function(x, x.ndim - 2), cache.values),
     )
 
 
@@ -499,7 +497,7 @@ def _fit_axis(x: Array, size: int, axis: int) -> Array:
     return jnp.pad(x, widths)
 
 
-_fit_alone = jax.jit(_fit_axis, static_argnums=(1, 2))
+_fit_array = jax.jit(_fit_axis, static_argnums=(1, 2))
 
 
 @functools.partial(jax.jit, static_argnums=2, donate_argnums=0)
@@ -537,7 +535,7 @@ def _insert(
         at = (slice(None),) * batch_axis + (target,)
         return x.at[at].set(y, mode="drop", unique_indices=True)
 
-    fitted = _resize(cache, slots)
+    fitted = _over_slots(lambda x, axis: _fit_axis(x, slots, axis), cache)
     return _State(
         cache=jax.tree.map(rows, state.cache, fitted),
         last=state.last.at[target].set(last, mode="drop"),

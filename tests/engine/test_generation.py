@@ -3,6 +3,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from ioa_jax.engine import generation
 from ioa_jax.engine.generation import Generator
 from ioa_jax.engine.sampling import SamplingParams, sample
 from ioa_jax.errors import InputError
@@ -75,6 +76,78 @@ def test_shared_prefix_changes_nothing():
     ):
         assert list(result.tokens) == greedy_reference(model.decoder, prompt, 6)[0]
     assert any(shape[0] == "prefix" for shape in generator._shapes)
+
+
+def limit_memory(monkeypatch, tokens):
+    monkeypatch.setattr(generation, "PREFILL_TOKENS", tokens)
+    monkeypatch.setattr(generation, "PREFILL_SCORES", tokens * 2 * tokens)
+    monkeypatch.setattr(generation, "PREFILL_SLOTS", 8 * tokens)
+    monkeypatch.setattr(generation, "ROW_SLOTS", 2 * tokens)
+
+
+def test_prompts_in_parts_and_few_rows_change_nothing(monkeypatch):
+    model = tiny_model("qwen3")
+    rng = np.random.default_rng(5)
+    shared = 150
+    header = rng.integers(2, 97, shared)
+    lengths = [300, 5, 290, 20, 60, 10]
+    prompts = [tuple(int(t) for t in (*header, *rng.integers(2, 97, n))) for n in lengths]
+    params = SamplingParams(max_tokens=5)
+    limit_memory(monkeypatch, 8192)
+    free = Generator(model, batch_size=16)
+    expected = free.generate(prompts, params)
+    # All at once.
+    assert [shape[1:3] for shape in free._shapes if shape[0] == "prefill"] == [(8, 384)]
+
+    limit_memory(monkeypatch, 64)
+    bounded = Generator(model, batch_size=16)
+    finished = []
+    found = bounded.generate(prompts, params, on_completion=lambda i, c: finished.append(i))
+    assert sorted(finished) == list(range(len(prompts)))
+    for one, other in zip(found, expected, strict=True):
+        assert one.tokens == other.tokens
+        np.testing.assert_allclose(one.logprobs, other.logprobs, atol=1e-4)
+    prefills = [shape for shape in bounded._shapes if shape[0] in ("prefill", "prefix")]
+    for _, rows, width, slots in prefills:
+        assert rows * width <= 64
+        assert rows * slots <= max(8 * 64, slots)
+    # The longest were cut in parts.
+    assert ("prefill", 1, 64, 512) in prefills
+    assert ("prefix", 1, 64, 192) in prefills
+    assert max(rows for _, rows, _, _ in prefills) == 2
+    batches = {shape[1:3] for shape in bounded._shapes if shape[0] == "decode"}
+    assert all(rows * slots <= 16 * 2 * 64 for rows, slots in batches)
+    assert {rows for rows, _ in batches} == {4, 8}
+
+
+@pytest.mark.parametrize("longest", [1, 33, 500, 2047, 2049, 6000, 8191, 131_000])
+@pytest.mark.parametrize("shared", [0, 400])
+def test_a_prefill_stays_within_its_memory(longest, shared):
+    longest += shared
+    width, slots, rows = generation._prefill_shape(longest, shared)
+    assert rows >= 1
+    assert longest <= slots < max(65, 1.5 * longest)
+    assert rows * width <= generation.PREFILL_TOKENS
+    assert rows * slots <= max(generation.PREFILL_SLOTS, slots)
+    # A power of two, so up to twice the slots of the bound's own.
+    assert rows * width * slots <= max(generation.PREFILL_SCORES, 64 * slots)
+    # Less than a third is padding, but for the shortest.
+    parts = -(-(longest - shared) // width)
+    assert parts * width <= max(32, 1.5 * (longest - shared))
+
+
+def test_a_cache_in_another_size_takes_the_place_of_the_old_one():
+    for decoder in (tiny_decoder(), tiny_decoder().unstacked()):
+        cache = decoder.init_cache(2, 8)
+        tokens = jnp.asarray(np.arange(2, 14).reshape(2, 6), jnp.int32)
+        _, cache = decoder.hidden_cached(tokens, jnp.zeros((2,), jnp.int32), cache)
+        before = [np.array(x) for x in jax.tree.leaves(cache)]
+        larger = generation._resize(cache, 12)
+        assert all(x.is_deleted() for x in jax.tree.leaves(cache))
+        assert larger.num_slots == 12
+        again = generation._resize(larger, 8)
+        for one, other in zip(jax.tree.leaves(again), before, strict=True):
+            np.testing.assert_array_equal(one, other)
 
 
 def test_stop_string_cuts_the_text():
