@@ -8,7 +8,6 @@ the same for every method, and stay so.
 from __future__ import annotations
 
 import dataclasses
-import functools
 import math
 from collections.abc import Mapping
 from typing import Any
@@ -17,7 +16,6 @@ from pydantic import ValidationError
 
 from ioa_jax.config import MethodConfig
 from ioa_jax.errors import InputError
-from ioa_jax.settings import merge_settings
 from suite.methods import load_method
 from suite.methods.base import MethodContext, MethodResult
 from suite.methods.ioa import IOA
@@ -54,11 +52,14 @@ class Sweep(IOA):
                 f"setting {self._setting!r} is {_text(default)} in {self._of!r} too: this would be "
                 "the same cell twice"
             )
-        change: dict[str, Any] = functools.reduce(
-            lambda inner, part: {part: inner}, reversed(self._setting.split(".")), self._value
-        )
+        settings = usual.model_dump()
+        *sections, number = self._setting.split(".")
+        place = settings
+        for section in sections:
+            place = place[section]
+        place[number] = self._value
         try:
-            return MethodConfig.model_validate(merge_settings(usual.model_dump(), change))
+            return MethodConfig.model_validate(settings)
         except ValidationError as error:
             why = error.errors()[0]["msg"]
             raise InputError(
