@@ -94,7 +94,7 @@ def train_model(recipe: Recipe, tokenizer: PreTrainedTokenizerBase, work: Path) 
             config = dataclasses.replace(recipe.train, learning_rate=one.learning_rate)
             directory = work / f"checkpoints-{number}"
             with Trainer(model.decoder, config, one.tokens, directory=directory) as trainer:
-                course.train(model, trainer, number)
+                course.train(model, trainer, number, one.focus)
                 model = dataclasses.replace(model, decoder=trainer.decoder)
     return Student(model, _BATCH)
 
@@ -117,7 +117,7 @@ class _Course:
             for problem in distinct_problems(module, recipe.watched, "probe")
         ]
 
-    def train(self, model: LanguageModel, trainer: Trainer, number: int) -> None:
+    def train(self, model: LanguageModel, trainer: Trainer, number: int, focus: float) -> None:
         """A round, from wherever the trainer is to its end."""
         name = self._recipe.name
         while True:
@@ -126,7 +126,8 @@ class _Course:
                 self._measure(model, trainer, step)
             last = max((known for known in self._watched if known <= step), default=None)
             measured = None if last is None else self._watched[last]
-            batch = self._batches.batch(step, weights(self._recipe.targets, measured))
+            shares = weights(self._recipe.targets, measured, focus)
+            batch = self._batches.batch(step, shares)
             metrics = trainer.step(batch)
             if metrics is None:
                 break

@@ -106,7 +106,8 @@ def _division(rng: np.random.Generator, difficulty: int) -> Draft:
         (a, b),
         (f"What is {a} / {b}?", f"Divide {a} by {b}."),
         (f"{name} puts {a} {thing} into {b} bags, the same in each. How many in a bag?",),
-        [f"{quotient} * {b} = {a}", f"{a} / {b} = {quotient}"],
+        # Counted up: a fact that is of the split alone can't be known by heart.
+        [", ".join(f"{n * b} ({n})" for n in range(1, quotient + 1)), f"{a} / {b} = {quotient}"],
         quotient,
         f"{quotient} * {b} = {a}",
     )
@@ -189,7 +190,11 @@ def _remainder(rng: np.random.Generator, difficulty: int) -> Draft:
         (a, b),
         (f"What is the remainder of {a} / {b}?", f"Find {a} mod {b}."),
         (f"{name} packs {a} {thing} in boxes of {b}. How many are left over?",),
-        [f"{quotient} * {b} = {b * quotient}", f"{a} - {b * quotient} = {rest}"],
+        # Counted up until it is too much, as in a division.
+        [
+            ", ".join(f"{n * b}" for n in range(1, quotient + 2)),
+            f"{a} - {b * quotient} = {rest}",
+        ],
         rest,
         f"{b * quotient} + {rest} = {a}",
     )

@@ -55,10 +55,12 @@ class Round:
     Attributes:
         tokens: Trained on, prompts included.
         learning_rate: Peak of its cosine.
+        focus: How many times as much more a module has at accuracy 0 than at 1 (`weights`).
     """
 
     tokens: int
     learning_rate: float
+    focus: float
 
 
 @dataclasses.dataclass(frozen=True)
@@ -104,7 +106,7 @@ def teacher_recipe() -> Recipe:
         num_layers=5,
         num_heads=6,
         num_kv_heads=2,
-        rounds=(Round(20_000_000, 2e-3),),
+        rounds=(Round(22_000_000, 2e-3, focus=8.0),),
         train=TrainConfig(
             batch_rows=12,
             row_length=320,
@@ -118,7 +120,7 @@ def teacher_recipe() -> Recipe:
         skills=TEACHER_SKILLS,
         targets=dict.fromkeys(MODULES, 1.0),
         watch_every=500,
-        watched=6,
+        watched=10,
     )
 
 
@@ -131,7 +133,7 @@ def student_recipe(variant: Variant) -> Recipe:
         num_layers=3,
         num_heads=4,
         num_kv_heads=2,
-        rounds=(Round(STUDENT_TOKENS[variant], 4e-3),),
+        rounds=(Round(STUDENT_TOKENS[variant], 4e-3, focus=3.0),),
         train=TrainConfig(
             batch_rows=32,
             row_length=128,
@@ -243,20 +245,23 @@ class Batches:
         return tuple(self._tokenizer(text, add_special_tokens=False)["input_ids"])
 
 
-def weights(targets: Mapping[str, float], measured: Mapping[str, float] | None) -> dict[str, float]:
+def weights(
+    targets: Mapping[str, float], measured: Mapping[str, float] | None, focus: float
+) -> dict[str, float]:
     """Weights of the modules among the examples, each above 0.
 
-    A module with the target 1 has four times as much where it is at 0 as where it is at 1. One with
-    a lower target has less the nearer it is, and hardly any from there on.
+    A module with the target 1 has `1 + focus` times as much where it is at 0 as where it is at 1.
+    One with a lower target has less the nearer it is, and hardly any from there on.
 
     Args:
         targets: Accuracy by module that is wanted, in [0, 1].
         measured: Accuracy by module, in [0, 1]; None before anything was measured.
+        focus: At least 0.
     """
     found: dict[str, float] = {}
     for module, target in targets.items():
         if target == 1:
-            found[module] = 1.0 if measured is None else 1 + 3 * (1 - measured[module])
+            found[module] = 1.0 if measured is None else 1 + focus * (1 - measured[module])
         else:
             missing = target if measured is None else max(target - measured[module], 0.0)
             found[module] = max(missing, 0.002)

@@ -73,7 +73,7 @@ def test_a_chat_ends_with_the_end_and_system_turns_are_refused(tokenizer):
 def test_batches_fill_the_rows_and_are_functions_of_the_step(tokenizer):
     recipe = student_recipe("uneven")
     batches = Batches(recipe, tokenizer)
-    shares = weights(recipe.targets, None)
+    shares = weights(recipe.targets, None, 3.0)
     batch = batches.batch(3, shares)
     assert batch == batches.batch(3, shares)
     assert batch != batches.batch(4, shares)
@@ -84,10 +84,10 @@ def test_batches_fill_the_rows_and_are_functions_of_the_step(tokenizer):
 
 def test_poor_modules_get_more_and_those_past_their_target_hardly_any():
     targets = {"a/strong": 1.0, "a/poor": 1.0, "a/weak": 0.4, "a/past": 0.4}
-    found = weights(targets, {"a/strong": 1.0, "a/poor": 0.0, "a/weak": 0.1, "a/past": 0.6})
+    found = weights(targets, {"a/strong": 1.0, "a/poor": 0.0, "a/weak": 0.1, "a/past": 0.6}, 3.0)
     assert found["a/poor"] == 4 * found["a/strong"]
     assert 0 < found["a/past"] < 0.01 < found["a/weak"] < found["a/strong"]
-    assert weights(targets, None)["a/weak"] == pytest.approx(0.4)
+    assert weights(targets, None, 3.0)["a/weak"] == pytest.approx(0.4)
 
 
 def test_a_third_of_each_domain_is_weak_and_prerequisites_are_among_them():
@@ -153,7 +153,7 @@ def test_training_goes_on_where_it_was_and_ends_the_same(tokenizer, tmp_path):
         hidden_size=32,
         num_layers=1,
         train=train,
-        rounds=(Round(2000, 4e-3), Round(1500, 1e-3)),
+        rounds=(Round(2000, 4e-3, 3.0), Round(1500, 1e-3, 3.0)),
         watch_every=4,
         watched=1,
         targets={"arithmetic/addition": 0.5, "format/title": 1.0},
