@@ -111,7 +111,8 @@ class Generator:
 
     Attributes:
         model: The model.
-        batch_size: Rows that decode together.
+        batch_size: Rows that decode together; fewer beside prompts of over about 2,000 tokens, so
+            that memory doesn't grow with the longest prompt times the rows.
     """
 
     def __init__(self, model: LanguageModel, batch_size: int = 32) -> None:
@@ -120,7 +121,7 @@ class Generator:
         Args:
             model: Weights are used in the dtype they have; bfloat16 halves the memory traffic that
                 bounds decoding.
-            batch_size: Rows that decode together.
+            batch_size: Rows that decode together, at most. Memory grows with it.
 
         Raises:
             InputError: `batch_size` under 1.
