@@ -282,11 +282,13 @@ def validate(raw: Any, source: str) -> Profile:
     sweeps = [name for name in profile.methods if is_sweep(name)]
     if sweeps:
         # Not above, since it imports JAX.
-        from suite.methods.sweep import read_sweep
+        from suite.methods.sweep import Sweep, read_sweep
 
         for name in sweeps:
             try:
-                read_sweep(name).config(profile)
+                method = read_sweep(name)
+                if isinstance(method, Sweep):
+                    method.config(profile)
             except InputError as error:
                 raise InputError(f"{source}: setting 'methods': {name!r}: {error}") from None
     return profile

@@ -1,8 +1,10 @@
-"""IOA or a control with one number changed: how much its result owes to that number.
+"""A method with one number changed: how much its result owes to that number.
 
 `METHOD@SETTING=VALUE` names it, as in `ioa@organizer.tau_zpd=0.2`: METHOD is `ioa` or a control of
 it, SETTING a number in `SECTIONS` of `ioa_jax.config.MethodConfig`. Seed, budget and training are
-the same for every method, and stay so.
+the same for every method, and stay so. `METHOD@seeds=COUNT` is any method that needs no other's
+cell, started from so many of the seed items, drawn at random; a larger count has those of a
+smaller one.
 """
 
 from __future__ import annotations
@@ -16,12 +18,14 @@ from pydantic import ValidationError
 
 from ioa_jax.config import MethodConfig
 from ioa_jax.errors import InputError
+from ioa_jax.streams import stream
 from suite.methods import load_method
 from suite.methods.base import MethodContext, MethodResult
 from suite.methods.ioa import IOA
 from suite.profile import Profile
 
 SECTIONS = ("diagnose", "organizer", "adapter")
+SEEDS = "seeds"
 
 
 class Sweep(IOA):
@@ -104,11 +108,48 @@ def _text(value: float) -> str:
     return repr(value).removesuffix(".0")
 
 
-def read_sweep(name: str) -> Sweep:
+class FewerSeeds:
+    """Another method from fewer seed items."""
+
+    needs: tuple[str, ...] = ()
+
+    def __init__(self, of: str, count: int) -> None:
+        """Take the usual method.
+
+        Args:
+            of: Its name.
+            count: Of seed items, at least 1.
+
+        Raises:
+            InputError: There is no such method, or it needs another's cell, which has all seeds.
+        """
+        self._usual = load_method(of)
+        if self._usual.needs:
+            raise InputError(
+                f"method {of!r} takes what {' and '.join(self._usual.needs)} made of all seed items"
+            )
+        self.summary = f"{self._usual.summary}; from {count} seed items"
+        self._of, self._count = of, count
+
+    def run(self, context: MethodContext) -> MethodResult:
+        available = len(context.seeds)
+        if self._count >= available:
+            raise InputError(
+                f"method '{self._of}@{SEEDS}={self._count}': the profile has {available} seed "
+                "items to start from; name fewer"
+            )
+        order = stream(context.seed, "fewer seeds").permutation(available)
+        chosen = tuple(context.seeds[place] for place in sorted(order[: self._count]))
+        result = self._usual.run(dataclasses.replace(context, seeds=chosen))
+        sweep = {"of": self._of, "setting": SEEDS, "value": self._count, "default": available}
+        return dataclasses.replace(result, notes={**result.notes, "sweep": sweep})
+
+
+def read_sweep(name: str) -> Sweep | FewerSeeds:
     """The method that `METHOD@SETTING=VALUE` names.
 
     Raises:
-        InputError: It has another form, or METHOD isn't IOA or a control of it.
+        InputError: It has another form, or METHOD has no such setting.
     """
     of, _, change = name.partition("@")
     setting, _, text = change.partition("=")
@@ -124,4 +165,8 @@ def read_sweep(name: str) -> Sweep:
     # A number that could be written in two ways could be two cells of a run.
     if text != _text(value):
         raise InputError(f"method {name!r}: write {text} as {_text(value)}")
+    if setting == SEEDS:
+        if value < 1 or value != int(value):
+            raise InputError(f"method {name!r}: {SEEDS} is a whole number from 1")
+        return FewerSeeds(of, int(value))
     return Sweep(of, setting, value)

@@ -18,7 +18,7 @@ from suite.stats import mean_interval
 
 MATCHED = "sft_matched"
 # Settings that say how many seed items there are, and how many examples are written for each.
-SIZES = ("seed_items.count", "seed_items.max_seeds_per_module", "adapter.examples_per_seed")
+SIZES = ("seeds", "adapter.examples_per_seed")
 
 
 @dataclasses.dataclass(frozen=True)

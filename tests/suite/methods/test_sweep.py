@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -95,6 +96,9 @@ def test_what_the_options_say_is_the_usual_value() -> None:
         ("ioa@organizer.tau_zpd", "write it as METHOD@SETTING=VALUE"),
         ("ioa@=0.2", "write it as METHOD@SETTING=VALUE"),
         ("@organizer.tau_zpd=0.2", "write it as METHOD@SETTING=VALUE"),
+        ("sft@seeds=1.5", "seeds is a whole number from 1"),
+        ("sft@seeds=0", "seeds is a whole number from 1"),
+        ("sft_matched@seeds=9", "'sft_matched' takes what ioa made of all seed items"),
         (f"{TAU_ZPD}@diagnose.alpha=1", "write it as METHOD@SETTING=VALUE"),
         ("sft@organizer.tau_zpd=0.2", "'sft' has no such settings; ioa and its controls have"),
         ("iao@organizer.tau_zpd=0.2", "method 'iao' is unknown; there are undistilled,"),
@@ -117,6 +121,13 @@ def test_overrides_take_sweeps_and_the_plan_has_their_cells() -> None:
 # -- a run ---------------------------------------------------------------------------------------
 
 SWEPT = "ioa@adapter.examples_per_seed=1"
+FEWER = "sft@seeds=5"
+
+
+def test_more_seeds_than_there_are_are_refused() -> None:
+    context: Any = SimpleNamespace(seeds=("a", "b"), seed=0)
+    with pytest.raises(InputError, match="'sft@seeds=2': the profile has 2 seed items"):
+        load_method("sft@seeds=2").run(context)
 
 
 @pytest.fixture(scope="module")
@@ -139,7 +150,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         "sampling": {"max_tokens": 48},
         "train": {"learning_rate": 2e-2, "batch_rows": 2, "row_length": 96, "save_every": 3},
         "options": {name: config[name] for name in ("diagnose", "organizer", "adapter")},
-        "methods": ["undistilled", "ioa", SWEPT],
+        "methods": ["undistilled", "ioa", SWEPT, "sft", FEWER],
         "seeds": [0],
     }
     (folder / "cooks.yaml").write_text(yaml.safe_dump(settings))
@@ -173,14 +184,22 @@ def test_a_cell_says_what_it_changes(finished: Path) -> None:
     assert usual["lessons"] != notes["lessons"]
 
 
+def test_a_cell_can_start_from_fewer_seeds(finished: Path) -> None:
+    cells = {name: read_json(finished / f"cells/{name}-seed0/cell.json") for name in ("sft", FEWER)}
+    available = len(read_json(finished / "run.json")["seed_items"]["seeds"])
+    sweep = {"of": "sft", "setting": "seeds", "value": 5, "default": available}
+    assert cells[FEWER]["notes"]["sweep"] == sweep
+    assert cells[FEWER]["spend"]["teacher_requests"] == 5
+    assert cells["sft"]["spend"]["teacher_requests"] == available
+
+
 def test_the_report_sets_it_apart(finished: Path) -> None:
     check_run_folder(finished)
     result = read_run(finished)
     assert result.unfinished == ()
     table = summarize(Figures(result, resamples=50))
-    assert [row.method for row in table.rows] == ["undistilled", "ioa"]
-    (row,) = table.sweeps
-    assert (row.method, row.seeds) == (SWEPT, [0])
+    assert [row.method for row in table.rows] == ["undistilled", "ioa", "sft"]
+    assert [(row.method, row.seeds) for row in table.sweeps] == [(SWEPT, [0]), (FEWER, [0])]
     assert table.reference == "ioa"
     assert verify_run(finished, None).findings == ()
     assert "ioa@adapter.examples_per_seed" in (finished / "plots/sensitivity.svg").read_text()
