@@ -45,6 +45,7 @@ def distill(
     *,
     benchmarks: BenchmarkIndex | None = None,
     on_step: Callable[[str, StepMetrics, Callable[[], Student]], None] | None = None,
+    shared: Path | None = None,
 ) -> DistillResult:
     """Teach the student what it lacks, in an order that it can follow.
 
@@ -61,6 +62,7 @@ def distill(
         benchmarks: Test items that no lesson may overlap with.
         on_step: Called after each optimiser step with the part's name, the step's figures and what
             gives the student as it is then.
+        shared: As `diagnose` takes it.
 
     Raises:
         InputError: Seeds, settings or models don't fit, or the folder is of another run.
@@ -68,7 +70,7 @@ def distill(
     """
     with locked(directory):
         diagnosis = diagnose(  # Eq. 2 to 6
-            student, teacher, seeds, config.diagnose, directory, config.seed
+            student, teacher, seeds, config.diagnose, directory, config.seed, shared=shared
         )
         with open_run(
             student, teacher, seeds, diagnosis, config, directory, benchmarks, on_step

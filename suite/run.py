@@ -2,6 +2,7 @@
 
 run.json          settings, environments, models, tasks, status
 ledger/           every call of the teacher, shared by the cells
+shared/           dependencies of students on which cells agree
 cells/<cell>/     cell.json · scores.jsonl · curve.jsonl · train.jsonl · tasks/<task>/…
 table.json, .md   the comparison
 
@@ -382,6 +383,7 @@ class _Job:
             cell_of=cell_of,
             options=self.profile.options,
             benchmarks=work.benchmarks,
+            shared=self.directory / "shared",
         )
 
     def _check_budget(self, cell: Cell, spend: dict[str, Any]) -> None:

@@ -7,6 +7,7 @@ import hashlib
 import json
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from ioa_jax.engine.batching import TokenPair
 from ioa_jax.errors import InputError
@@ -46,6 +47,9 @@ from ioa_jax.values import Value
 
 # Takes (what is being done, steps done, steps in all).
 Progress = Callable[[str, int, int], None]
+
+# Settings that come into play when the dependencies are known.
+_AFTER_DEPENDENCIES = ("tau_gap", "confident_gap", "alpha", "target_fraction")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -149,6 +153,7 @@ def diagnose(
     *,
     graders: ProbeGraders | None = None,
     progress: Progress | None = None,
+    shared: Path | None = None,
 ) -> Diagnosis:
     """Find the modules, measure both models on them, and choose what to teach (method 1).
 
@@ -165,6 +170,8 @@ def diagnose(
         seed: Of all draws.
         graders: To use and not to close; None makes some.
         progress: Called while adapters are trained.
+        shared: Folder of dependencies, the dearest part, that diagnoses have in common: those whose
+            settings differ in thresholds alone estimate them once. None keeps none.
 
     Raises:
         InputError: The folder has a diagnosis of something else; an item is longer than the
@@ -172,11 +179,19 @@ def diagnose(
         TeacherError: As the teacher raises; `DecompositionError` where its JSON stays invalid.
     """
     parts = directory / "diagnosis"
-    _claim(parts, student, teacher, seeds, settings, seed)
+    about = _claim(parts, student, teacher, seeds, settings, seed)
     if graders is None:
         with ProbeGraders(settings.measure.threads, settings.measure.allow_weak_sandbox) as own:
             return diagnose(
-                student, teacher, seeds, settings, directory, seed, graders=own, progress=progress
+                student,
+                teacher,
+                seeds,
+                settings,
+                directory,
+                seed,
+                graders=own,
+                progress=progress,
+                shared=shared,
             )
     wants_population = settings.dependencies.estimator != "teacher_prior"
     if wants_population and not teacher.capabilities.score:
@@ -227,13 +242,19 @@ def diagnose(
             f"min_teacher_performance={settings.min_teacher_performance}); look at "
             f"{parts / 'answers.jsonl'}, and take another teacher or easier seeds"
         )
-    estimate = finished(
-        parts / "dependencies.json",
-        DependencyEstimate,
-        lambda: _estimate(
+
+    def estimate_here() -> DependencyEstimate:
+        return _estimate(
             student, teachable, items, decomposition, measurement, settings, seed, progress
-        ),
-    )
+        )
+
+    def estimate_once() -> DependencyEstimate:
+        if shared is None:
+            return estimate_here()
+        name = f"dependencies-{_digest_without_thresholds(about)}.json"
+        return finished(shared / name, DependencyEstimate, estimate_here)
+
+    estimate = finished(parts / "dependencies.json", DependencyEstimate, estimate_once)
     deficient = deficient_modules(gaps, settings.tau_gap, settings.confident_gap)
     ranked = severities(gaps, deficient, estimate.graph, settings.alpha)
     diagnosis = Diagnosis(
@@ -380,14 +401,14 @@ def _claim(
     seeds: Sequence[SeedItem],
     settings: DiagnoseSettings,
     seed: int,
-) -> None:
-    """Make the folder, or see that what it has is about the same.
+) -> dict[str, Any]:
+    """Make the folder, or see that what it has is about the same; returns what it is about.
 
     Raises:
         InputError: It isn't; names what differs.
     """
     content = json.dumps([json.loads(item.to_json()) for item in seeds], sort_keys=True)
-    about = {
+    about: dict[str, Any] = {
         "teacher": teacher.fingerprint,
         "student": student.model.fingerprint,
         "seeds_sha256": hashlib.sha256(content.encode()).hexdigest(),
@@ -402,5 +423,15 @@ def _claim(
             raise InputError(
                 f"{parts} has a diagnosis with another {', '.join(differing)}; name a new directory"
             )
-        return
+        return about
     write_json(path, about)
+    return about
+
+
+def _digest_without_thresholds(about: Mapping[str, Any]) -> str:
+    """sha256 of all that the dependencies hang on."""
+    settings = {
+        name: value for name, value in about["settings"].items() if name not in _AFTER_DEPENDENCIES
+    }
+    text = json.dumps({**about, "settings": settings}, sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()

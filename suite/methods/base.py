@@ -62,6 +62,8 @@ class MethodContext:
             run doesn't have that method. It raises InputError where that cell failed.
         options: The profile's settings of the method of the paper, for `ioa` and its controls.
         benchmarks: Test items of the run's tasks, which no training data may have.
+        shared: Folder of what several cells compute from the same, such as a student's
+            dependencies.
     """
 
     student: Student
@@ -78,6 +80,7 @@ class MethodContext:
     cell_of: Callable[[str], Path | None]
     options: Mapping[str, Any]
     benchmarks: Callable[[], BenchmarkIndex]
+    shared: Path
 
     def train_config(self) -> TrainConfig:
         """The engine's view of `train` and `seed`."""

@@ -53,6 +53,7 @@ class IOA:
             directory,
             benchmarks=context.benchmarks(),
             on_step=context.on_step,
+            shared=context.shared,
         )
         record = read_json(directory / "record.json")
         return MethodResult(

@@ -8,6 +8,7 @@ import pytest
 from ioa_jax.engine.generation import Completion
 from ioa_jax.errors import InputError
 from ioa_jax.identifier.diagnosis import Diagnosis, diagnose
+from ioa_jax.identifier.interventions import intervene
 from ioa_jax.identifier.probes import ProbeGraders, measure_student
 from ioa_jax.identifier.settings import DiagnoseSettings
 from ioa_jax.models.decoder import init_decoder
@@ -187,6 +188,30 @@ def test_it_goes_on_from_the_parts_that_are_there(found, student, tmp_path):
         diagnose(student, teacher, SEEDS, settings(), folder, seed=2)
     with pytest.raises(InputError, match="another seeds_sha256, settings"):
         diagnose(student, teacher, SEEDS[1:], settings(tau_dep=0.5), folder, seed=1)
+
+
+def test_dependencies_are_shared_by_diagnoses_that_agree_on_them(student, tmp_path, monkeypatch):
+    trained = []
+
+    def counted(*arguments):
+        trained.append(intervene(*arguments))
+        return trained[-1]
+
+    monkeypatch.setattr("ioa_jax.identifier.diagnosis.intervene", counted)
+
+    def found(name, seed=1, **changes):
+        own = settings().model_copy(update=changes)
+        folder = tmp_path / name
+        return diagnose(
+            student, KnowingTeacher(), SEEDS, own, folder, seed, shared=tmp_path / "shared"
+        )
+
+    first, second = found("a"), found("b", tau_gap=0.6, alpha=0.1)
+    assert len(trained) == 1
+    assert first.dependencies == second.dependencies
+    assert (tmp_path / "b/diagnosis/dependencies.json").is_file()
+    found("c", seed=2)
+    assert len(trained) == 2
 
 
 def test_a_gate_measures_what_the_diagnosis_measured(found, student):

@@ -83,6 +83,7 @@ def make_context(student, directory, script=teacher_script, **changes):
         cell_of=lambda method: None,
         options={},
         benchmarks=lambda: BenchmarkIndex({}),
+        shared=directory / "shared",
     )
     return dataclasses.replace(context, **changes), scripted, steps
 
