@@ -38,7 +38,7 @@ from suite.eval import (
     prepare,
     run_task,
 )
-from suite.probes import PROBES, ProbeTask, limits_of, open_seed_grader
+from suite.probes import PROBES, ProbeTask, SeedGrader, limits_of
 from suite.profile import Profile
 from suite.tasks import load_task
 from suite.tasks.base import GenerationSettings, TaskData
@@ -276,7 +276,7 @@ def open_evaluation(
             checked[setting.name] = check_grader(ready.task, items, grader, info)
             tasks.append(Measured(ready, grader))
         if profile.probes.max_tokens is not None:
-            grader = stack.enter_context(open_seed_grader(probes, profile.sandbox))
+            grader = stack.enter_context(SeedGrader(probes, profile.sandbox))
             tasks.append(Measured(_probe_task(probes, profile.probes.max_tokens), grader))
         yield Evaluation(profile, probes, tasks, checked)
 

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ioa_jax.errors import InputError
 from ioa_jax.graders.base import Grader, Item, Verdict
-from ioa_jax.graders.registry import make_grader
+from ioa_jax.graders.by_kind import Graders
 from ioa_jax.sandbox import Limits
 from ioa_jax.seeds import SeedItem, check_seeds, read_seeds
 from suite.data import DataSource
@@ -76,41 +75,30 @@ def _read(settings: SeedSettings, data: DataSource) -> Sequence[SeedItem]:
 class SeedGrader(Grader):
     """Grades answers to seed items, each by the item's own check. Close it."""
 
-    def __init__(self, graders: Mapping[str, Grader], kinds: Mapping[str, str]) -> None:
-        """Takes graders by kind, which it closes, and the kind by item id."""
-        self._graders = graders
-        self._kinds = kinds
+    def __init__(self, seeds: Sequence[SeedItem], settings: SandboxSettings) -> None:
+        """Open the graders that the items need.
+
+        Raises:
+            SandboxError: There is code among them, and programs can't be isolated here.
+        """
+        code = {"limits": limits_of(settings), "allow_weak": settings.allow_weak}
+        self._graders = Graders({"code": code})
+        self._kinds = {seed.id: seed.kind for seed in seeds}
+        # Now, so that what can't be had here is known before anything is asked or trained.
+        for kind in sorted(set(self._kinds.values())):
+            self._graders.of(kind)
 
     def check_item(self, item: Item) -> None:
         """As the grader of the item's kind."""
-        self._graders[self._kinds[item.id]].check_item(item)
+        self._graders.of(self._kinds[item.id]).check_item(item)
 
     def grade(self, item: Item, text: str) -> Verdict:
         """As the grader of the item's kind."""
-        return self._graders[self._kinds[item.id]].grade(item, text)
+        return self._graders.of(self._kinds[item.id]).grade(item, text)
 
     def close(self) -> None:
         """Close the graders."""
-        for grader in self._graders.values():
-            grader.close()
-
-
-@contextlib.contextmanager
-def open_seed_grader(seeds: Sequence[SeedItem], settings: SandboxSettings) -> Iterator[SeedGrader]:
-    """A grader of these items.
-
-    Raises:
-        SandboxError: There is code among them, and programs can't be isolated here.
-    """
-    graders: dict[str, Grader] = {}
-    kinds = {seed.id: seed.kind for seed in seeds}
-    with contextlib.ExitStack() as stack:
-        for kind in sorted(set(kinds.values())):
-            options = {}
-            if kind == "code":
-                options = {"limits": limits_of(settings), "allow_weak": settings.allow_weak}
-            graders[kind] = stack.enter_context(make_grader(kind, **options))
-        yield SeedGrader(graders, kinds)
+        self._graders.close()
 
 
 def limits_of(settings: SandboxSettings) -> Limits:

@@ -14,7 +14,7 @@ from ioa_jax.files import read_json
 from ioa_jax.graders.base import Grader, Item, Verdict
 from ioa_jax.journal import read_journal
 from suite.eval import GRADING_THREADS, as_json, open_grader
-from suite.probes import PROBES, ProbeTask, limits_of, open_seed_grader
+from suite.probes import PROBES, ProbeTask, SeedGrader, limits_of
 from suite.report import written
 from suite.results import CellResult, RunResult, read_run
 from suite.tasks import load_task
@@ -98,7 +98,7 @@ def _open_task(
             settings=GenerationSettings(0),
             probes=probes,
         )
-        with open_seed_grader(probes, profile.sandbox) as grader:
+        with SeedGrader(probes, profile.sandbox) as grader:
             yield task, {probe.id: probe.item() for probe in probes}, grader
         return
     task = load_task(record.name)

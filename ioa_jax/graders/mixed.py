@@ -2,19 +2,11 @@
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Mapping
-from types import MappingProxyType
-
 from ioa_jax.errors import InputError
 from ioa_jax.graders.base import Grader, Item, Verdict
-from ioa_jax.graders.exact import ExactGrader
-from ioa_jax.graders.instructions import InstructionGrader
-from ioa_jax.graders.rouge import RougeGrader
+from ioa_jax.graders.by_kind import Graders
 
-_KINDS: Mapping[str, type[Grader]] = MappingProxyType(
-    {"exact": ExactGrader, "instruction": InstructionGrader, "rouge": RougeGrader}
-)
+_KINDS = ("exact", "instruction", "rouge")
 
 
 class MixedGrader(Grader):
@@ -26,8 +18,7 @@ class MixedGrader(Grader):
 
     def __init__(self) -> None:
         """A grader is made when the first item needs it."""
-        self._graders: dict[str, Grader] = {}
-        self._lock = threading.Lock()
+        self._graders = Graders()
 
     def check_item(self, item: Item) -> None:
         """As the grader that it names.
@@ -47,8 +38,7 @@ class MixedGrader(Grader):
 
     def close(self) -> None:
         """End the worker processes of those that were made."""
-        for grader in self._graders.values():
-            grader.close()
+        self._graders.close()
 
     def _grader(self, item: Item) -> Grader:
         kind = str(item.data.get("check"))
@@ -56,7 +46,4 @@ class MixedGrader(Grader):
             raise InputError(
                 f"item {item.id!r}: field 'check': {kind!r}: one of {', '.join(_KINDS)}"
             )
-        with self._lock:
-            if kind not in self._graders:
-                self._graders[kind] = _KINDS[kind]()
-            return self._graders[kind]
+        return self._graders.of(kind)

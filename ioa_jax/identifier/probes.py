@@ -8,13 +8,12 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from types import TracebackType
 
 from ioa_jax.engine.batching import TokenPair
 from ioa_jax.engine.sampling import SamplingParams
 from ioa_jax.errors import InputError, SandboxError
-from ioa_jax.graders.base import Grader, Verdict
-from ioa_jax.graders.registry import make_grader
+from ioa_jax.graders.base import Verdict
+from ioa_jax.graders.by_kind import Graders
 from ioa_jax.identifier.decomposers import score_pairs
 from ioa_jax.identifier.gap import BootstrapSettings, LogprobGap, Unit, logprob_gaps
 from ioa_jax.identifier.measure import (
@@ -39,8 +38,8 @@ Probes = Mapping[str, Sequence[SeedItem]]
 Performances = dict[str, ModulePerformance]
 
 
-class ProbeGraders:
-    """Graders by kind, each made when its first answer comes. Use it as a context manager.
+class ProbeGraders(Graders):
+    """Graders of probes, by the kinds of their checks.
 
     Attributes:
         threads: Answers that are graded at a time.
@@ -53,9 +52,8 @@ class ProbeGraders:
             threads: Answers that are graded at a time.
             allow_weak_sandbox: Run programs where they can't be isolated fully.
         """
+        super().__init__({"code": {"allow_weak": allow_weak_sandbox}})
         self.threads = threads
-        self._allow_weak_sandbox = allow_weak_sandbox
-        self._graders: dict[str, Grader] = {}
 
     def grade(self, answers: Sequence[tuple[SeedItem, str]]) -> list[Verdict]:
         """Judge (item, text) each; verdicts in input order.
@@ -65,40 +63,17 @@ class ProbeGraders:
             SandboxError: Programs can't be run, or nothing can be known about one.
         """
         for seed, _ in answers:
-            self._grader(seed).check_item(seed.item())
+            self.of(seed.kind).check_item(seed.item())
 
         def judge(answer: tuple[SeedItem, str]) -> Verdict:
             seed, text = answer
-            verdict = self._grader(seed).grade(seed.item(), text)
+            verdict = self.of(seed.kind).grade(seed.item(), text)
             if verdict.status == "infra_error":
                 raise SandboxError(f"item {seed.id!r}: the sandbox failed: {verdict.detail}")
             return verdict
 
         with ThreadPoolExecutor(self.threads) as pool:
             return list(pool.map(judge, answers))
-
-    def close(self) -> None:
-        """End worker processes."""
-        for grader in self._graders.values():
-            grader.close()
-        self._graders.clear()
-
-    def __enter__(self) -> ProbeGraders:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
-
-    def _grader(self, seed: SeedItem) -> Grader:
-        if seed.kind not in self._graders:
-            options = {"allow_weak": self._allow_weak_sandbox} if seed.kind == "code" else {}
-            self._graders[seed.kind] = make_grader(seed.kind, **options)
-        return self._graders[seed.kind]
 
 
 @dataclasses.dataclass(frozen=True)

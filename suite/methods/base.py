@@ -28,7 +28,7 @@ from ioa_jax.teachers.base import ChatRequest, Completion, Sampling
 from ioa_jax.teachers.replay import LedgeredTeacher
 from ioa_jax.teachers.spend import BudgetExceeded
 from suite.methods.prompting import Pack, read_tasks, render, split_rationale
-from suite.probes import open_seed_grader
+from suite.probes import SeedGrader
 from suite.profile import Budgets, SandboxSettings, TrainSettings
 
 log = logging.getLogger(__name__)
@@ -437,7 +437,7 @@ def check_answers(
     context: MethodContext, seeds: Sequence[SeedItem], texts: Sequence[str]
 ) -> list[bool]:
     """Whether each answer passes its seed's own check."""
-    with open_seed_grader(seeds, context.sandbox) as grader:
+    with SeedGrader(seeds, context.sandbox) as grader:
         return [
             grader.grade(seed.item(), text).correct for seed, text in zip(seeds, texts, strict=True)
         ]

@@ -23,13 +23,14 @@ from ioa_jax.cli import run_app
 from ioa_jax.engine.trainer import Trainer
 from ioa_jax.errors import InputError
 from ioa_jax.files import read_json, read_text, write_json, write_text
+from ioa_jax.graders.by_kind import Graders
 from ioa_jax.models.load import LanguageModel, load_model
 from ioa_jax.streams import stream
 from ioa_jax.student import Student
 from suite.micro.draft import pick
 from suite.micro.gates import benchmark_accuracies, student_faults, teacher_faults, write_examples
 from suite.micro.lessons import SKILLS
-from suite.micro.measure import Graders, accuracies
+from suite.micro.measure import accuracies
 from suite.micro.recipe import (
     SEED,
     TOKENIZER_TASKS,

@@ -10,13 +10,14 @@ from ioa_jax.adapter.settings import AdapterSettings
 from ioa_jax.adapter.stage import StageRequest, StageSeed
 from ioa_jax.adapter.synthesize import Adapter
 from ioa_jax.adapter.verify import VerificationSettings
+from ioa_jax.graders.by_kind import Graders
 from ioa_jax.graders.registry import make_grader
 from ioa_jax.models.load import LanguageModel
 from ioa_jax.sandbox import Sandbox
 from ioa_jax.student import Student
 from ioa_jax.teachers.local import LocalTeacher
 from ioa_jax.values import Value
-from suite.micro.measure import MAX_TOKENS, Graders, accuracies
+from suite.micro.measure import MAX_TOKENS, accuracies
 from suite.micro.recipe import Variant
 from suite.micro.world import MODULES, distinct_problems
 

@@ -8,7 +8,7 @@ from ioa_jax.files import read_json, write_json
 from suite.compare import DIFFERENT
 from suite.data import DataSource
 from suite.eval import as_json
-from suite.probes import PROBES, load_seed_items, open_seed_grader
+from suite.probes import PROBES, SeedGrader, load_seed_items
 from suite.profile import load_profile
 from suite.report import write_report
 from suite.verify import verify_run
@@ -36,7 +36,7 @@ def graded(tmp_path_factory):
     record = read_json(directory / "run.json")
     write_json(directory / "run.json", {**record, "settings": profile.model_dump(mode="json")})
     probes = load_seed_items(profile.seed_items, DataSource()).probes
-    with open_seed_grader(probes, profile.sandbox) as grader:
+    with SeedGrader(probes, profile.sandbox) as grader:
         for cell in ("teacher", "undistilled"):
             texts, verdicts, scores = [], [], []
             for i, probe in enumerate(probes):

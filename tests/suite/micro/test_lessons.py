@@ -7,11 +7,12 @@ from ioa_jax.adapter.answer import render_answer
 from ioa_jax.adapter.dimensions import DimensionSettings, Template, matches_template, operands
 from ioa_jax.adapter.schema import ExampleList
 from ioa_jax.adapter.settings import AdapterSettings
+from ioa_jax.graders.by_kind import Graders
 from ioa_jax.identifier.decompose import parse_proposal
 from ioa_jax.streams import stream
 from suite.micro import lessons
 from suite.micro.lessons import SKILLS, draw_problem, synthesis_task
-from suite.micro.measure import Graders
+from suite.micro.measure import score
 from suite.micro.world import MODULES
 
 SAMPLES = 4
@@ -57,7 +58,7 @@ def test_examples_are_right():
                     "tests": example.solution.verification,
                 }
                 problem.draft.check.update(check)
-                assert graders.score(problem, program) == 1
+                assert score(graders, problem, program) == 1
 
 
 def test_small_numbers_are_smaller():

@@ -6,10 +6,11 @@ import pytest
 
 from ioa_jax.adapter.dimensions import is_concrete
 from ioa_jax.errors import InputError
+from ioa_jax.graders.by_kind import Graders
 from ioa_jax.seeds import SeedRow, check_seeds, seed_from_row
 from ioa_jax.streams import stream
 from suite.micro.draft import NAMES, THINGS
-from suite.micro.measure import Graders
+from suite.micro.measure import score
 from suite.micro.world import (
     DIFFICULTIES,
     MODULES,
@@ -52,8 +53,8 @@ def test_dependencies_have_no_cycle_and_name_modules_of_one_domain():
 def test_right_answers_pass_their_checks_and_others_do_not(module, graders):
     problems = [problem for split in SPLITS for problem in distinct_problems(module, 4, split)]
     for problem in problems:
-        assert graders.score(problem, problem.reference) == 1, problem.prompt
-        assert graders.score(problem, "Nothing") < 1, problem.prompt
+        assert score(graders, problem, problem.reference) == 1, problem.prompt
+        assert score(graders, problem, "Nothing") < 1, problem.prompt
 
 
 @pytest.mark.parametrize("module", MODULES)
@@ -116,7 +117,7 @@ def test_what_is_written_after_a_seed_passes_the_seeds_check(graders):
         for seed in distinct_problems(module.id, 5, "train"):
             draft = draw(stream(0, seed.id), module.id, 3, "train", seed.draft)
             assert draft.key != seed.draft.key
-            assert graders.score(seed, draft.answer) == 1, (seed.prompt, draft.answer)
+            assert score(graders, seed, draft.answer) == 1, (seed.prompt, draft.answer)
 
 
 def test_unknown_modules_are_named():
