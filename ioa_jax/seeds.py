@@ -154,11 +154,16 @@ class SeedItem(Value):
         if self.kind == "code":
             entry_point, tests = self.check["entry_point"], self.check["tests"]
             data = {"kind": "mbpp", "entry_point": entry_point, "test_list": [tests]}
-            return Item(self.id, self.prompt, (self.reference,), data)
+            return Item(self.id, self.prompt, (self._program(entry_point),), data)
         if self.kind == "instruction":
             data = {name: list(self.check[name]) for name in ("instruction_id_list", "kwargs")}
             return Item(self.id, self.prompt, (self.reference,), data)
         return Item(self.id, self.prompt, (self._answer(),))
+
+    def _program(self, entry_point: str) -> str:
+        """The reference without what is said around it."""
+        code = importlib.import_module("ioa_jax.graders.code")
+        return code.find_program(self.reference, entry_point).code
 
     def _answer(self) -> str:
         answer = self.check.get("answer")

@@ -1,8 +1,8 @@
 import pytest
 
 from ioa_jax.errors import InputError
-from ioa_jax.graders.base import Item
-from ioa_jax.graders.registry import make_grader
+from ioa_jax.graders.base import GoldGrader, Item
+from ioa_jax.graders.registry import check_golds, make_grader
 from suite.data import DataSource
 from suite.tasks import load_task
 from suite.tasks.micro import PER_MODULE
@@ -23,6 +23,8 @@ def test_items_are_the_published_ones_and_graded(name):
     assert data.sources[0].rows_sha256 == ROWS[name]
     assert len(data.items) >= 10 * PER_MODULE
     with make_grader(task.grader_kind) as grader:
+        if isinstance(grader, GoldGrader):
+            assert check_golds(grader, data.items) == []
         for item in data.items[:40]:
             assert grader.grade(item, item.data["worked"]).score == 1
             assert task.prompt(item).messages == ({"role": "user", "content": item.prompt},)
