@@ -5,15 +5,38 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import json
+import math
 import os
+import time
 from collections.abc import Callable, Generator, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import IO, Any, TypeVar
 
 from ioa_jax.errors import InputError
 from ioa_jax.values import Value
 
 Kind = TypeVar("Kind", bound=Value)
+
+SYNC_SECONDS = 1.0
+
+
+class DiskSync:
+    """Forces a growing file to the disk, at most once a second, since each time takes milliseconds.
+
+    What was flushed outlives its process, however that ends. A machine that fails may lose what was
+    written in its last second.
+    """
+
+    def __init__(self) -> None:
+        """Nothing has been forced yet."""
+        self._last = -math.inf
+
+    def __call__(self, file: IO[bytes]) -> None:
+        """Flush, and force if it is time to."""
+        file.flush()
+        if time.monotonic() - self._last >= SYNC_SECONDS:
+            os.fsync(file.fileno())
+            self._last = time.monotonic()
 
 
 def write_text(path: Path, text: str) -> None:

@@ -1,4 +1,4 @@
-"""JSONL files of finished items, each on disk before the next begins."""
+"""JSONL files of finished items, which a kill at any moment leaves as they are."""
 
 from __future__ import annotations
 
@@ -11,10 +11,11 @@ from types import TracebackType
 from typing import Any
 
 from ioa_jax.errors import InputError
+from ioa_jax.files import DiskSync
 
 
 class Journal:
-    """A JSONL file of finished items, each on disk before the next begins.
+    """A JSONL file of finished items, each written before the next begins (see `DiskSync`).
 
     Attributes:
         path: The file.
@@ -37,6 +38,7 @@ class Journal:
         self._records: dict[tuple[Any, ...], dict[str, Any]] = {}
         path.parent.mkdir(parents=True, exist_ok=True)
         self._file = path.open("a+b")
+        self._sync = DiskSync()
         self._file.seek(0)
         data = self._file.read()
         complete = data.rfind(b"\n") + 1
@@ -68,8 +70,11 @@ class Journal:
         self.close()
 
     def close(self) -> None:
-        """Close the file; the records stay readable."""
-        self._file.close()
+        """Force the file to the disk and close it; the records stay readable."""
+        if not self._file.closed:
+            self._file.flush()
+            os.fsync(self._file.fileno())
+            self._file.close()
 
     def __contains__(self, key: tuple[Any, ...]) -> bool:
         return key in self._records
@@ -84,7 +89,7 @@ class Journal:
         return iter(self._records.values())
 
     def append(self, record: dict[str, Any]) -> None:
-        """Write a record through to the disk.
+        """Write a record.
 
         Raises:
             ValueError: The journal has one with this key.
@@ -94,8 +99,7 @@ class Journal:
             raise ValueError(f"{self.path}: {key} is recorded already")
         line = json.dumps(record, ensure_ascii=False, allow_nan=False)
         self._file.write(line.encode() + b"\n")
-        self._file.flush()
-        os.fsync(self._file.fileno())
+        self._sync(self._file)
         self._records[key] = record
 
     def _key_of(self, record: dict[str, Any]) -> tuple[Any, ...]:

@@ -14,6 +14,7 @@ from typing import Any
 from filelock import FileLock
 
 from ioa_jax.errors import InputError
+from ioa_jax.files import DiskSync
 
 # Part of every key: a change of what a record means must not find the old ones.
 SCHEMA_VERSION = 1
@@ -23,9 +24,9 @@ SEGMENT_BYTES = 64 << 20
 class Ledger:
     """Records by key, in JSONL segments of one folder.
 
-    Any number of threads and processes may share a folder. A record is on disk before `append`
-    returns. A killed process leaves at most a last line without its end, which readers pass over
-    and the next append removes.
+    Any number of threads and processes may share a folder. A record is written before `append`
+    returns (see `DiskSync`). A killed process leaves at most a last line without its end, which
+    readers pass over and the next append removes.
 
     Attributes:
         directory: The folder.
@@ -43,6 +44,7 @@ class Ledger:
         # Of each segment, the end of the last complete line that is indexed.
         self._read: dict[Path, int] = {}
         self._thread_lock = threading.RLock()
+        self._sync = DiskSync()
         try:
             directory.mkdir(parents=True, exist_ok=True)
         except OSError as error:
@@ -74,7 +76,7 @@ class Ledger:
             return self._load(key) if key in self._places else None
 
     def append(self, record: Mapping[str, Any]) -> dict[str, Any]:
-        """Write a record through to the disk, unless its key has one.
+        """Write a record, unless its key has one.
 
         Args:
             record: JSON-able, with `key` and `model`.
@@ -98,8 +100,7 @@ class Ledger:
                     file.truncate(self._read.get(segment, 0))
                     file.seek(0, os.SEEK_END)
                     file.write(line)
-                    file.flush()
-                    os.fsync(file.fileno())
+                    self._sync(file)
                 if segment not in self._read:
                     _sync_directory(self.directory)
             except OSError as error:

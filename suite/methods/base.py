@@ -258,7 +258,7 @@ def as_chat(prompt: str) -> Messages:
 
 # A method that invents tasks asks for so many at a time, and gives up after so many such waves in a
 # row that brought nothing new.
-MAX_WAVE = 16
+MAX_WAVE = 64
 MAX_DRY_WAVES = 5
 
 
