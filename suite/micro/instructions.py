@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -55,7 +55,12 @@ def _exact(answer: str) -> dict[str, Any]:
 
 def _phrase(rng: np.random.Generator, adjectives: int) -> list[str]:
     """Words such as: the big red cat."""
-    return ["the", *(pick(rng, _ADJECTIVES) for _ in range(adjectives)), pick(rng, _NOUNS)]
+    return ["the", *_some(rng, _ADJECTIVES, adjectives), pick(rng, _NOUNS)]
+
+
+def _some(rng: np.random.Generator, words: Sequence[str], count: int) -> list[str]:
+    """Different ones."""
+    return [words[int(place)] for place in rng.permutation(len(words))[:count]]
 
 
 def _sentence(rng: np.random.Generator, subject: str, object_: str) -> str:
@@ -112,13 +117,12 @@ def _further_words(rng: np.random.Generator, difficulty: int, given: Draft) -> D
 
 def _leave_out(rng: np.random.Generator, difficulty: int) -> Draft:
     words = _phrase(rng, 1 + (difficulty + 1) // 2)
-    out = words[1]
     text = " ".join(words)
-    answer = " ".join(word for word in words if word != out)
+    answer = " ".join([words[0], *words[2:]])
     return _draft(
         (text,),
-        (f"Repeat without the word {out}: {text}", f"Leave out {out}: {text}"),
-        f"Leave out {out}.",
+        (f"Repeat without the second word: {text}", f"Leave out the second word: {text}"),
+        "Leave out the second word.",
         answer,
         _exact(answer),
     )
@@ -127,7 +131,7 @@ def _leave_out(rng: np.random.Generator, difficulty: int) -> Draft:
 def _bullets(rng: np.random.Generator, difficulty: int) -> Draft:
     group, items = pick(rng, _GROUPS)
     count = between(rng, 2, 2 + difficulty)
-    chosen = [items[int(i)] for i in rng.permutation(len(items))[:count]]
+    chosen = _some(rng, items, count)
     return _draft(
         (group, count, chosen[0]),
         (
@@ -194,7 +198,8 @@ def _capitals(rng: np.random.Generator, difficulty: int) -> Draft:
 
 
 def _reverse(rng: np.random.Generator, difficulty: int) -> Draft:
-    words = [pick(rng, _NOUNS) for _ in range(2 + (difficulty + 1) // 2)]
+    count = 1 + (difficulty + 1) // 2
+    words = _some(rng, _NOUNS, count)
     text = " ".join(words)
     answer = " ".join(reversed(words))
     return _draft(

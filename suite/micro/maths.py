@@ -106,8 +106,11 @@ def _division(rng: np.random.Generator, difficulty: int) -> Draft:
         (a, b),
         (f"What is {a} / {b}?", f"Divide {a} by {b}."),
         (f"{name} puts {a} {thing} into {b} bags, the same in each. How many in a bag?",),
-        # Counted up: a fact that is of the split alone can't be known by heart.
-        [", ".join(f"{n * b} ({n})" for n in range(1, quotient + 1)), f"{a} / {b} = {quotient}"],
+        # Counted down to 0: a fact that is of the split alone can't be known by heart.
+        [
+            ", ".join(f"({n}) {a - n * b}" for n in range(1, quotient + 1)),
+            f"{a} / {b} = {quotient}",
+        ],
         quotient,
         f"{quotient} * {b} = {a}",
     )
@@ -190,11 +193,8 @@ def _remainder(rng: np.random.Generator, difficulty: int) -> Draft:
         (a, b),
         (f"What is the remainder of {a} / {b}?", f"Find {a} mod {b}."),
         (f"{name} packs {a} {thing} in boxes of {b}. How many are left over?",),
-        # Counted up until it is too much, as in a division.
-        [
-            ", ".join(f"{n * b}" for n in range(1, quotient + 2)),
-            f"{a} - {b * quotient} = {rest}",
-        ],
+        # Counted down as far as it goes, as in a division.
+        [", ".join(f"{a - n * b}" for n in range(1, quotient + 1)), f"{rest} < {b}"],
         rest,
         f"{b * quotient} + {rest} = {a}",
     )
@@ -204,7 +204,7 @@ def _common_divisor(rng: np.random.Generator, difficulty: int) -> Draft:
     """By subtracting the smaller number until both are the same."""
     pairs = ((1, 2), (1, 3), (2, 3), (1, 4), (3, 4), (2, 5), (3, 5), (1, 1))
     first, second = pick(rng, pairs[: 3 + difficulty])
-    divisor = between(rng, 2, 6 + 2 * difficulty)
+    divisor = between(rng, 2, 7 + difficulty)
     a, b = sorted((divisor * first, divisor * second))
     steps: list[str] = []
     left = (a, b)
