@@ -45,7 +45,8 @@ def write_text(path: Path, text: str) -> None:
     Raises:
         InputError: It can't be written.
     """
-    partial = path.with_name(path.name + ".partial")
+    # Another process may be writing the same.
+    partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with partial.open("w", encoding="utf-8") as file:

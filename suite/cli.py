@@ -78,6 +78,13 @@ def run(
             show_default=False,
         ),
     ] = None,
+    jobs: Annotated[
+        int,
+        typer.Option(
+            help="Processes that share the cells and the processors, at most one a processor; each "
+            "has models of its own."
+        ),
+    ] = 1,
     dry_run: Annotated[
         bool,
         typer.Option("--dry-run", help="Print what would be done and needed, and do nothing."),
@@ -110,9 +117,9 @@ def run(
     else:
         assert resume is not None
         directory = resume
-    _log(verbose)
+    log_to_terminal(verbose)
     try:
-        summary = job.run_job(directory)
+        summary = job.run_job(directory, jobs)
     except KeyboardInterrupt:
         print(f"interrupted; go on with --resume {directory}", file=sys.stderr)
         raise typer.Exit(130) from None
@@ -303,7 +310,7 @@ def eval_(
         batch_size=batch_size,
         allow_weak_sandbox=allow_weak_sandbox,
     )
-    _log(verbose)
+    log_to_terminal(verbose)
     try:
         results = evaluate(settings, DataSource.open(data_dir), output)
     except KeyboardInterrupt:
@@ -330,7 +337,7 @@ def regrade(
     from suite.eval import print_results
     from suite.eval import regrade as grade_again
 
-    _log(False)
+    log_to_terminal(verbose=False)
     results = grade_again(output, DataSource.open(data_dir), allow_weak_sandbox)
     print_results(results)
     for task, count in results["changed"].items():
@@ -406,7 +413,7 @@ for command in (commands.report, commands.compare, commands.verify):
     app.command()(command)
 
 
-def _log(verbose: bool) -> None:
+def log_to_terminal(verbose: bool) -> None:
     logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
     logging.getLogger("suite").setLevel(logging.INFO)
     if verbose:

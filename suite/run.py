@@ -31,6 +31,7 @@ from suite.cells import TEACHER, VERSION, Cell, Share, cells_of, share_of
 from suite.methods import load_method
 from suite.models import find_spec
 from suite.profile import Profile, validate
+from suite.workers import Workers
 
 if TYPE_CHECKING:
     from ioa_jax.adapter.duplicates import BenchmarkIndex
@@ -125,11 +126,12 @@ def start_run(
     return directory
 
 
-def run_job(directory: Path) -> dict[str, Any]:
+def run_job(directory: Path, jobs: int = 1) -> dict[str, Any]:
     """Do what a run's folder doesn't hold yet. A cell that fails doesn't stop the others.
 
     Args:
         directory: Made by `start_run`; may have been worked in before.
+        jobs: Processes that work on it together, each on its share of the processors.
 
     Returns:
         The table's summary (`table.summarize`), with the cells that failed.
@@ -139,14 +141,15 @@ def run_job(directory: Path) -> dict[str, Any]:
             models or data can't be had.
         SandboxError: Programs can't be isolated here, or reference solutions don't pass.
     """
-    run = read_json(directory / "run.json")
-    if run.get("version") != VERSION:
-        raise InputError(f"{directory}: made by another version of the suite")
-    profile = validate(run["settings"], f"{directory / 'run.json'}")
+    run, profile = _read_run(directory)
     with locked(directory):
         log.info("results in %s", directory)
         try:
-            failed = _Job(directory, profile, run).run()
+            with Workers(directory, jobs) as workers:
+                job = _Job(directory, profile, run, workers.first)
+                job.run()
+                workers.wait()
+            failed = [cell.name for cell in job.cells() if not _is_complete(directory, cell)]
         except BaseException as error:
             run["status"] = "failed" if isinstance(error, IOAError) else "interrupted"
             run["error"] = f"{type(error).__name__}: {error}"
@@ -159,16 +162,45 @@ def run_job(directory: Path) -> dict[str, Any]:
         return table.write_table(directory)
 
 
-class _Job:
-    """One process's work on a run."""
+def work(directory: Path, part: Share) -> None:
+    """Do a part of a run's cells beside the process that does the first part, and has the run.
 
-    def __init__(self, directory: Path, profile: Profile, run: dict[str, Any]) -> None:
+    Raises:
+        InputError, SandboxError: As `run_job`.
+    """
+    run, profile = _read_run(directory)
+    _Job(directory, profile, run, part).run()
+
+
+def _read_run(directory: Path) -> tuple[dict[str, Any], Profile]:
+    run = read_json(directory / "run.json")
+    if run.get("version") != VERSION:
+        raise InputError(f"{directory}: made by another version of the suite")
+    return run, validate(run["settings"], f"{directory / 'run.json'}")
+
+
+def _is_complete(directory: Path, cell: Cell) -> bool:
+    path = directory / "cells" / cell.name / "cell.json"
+    return path.is_file() and read_json(path)["status"] == "complete"
+
+
+class _Job:
+    """One process's work on a run: a part of its cells."""
+
+    def __init__(self, directory: Path, profile: Profile, run: dict[str, Any], part: Share) -> None:
         self.directory = directory
         self.profile = profile
         self.record = run
+        self.part = part
 
-    def run(self) -> list[str]:
-        """Names of the cells that failed."""
+    def cells(self, part: Share | None = None) -> list[Cell]:
+        """Those of the whole run, or of a part of it."""
+        needs = method_needs(self.profile)
+        share = None if self.record["share"] is None else Share.parse(self.record["share"])
+        return share_of(share_of(run_cells(self.profile), needs, share), needs, part)
+
+    def run(self) -> None:
+        """Finish the cells of this process's part that can be finished."""
         from ioa_jax.record import environment
         from ioa_jax.teachers.ledger import Ledger
         from suite.data import DataSource
@@ -176,9 +208,6 @@ class _Job:
         from suite.probes import load_seed_items
 
         profile = self.profile
-        needs = method_needs(profile)
-        share = None if self.record["share"] is None else Share.parse(self.record["share"])
-        cells = share_of(run_cells(profile), needs, share)
         self._note_environment(environment())
         self._save(status="running", error=None)
         data = DataSource.open()
@@ -193,13 +222,15 @@ class _Job:
                 # Most methods don't need it, and making it takes a while.
                 benchmarks = functools.cache(evaluation.index)
                 work = _Work(teacher, student, ledger, evaluation, split, benchmarks)
-                failed = [cell.name for cell in cells if not self._finish(cell, work)]
+                for cell in self.cells(self.part):
+                    self._finish(cell, work)
                 self._note_tasks(evaluation, split)
-        return failed
 
     def _save(self, **fields: Any) -> None:
         self.record.update(fields)
-        write_json(self.directory / "run.json", self.record)
+        # One process writes it; the others found the same.
+        if self.part.index == 1:
+            write_json(self.directory / "run.json", self.record)
 
     def _note_environment(self, now: dict[str, Any]) -> None:
         earlier = self.record["environments"]
@@ -283,12 +314,11 @@ class _Job:
         model = dataclasses.replace(student.model, spec=profile.student.spec)
         return Student(model, profile.generation.batch_size)
 
-    def _finish(self, cell: Cell, work: _Work) -> bool:
-        """Train and measure one cell, unless it is complete. False: it failed."""
+    def _finish(self, cell: Cell, work: _Work) -> None:
+        """Train and measure one cell, unless it is complete."""
+        if _is_complete(self.directory, cell):
+            return
         folder = self.directory / "cells" / cell.name
-        path = folder / "cell.json"
-        if path.is_file() and read_json(path)["status"] == "complete":
-            return True
         log.info("cell %s", cell.name)
         record: dict[str, Any] = {"method": cell.method, "seed": cell.seed}
         try:
@@ -305,15 +335,14 @@ class _Job:
                 "spend": _spend(folder, None),
                 "notes": {},
             }
-        write_json(path, record)
+        write_json(folder / "cell.json", record)
         # Trained weights and their optimiser's state would be held until the next collection.
         gc.collect()
         if record["status"] == "failed":
-            return False
+            return
         # They can fill a disk, and nothing goes on from them any more.
         for checkpoints in folder.rglob("checkpoints"):
             shutil.rmtree(checkpoints)
-        return True
 
     def _do(self, cell: Cell, folder: Path, work: _Work) -> dict[str, Any]:
         """Spend and notes of a cell that ran to its end."""
@@ -363,8 +392,7 @@ class _Job:
             if method not in self.profile.methods:
                 return None
             other = self.directory / "cells" / Cell(method, cell.seed).name
-            path = other / "cell.json"
-            if not path.is_file() or read_json(path)["status"] != "complete":
+            if not _is_complete(self.directory, Cell(method, cell.seed)):
                 raise InputError(f"cell {cell.name} needs {other.name}, which isn't complete")
             return other
 

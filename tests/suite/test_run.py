@@ -310,3 +310,27 @@ def strip(records):
         for record in records
     ]
     return sorted(json.dumps(record, sort_keys=True) for record in clean)
+
+
+@pytest.mark.slow
+def test_two_workers_leave_what_one_leaves(world, finished):
+    name, profile = load_profile(str(world / "tiny.yaml"))
+    directory = job.start_run(profile, name, world / "results", "workers")
+    summary = job.run_job(directory, jobs=2)
+    assert summary["failed"] == {}
+    assert (directory / "workers/2.log").is_file()
+    assert read_json(directory / "run.json")["status"] == "complete"
+    check_run_folder(directory)
+    mine, theirs = (summarize(one) for one in (directory, finished))
+    assert [row["method"] for row in mine["rows"]] == [row["method"] for row in theirs["rows"]]
+    for method in CELLS:
+        one, other = (cell(folder, method) for folder in (directory, finished))
+        assert one["status"] == "complete"
+        for figure in ("teacher_tokens", "student_tokens", "steps"):
+            assert one["spend"][figure] == other["spend"][figure]
+        # Products that other numbers of threads share out are rounded otherwise.
+        pairs = zip(scores(directory, method), scores(finished, method), strict=True)
+        for row, expected in pairs:
+            assert row["id"] == expected["id"]
+            if row["task"] == "probes":
+                assert row["logprob"] == pytest.approx(expected["logprob"], abs=0.05)
