@@ -84,7 +84,7 @@ case $command in
     distill) program=(ioa distill) ;;
     suite) program=(python -m suite) ;;
     ioa) program=(ioa) ;;
-    test) program=(python -m pytest -p no:cacheprovider -m "not parity") ;;
+    test) program=(python -m pytest -p no:cacheprovider -m "not parity and not rebuild") ;;
     shell) program=(bash) ;;
     '') usage >&2 && exit $BAD_INPUT ;;
     *) die $BAD_INPUT "command '$command' is unknown; see --help" ;;
