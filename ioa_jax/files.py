@@ -24,7 +24,7 @@ class DiskSync:
     """Forces a growing file to the disk, at most once a second, since each time takes milliseconds.
 
     What was flushed outlives its process, however that ends. A machine that fails may lose what was
-    written in its last second.
+    written within a second after the last time, unless the caller forces it at the end.
     """
 
     def __init__(self) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
@@ -85,8 +86,11 @@ class SeedGrader(Grader):
         self._graders = Graders({"code": code})
         self._kinds = {seed.id: seed.kind for seed in seeds}
         # Now, so that what can't be had here is known before anything is asked or trained.
-        for kind in sorted(set(self._kinds.values())):
-            self._graders.of(kind)
+        with contextlib.ExitStack() as stack:
+            stack.enter_context(self._graders)
+            for kind in sorted(set(self._kinds.values())):
+                self._graders.of(kind)
+            stack.pop_all()
 
     def check_item(self, item: Item) -> None:
         """As the grader of the item's kind."""
