@@ -16,6 +16,7 @@ from suite import run as job
 from suite.data import DataSource
 from suite.merge import merge_runs
 from suite.methods import load_method
+from suite.models import find_spec
 from suite.profile import load_profile
 from suite.schema import check_run_folder
 from suite.table import lines, summarize
@@ -168,6 +169,22 @@ def test_a_run_folder_is_made_once(finished):
         job.start_run(profile, name, finished.parents[1], finished.name)
     with pytest.raises(InputError, match="name of a folder"):
         job.start_run(profile, name, finished.parents[1], "../elsewhere")
+
+
+@pytest.mark.parametrize("part", ["teacher", "student"])
+def test_a_model_that_the_profile_does_not_pin_is_refused(world, part):
+    pin = f"{part}.fingerprint=no-such-model"
+    name, profile = load_profile(str(world / "tiny.yaml"), [pin])
+    directory = job.start_run(profile, name, world / "results", f"pinned-{part}")
+    with pytest.raises(InputError, match=f"setting '{part}.fingerprint' pins no-such-model"):
+        job.run_job(directory)
+    assert read_json(directory / "run.json")["status"] == "failed"
+
+
+def test_a_model_that_the_world_does_not_have_is_refused():
+    with pytest.raises(InputError, match="'micro:nobody': the embedded world has"):
+        find_spec("micro:nobody")
+    assert find_spec("smollm2") == "smollm2"
 
 
 def test_another_model_under_a_resumed_run_is_refused(finished, tmp_path):
