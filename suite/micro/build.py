@@ -33,10 +33,12 @@ from suite.micro.lessons import SKILLS
 from suite.micro.measure import accuracies
 from suite.micro.recipe import (
     SEED,
+    TEACHER_SKILLS,
     TOKENIZER_TASKS,
     VARIANTS,
     Batches,
     Recipe,
+    Round,
     Variant,
     new_model,
     student_recipe,
@@ -61,10 +63,10 @@ _BATCH = 64
 
 
 def tokenizer_texts() -> Iterator[str]:
-    """Prompts and answers of every skill and module."""
+    """Prompts and answers of every module, and of every skill that the suite asks for."""
     for number in range(TOKENIZER_TASKS):
         rng = stream(SEED, "micro", "tokenizer", number)
-        task = SKILLS[pick(rng, list(SKILLS))](rng, pick(rng, list(MODULES)), "train")
+        task = SKILLS[pick(rng, list(TEACHER_SKILLS))](rng, pick(rng, list(MODULES)), "train")
         yield str(task.messages[0]["content"])
         yield task.answer
 
@@ -95,7 +97,7 @@ def train_model(recipe: Recipe, tokenizer: PreTrainedTokenizerBase, work: Path) 
             config = dataclasses.replace(recipe.train, learning_rate=one.learning_rate)
             directory = work / f"checkpoints-{number}"
             with Trainer(model.decoder, config, one.tokens, directory=directory) as trainer:
-                course.train(model, trainer, number, one.focus)
+                course.train(model, trainer, number, one)
                 model = dataclasses.replace(model, decoder=trainer.decoder)
     return Student(model, _BATCH)
 
@@ -118,7 +120,7 @@ class _Course:
             for problem in distinct_problems(module, recipe.watched, "probe")
         ]
 
-    def train(self, model: LanguageModel, trainer: Trainer, number: int, focus: float) -> None:
+    def train(self, model: LanguageModel, trainer: Trainer, number: int, one: Round) -> None:
         """A round, from wherever the trainer is to its end."""
         name = self._recipe.name
         while True:
@@ -127,8 +129,8 @@ class _Course:
                 self._measure(model, trainer, step)
             last = max((known for known in self._watched if known <= step), default=None)
             measured = None if last is None else self._watched[last]
-            shares = weights(self._recipe.targets, measured, focus)
-            batch = self._batches.batch(step, shares)
+            shares = weights(self._recipe.targets, measured, one.focus)
+            batch = self._batches.batch(step, shares, one.skills)
             metrics = trainer.step(batch)
             if metrics is None:
                 break

@@ -22,6 +22,7 @@ _VERBS = (
     "finds", "hears", "helps", "holds", "likes", "looks for", "loves", "moves", "needs", "sees",
     "takes", "wants",
 )  # fmt: skip
+WORDS = (*_NOUNS, *_ADJECTIVES, *_VERBS)
 _CLOSINGS = ("The end.", "Good night.", "That is all.", "Thank you.", "See you soon.")
 _FRUIT = ("apple", "banana", "cherry", "grape", "lemon", "melon", "orange", "peach", "pear", "plum")
 _ANIMALS = ("ant", "cat", "cow", "dog", "fox", "goat", "hen", "horse", "pig", "wolf")

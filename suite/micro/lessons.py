@@ -29,6 +29,7 @@ from ioa_jax.adapter.settings import AdapterSettings
 from ioa_jax.identifier.rendering import render_module_choice, render_module_name, render_proposal
 from suite.methods.prompting import render
 from suite.micro.draft import between, pick
+from suite.micro.instructions import WORDS
 from suite.micro.world import DIFFICULTIES, MODULES, Problem, Split, draw, make_problem, word
 
 LEVELS: dict[Level, tuple[int, ...]] = {
@@ -180,6 +181,12 @@ def synthesis_task(rng: np.random.Generator, module: str, split: Split) -> Task:
     )
 
 
+def copy_task(rng: np.random.Generator, module: str, split: Split) -> Task:
+    """Words of the world in any order, to be repeated: no module's skill, but used by many."""
+    words = " ".join(_some(rng, WORDS, between(rng, 3, 12)))
+    return Task("copy", module, ({"role": "user", "content": f"Repeat: {words}"},), words)
+
+
 SKILLS: dict[str, Callable[[np.random.Generator, str, Split], Task]] = {
     "answer": answer_task,
     "solve": solve_task,
@@ -190,6 +197,7 @@ SKILLS: dict[str, Callable[[np.random.Generator, str, Split], Task]] = {
     "proposal": proposal_task,
     "similar": similar_task,
     "harder": harder_task,
+    "copy": copy_task,
 }
 
 

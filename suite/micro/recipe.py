@@ -38,6 +38,20 @@ TEACHER_SKILLS = {
     "similar": 0.07,
     "harder": 0.05,
 }
+# Of its last round. Copying is what it is slowest to learn, and problems alone teach little of it:
+# they have few words.
+COPYING_SKILLS = {
+    "answer": 0.44,
+    "solve": 0.12,
+    "synthesis": 0.2,
+    "copy": 0.1,
+    "name": 0.04,
+    "choice": 0.02,
+    "prior": 0.01,
+    "proposal": 0.02,
+    "similar": 0.03,
+    "harder": 0.02,
+}
 STUDENT_SKILLS = {"answer": 1.0}
 
 # `uneven`: two thirds of the modules mastered, the rest from hardly to half; `flat`: all half.
@@ -56,11 +70,13 @@ class Round:
         tokens: Trained on, prompts included.
         learning_rate: Peak of its cosine.
         focus: How many times as much more a module has at accuracy 0 than at 1 (`weights`).
+        skills: Share of each skill among its examples.
     """
 
     tokens: int
     learning_rate: float
     focus: float
+    skills: Mapping[str, float]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -76,7 +92,6 @@ class Recipe:
         num_kv_heads: Key and value heads.
         rounds: One after the other.
         train: All other hyperparameters.
-        skills: Share of each skill among its examples.
         targets: Accuracy by module that it is meant to reach; 1 is as much as it can.
         watch_every: Steps between measurements on the split `probe`, from which the modules' shares
             among the examples follow.
@@ -91,7 +106,6 @@ class Recipe:
     num_kv_heads: int
     rounds: tuple[Round, ...]
     train: TrainConfig
-    skills: Mapping[str, float]
     targets: Mapping[str, float]
     watch_every: int
     watched: int
@@ -106,8 +120,11 @@ def teacher_recipe() -> Recipe:
         num_layers=5,
         num_heads=6,
         num_kv_heads=2,
-        # Copying in order comes last, and needs to be asked for more.
-        rounds=(Round(22_000_000, 2e-3, focus=8.0), Round(6_000_000, 1e-3, focus=12.0)),
+        rounds=(
+            Round(22_000_000, 2e-3, 8.0, TEACHER_SKILLS),
+            Round(6_000_000, 1e-3, 12.0, TEACHER_SKILLS),
+            Round(8_000_000, 1e-3, 16.0, COPYING_SKILLS),
+        ),
         train=TrainConfig(
             batch_rows=12,
             row_length=320,
@@ -118,7 +135,6 @@ def teacher_recipe() -> Recipe:
             remat="none",
             save_every=250,
         ),
-        skills=TEACHER_SKILLS,
         targets=dict.fromkeys(MODULES, 1.0),
         watch_every=500,
         watched=10,
@@ -134,7 +150,7 @@ def student_recipe(variant: Variant) -> Recipe:
         num_layers=3,
         num_heads=4,
         num_kv_heads=2,
-        rounds=(Round(STUDENT_TOKENS[variant], 4e-3, focus=3.0),),
+        rounds=(Round(STUDENT_TOKENS[variant], 4e-3, 3.0, STUDENT_SKILLS),),
         train=TrainConfig(
             batch_rows=32,
             row_length=128,
@@ -145,7 +161,6 @@ def student_recipe(variant: Variant) -> Recipe:
             remat="none",
             save_every=250,
         ),
-        skills=STUDENT_SKILLS,
         targets=student_targets(variant),
         watch_every=250,
         watched=12,
@@ -198,29 +213,31 @@ def new_model(recipe: Recipe, tokenizer: PreTrainedTokenizerBase) -> LanguageMod
 
 
 class Batches:
-    """The recipe's batches, each a function of (seed, step, weights of the modules)."""
+    """The recipe's batches, each a function of (seed, step, weights of modules and skills)."""
 
     def __init__(self, recipe: Recipe, tokenizer: PreTrainedTokenizerBase) -> None:
         self._recipe = recipe
         self._tokenizer = tokenizer
-        self._skills = list(recipe.skills)
-        self._shares = _shares(list(recipe.skills.values()))
 
-    def batch(self, step: int, weights: Mapping[str, float]) -> list[TokenPair]:
+    def batch(
+        self, step: int, weights: Mapping[str, float], skills: Mapping[str, float]
+    ) -> list[TokenPair]:
         """As many examples as fill the rows of a step.
 
         Args:
             step: From 0.
             weights: Of the modules.
+            skills: Weights of the skills.
         """
         config = self._recipe.train
         rng = stream(config.seed, "micro", self._recipe.name, step)
         modules, shares = list(weights), _shares(list(weights.values()))
+        names, skill_shares = list(skills), _shares(list(skills.values()))
         capacity = config.batch_rows * config.row_length
         pairs: list[TokenPair] = []
         sizes: list[int] = []
         while True:
-            skill = self._skills[int(rng.choice(len(self._skills), p=self._shares))]
+            skill = names[int(rng.choice(len(names), p=skill_shares))]
             module = modules[int(rng.choice(len(modules), p=shares))]
             pair = self.encode(SKILLS[skill](rng, module, "train"))
             # Two long examples in one array may not fit a row.

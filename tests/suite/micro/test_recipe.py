@@ -8,6 +8,7 @@ from suite.micro.build import train_model
 from suite.micro.gates import MASTERED, Examples, student_faults, teacher_faults
 from suite.micro.lessons import SKILLS
 from suite.micro.recipe import (
+    STUDENT_SKILLS,
     VARIANTS,
     WEAKEST,
     Batches,
@@ -74,9 +75,11 @@ def test_batches_fill_the_rows_and_are_functions_of_the_step(tokenizer):
     recipe = student_recipe("uneven")
     batches = Batches(recipe, tokenizer)
     shares = weights(recipe.targets, None, 3.0)
-    batch = batches.batch(3, shares)
-    assert batch == batches.batch(3, shares)
-    assert batch != batches.batch(4, shares)
+    skills = recipe.rounds[0].skills
+    batch = batches.batch(3, shares, skills)
+    assert batch == batches.batch(3, shares, skills)
+    assert batch != batches.batch(4, shares, skills)
+    assert batch != batches.batch(3, shares, {"copy": 1.0})
     sizes = [len(pair) for pair in batch]
     assert len(pack_in_order(sizes, recipe.train.row_length)) == recipe.train.batch_rows
     assert sum(sizes) > 0.7 * recipe.train.batch_rows * recipe.train.row_length
@@ -153,7 +156,10 @@ def test_training_goes_on_where_it_was_and_ends_the_same(tokenizer, tmp_path):
         hidden_size=32,
         num_layers=1,
         train=train,
-        rounds=(Round(2000, 4e-3, 3.0), Round(1500, 1e-3, 3.0)),
+        rounds=(
+            Round(2000, 4e-3, 3.0, STUDENT_SKILLS),
+            Round(1500, 1e-3, 3.0, {"answer": 0.5, "copy": 0.5}),
+        ),
         watch_every=4,
         watched=1,
         targets={"arithmetic/addition": 0.5, "format/title": 1.0},
