@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import json
-import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
 from ioa_jax.errors import InputError, first_fault
+from ioa_jax.files import write_text
 
 Row = TypeVar("Row", bound=BaseModel)
 
@@ -59,20 +59,10 @@ def read_rows(path: Path, row_type: type[Row]) -> dict[int, Row]:
     return rows
 
 
-def write_rows(path: Path, rows: list[dict[str, Any]]) -> None:
+def write_rows(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
     """Write all lines, or leave the old file as it was.
 
     Raises:
         InputError: The folder can't be written.
     """
-    partial = path.with_name(path.name + ".partial")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with partial.open("w", encoding="utf-8") as file:
-            for row in rows:
-                file.write(json.dumps(row, ensure_ascii=False) + "\n")
-            file.flush()
-            os.fsync(file.fileno())
-        partial.replace(path)
-    except OSError as error:
-        raise InputError(f"{path}: {error}") from None
+    write_text(path, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))

@@ -30,7 +30,7 @@ from ioa_jax.files import read_json, write_json
 from ioa_jax.graders.base import GoldGrader, Grader, Item, Verdict
 from ioa_jax.graders.registry import check_golds, make_grader
 from ioa_jax.journal import Journal, packed, read_journal
-from ioa_jax.jsonl import read_objects
+from ioa_jax.jsonl import read_objects, write_rows
 from suite.data import DataSource
 from suite.models import find_spec
 from suite.stats import Estimate, mean_interval
@@ -185,21 +185,20 @@ def regrade(output: Path, data: DataSource, allow_weak_sandbox: bool = False) ->
         texts = read_journal(folder / "texts.jsonl")
         before = {_key(row): row["verdict"] for row in read_journal(folder / "verdicts.jsonl")}
         items = one.items
-        partial = folder / "verdicts.jsonl.partial"
-        partial.unlink(missing_ok=True)
         with (
             open_grader(one.task, one.style, allow_weak_sandbox) as (grader, info),
-            Journal(partial, ("id", "sample")) as journal,
             ThreadPoolExecutor(GRADING_THREADS) as pool,
         ):
             record["graders"][one.task.name] = check_grader(one.task, one.data.items, grader, info)
             found = pool.map(
                 grader.grade, [items[row["id"]] for row in texts], (row["text"] for row in texts)
             )
-            for row, verdict in zip(texts, found, strict=True):
-                journal.append(_verdict_row(row["id"], row["sample"], verdict))
-        after = {_key(row): row["verdict"] for row in read_journal(partial)}
-        partial.replace(folder / "verdicts.jsonl")
+            rows = [
+                _verdict_row(row["id"], row["sample"], verdict)
+                for row, verdict in zip(texts, found, strict=True)
+            ]
+        write_rows(folder / "verdicts.jsonl", rows)
+        after = {_key(row): row["verdict"] for row in rows}
         packed(folder / "verdicts.jsonl").unlink(missing_ok=True)
         changed[one.task.name] = sum(before.get(key) != value for key, value in after.items())
     write_json(output / "eval.json", record)
@@ -232,8 +231,6 @@ def grade_file(
         InputError: Names the line that has no item or no text.
         SandboxError: Programs can't be isolated here.
     """
-    from ioa_jax.jsonl import write_rows
-
     items = {item.id: item for item in task.load(data).items}
     rows: list[dict[str, Any]] = []
     for line, row in read_objects(texts):

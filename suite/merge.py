@@ -67,6 +67,7 @@ def merge_runs(parts: Sequence[Path], output: Path) -> dict[str, Any]:
         if (part / run["ledger"]).is_dir():
             for call in Ledger(part / run["ledger"]):
                 ledger.append(call)
+    ledger.sync()
     summary = table.write_table(output)
     left = [*summary["failed"], *summary["unfinished"]]
     record["status"] = "failed" if left else "complete"

@@ -31,7 +31,7 @@ from suite.cells import TEACHER, VERSION, Cell, Share, cells_of, share_of
 from suite.methods import load_method
 from suite.models import find_spec
 from suite.profile import Profile, validate
-from suite.workers import Workers
+from suite.workers import open_workers
 
 if TYPE_CHECKING:
     from ioa_jax.adapter.duplicates import BenchmarkIndex
@@ -145,7 +145,7 @@ def run_job(directory: Path, jobs: int = 1) -> dict[str, Any]:
     with locked(directory):
         log.info("results in %s", directory)
         try:
-            with Workers(directory, jobs) as workers:
+            with open_workers(directory, jobs) as workers:
                 job = _Job(directory, profile, run, workers.first)
                 job.run()
                 workers.wait()

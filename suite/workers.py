@@ -7,12 +7,14 @@ run's folder shows, and end with it.
 
 from __future__ import annotations
 
+import contextlib
+import dataclasses
 import os
 import subprocess
 import sys
 import threading
+from collections.abc import Generator
 from pathlib import Path
-from types import TracebackType
 
 from ioa_jax.errors import InputError, IOAError
 from suite.cells import Share
@@ -20,58 +22,17 @@ from suite.cells import Share
 _LAST_LINES = 5
 
 
+@dataclasses.dataclass(frozen=True)
 class Workers:
-    """The other workers of a run; they are started on entry, and stopped on exit if they still go.
+    """The other workers of a run.
 
     Attributes:
         first: The share of the process that has this object.
+        others: Of each other worker, its log and its process.
     """
 
-    def __init__(self, directory: Path, count: int) -> None:
-        """Prepare.
-
-        Args:
-            directory: Of the run.
-            count: Workers, this process among them; one a processor where there are fewer of these.
-
-        Raises:
-            InputError: `count` is less than 1.
-        """
-        if count < 1:
-            raise InputError(f"--jobs {count}: at least 1")
-        self.first = Share(1, min(count, len(os.sched_getaffinity(0))))
-        self._directory = directory
-        self._others: list[tuple[Path, subprocess.Popen[bytes]]] = []
-
-    def __enter__(self) -> Workers:
-        folder = self._directory / "workers"
-        for index in range(2, self.first.count + 1):
-            folder.mkdir(exist_ok=True)
-            path = folder / f"{index}.log"
-            share = str(Share(index, self.first.count))
-            with path.open("ab") as log:
-                process = subprocess.Popen(
-                    [sys.executable, "-m", "suite.workers", str(self._directory), share],
-                    # It ends when this pipe does, and so when this process ends in whatever way.
-                    stdin=subprocess.PIPE,
-                    stdout=log,
-                    stderr=log,
-                )
-            self._others.append((path, process))
-        self._processors = os.sched_getaffinity(0)
-        take_processors(self.first)
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        for _, process in self._others:
-            process.kill()
-            process.communicate()
-        os.sched_setaffinity(0, self._processors)
+    first: Share
+    others: tuple[tuple[Path, subprocess.Popen[bytes]], ...]
 
     def wait(self) -> None:
         """Until the others have done their shares.
@@ -79,13 +40,59 @@ class Workers:
         Raises:
             IOAError: One of them couldn't; cells that failed are told in their own files.
         """
-        for path, process in self._others:
+        for path, process in self.others:
             if process.wait() != 0:
                 last = path.read_text(encoding="utf-8", errors="replace").splitlines()
                 raise IOAError(
                     f"a worker stopped with exit code {process.returncode}, see {path}: "
                     f"{' | '.join(last[-_LAST_LINES:])}"
                 )
+
+
+@contextlib.contextmanager
+def open_workers(directory: Path, count: int) -> Generator[Workers]:
+    """Start the other workers of a run; on exit those are stopped that still go.
+
+    Meanwhile this process has its own share of the processors.
+
+    Args:
+        directory: Of the run.
+        count: Workers, this process among them; one a processor where there are fewer of these.
+
+    Raises:
+        InputError: `count` is less than 1.
+    """
+    if count < 1:
+        raise InputError(f"--jobs {count}: at least 1")
+    processors = os.sched_getaffinity(0)
+    first = Share(1, min(count, len(processors)))
+    with contextlib.ExitStack() as stack:
+        others = tuple(
+            stack.enter_context(_started(directory, Share(index, first.count)))
+            for index in range(2, first.count + 1)
+        )
+        stack.callback(os.sched_setaffinity, 0, processors)
+        take_processors(first)
+        yield Workers(first, others)
+
+
+@contextlib.contextmanager
+def _started(directory: Path, share: Share) -> Generator[tuple[Path, subprocess.Popen[bytes]]]:
+    path = directory / "workers" / f"{share.index}.log"
+    path.parent.mkdir(exist_ok=True)
+    with path.open("ab") as log:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "suite.workers", str(directory), str(share)],
+            # It ends when this pipe does, and so when this process ends in whatever way.
+            stdin=subprocess.PIPE,
+            stdout=log,
+            stderr=log,
+        )
+    try:
+        yield path, process
+    finally:
+        process.kill()
+        process.communicate()
 
 
 def take_processors(share: Share) -> None:
@@ -101,7 +108,7 @@ def _end_with_parent() -> None:
 
 
 def main() -> None:
-    """`python -m suite.workers RUN i/n`, which `Workers` starts."""
+    """`python -m suite.workers RUN i/n`, which `open_workers` starts."""
     from suite.cli import log_to_terminal
     from suite.run import work
 

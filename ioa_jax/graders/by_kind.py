@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import threading
 from collections.abc import Mapping
+from types import TracebackType
 from typing import Any
 
 from ioa_jax.graders.base import Grader
@@ -27,14 +28,28 @@ class Graders(contextlib.ExitStack):
         self._settings = settings or {}
         self._graders: dict[str, Grader] = {}
         self._lock = threading.Lock()
+        self._closed = False
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> bool | None:
+        with self._lock:
+            self._closed = True
+        return super().__exit__(kind, error, trace)
 
     def of(self, kind: str) -> Grader:
         """The grader of a kind.
 
         Raises:
             InputError: As `make_grader`.
+            ValueError: They are closed.
         """
         with self._lock:
+            if self._closed:
+                raise ValueError("the graders are closed")
             if kind not in self._graders:
                 made = make_grader(kind, **self._settings.get(kind, {}))
                 self._graders[kind] = self.enter_context(made)

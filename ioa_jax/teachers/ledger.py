@@ -25,8 +25,8 @@ class Ledger:
     """Records by key, in JSONL segments of one folder.
 
     Any number of threads and processes may share a folder. A record is written before `append`
-    returns (see `DiskSync`). A killed process leaves at most a last line without its end, which
-    readers pass over and the next append removes.
+    returns; `sync` forces the last ones to the disk (see `DiskSync`). A killed process leaves at
+    most a last line without its end, which readers pass over and the next append removes.
 
     Attributes:
         directory: The folder.
@@ -45,6 +45,7 @@ class Ledger:
         self._read: dict[Path, int] = {}
         self._thread_lock = threading.RLock()
         self._sync = DiskSync()
+        self._written: set[Path] = set()
         try:
             directory.mkdir(parents=True, exist_ok=True)
         except OSError as error:
@@ -100,6 +101,7 @@ class Ledger:
                     file.truncate(self._read.get(segment, 0))
                     file.seek(0, os.SEEK_END)
                     file.write(line)
+                    self._written.add(segment)
                     self._sync(file)
                 if segment not in self._read:
                     _sync_directory(self.directory)
@@ -107,6 +109,21 @@ class Ledger:
                 raise InputError(f"ledger {segment}: {error.strerror}") from None
             self.refresh()
             return self._load(record["key"])
+
+    def sync(self) -> None:
+        """Force what was appended to the disk.
+
+        Raises:
+            InputError: The folder can't be written.
+        """
+        with self._thread_lock:
+            for segment in sorted(self._written):
+                try:
+                    with segment.open("r+b") as file:
+                        os.fsync(file.fileno())
+                except OSError as error:
+                    raise InputError(f"ledger {segment}: {error.strerror}") from None
+            self._written.clear()
 
     def refresh(self) -> None:
         """Index the complete lines that have been added, by whomever.

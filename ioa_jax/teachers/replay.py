@@ -239,7 +239,8 @@ class LedgeredTeacher(Teacher):
         return self._teacher.embed(texts)
 
     def close(self) -> None:
-        """Close the wrapped teacher, if it is owned."""
+        """Force the ledger to the disk, and close the wrapped teacher if it is owned."""
+        self.ledger.sync()
         if self._journal is not None:
             self._journal.close()
         if self._teacher is not None and self._owns_teacher:

@@ -16,13 +16,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from pydantic import ValidationError
-
 from ioa_jax.config import MethodConfig
 from ioa_jax.distill import distill
-from ioa_jax.errors import InputError
 from ioa_jax.files import read_json
-from ioa_jax.settings import merge_settings
+from ioa_jax.settings import check_settings, merge_settings
 from suite.methods.base import Method, MethodContext, MethodResult, token_count
 from suite.profile import Profile
 
@@ -95,12 +92,7 @@ def make_config(given: MethodContext | Profile, changes: Settings) -> MethodConf
         shared["seed"] = given.seed
         shared["train"]["batch_size"] = _batch_size(given)
     merged = merge_settings(merge_settings(shared, given.options), changes)
-    try:
-        return MethodConfig.model_validate(merged)
-    except ValidationError as error:
-        first = error.errors()[0]
-        field = ".".join(str(part) for part in first["loc"])
-        raise InputError(f"setting 'options.{field}': {first['msg']}") from None
+    return check_settings(MethodConfig, merged, "options")
 
 
 def _batch_size(context: MethodContext) -> int:

@@ -14,10 +14,9 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-from pydantic import ValidationError
-
 from ioa_jax.config import MethodConfig
 from ioa_jax.errors import InputError
+from ioa_jax.settings import check_settings
 from ioa_jax.streams import stream
 from suite.methods import load_method
 from suite.methods.base import MethodContext, MethodResult
@@ -62,13 +61,8 @@ class Sweep(IOA):
         for section in sections:
             place = place[section]
         place[number] = self._value
-        try:
-            return MethodConfig.model_validate(settings)
-        except ValidationError as error:
-            why = error.errors()[0]["msg"]
-            raise InputError(
-                f"setting {self._setting!r} can't be {_text(self._value)}: {why}"
-            ) from None
+        source = f"{self._of}@{self._setting}={_text(self._value)}"
+        return check_settings(MethodConfig, settings, source)
 
     def run(self, context: MethodContext) -> MethodResult:
         result = super().run(context)

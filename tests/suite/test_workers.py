@@ -1,5 +1,6 @@
 """Processes that share a run: what they leave, and what becomes of one that can't work."""
 
+import contextlib
 import os
 import subprocess
 import sys
@@ -9,12 +10,12 @@ import pytest
 
 from ioa_jax.errors import InputError, IOAError
 from suite.cells import Share
-from suite.workers import Workers, take_processors
+from suite.workers import open_workers, take_processors
 
 
 def test_a_worker_that_cant_work_is_named_with_its_last_words(tmp_path):
     with (
-        Workers(tmp_path, 2) as workers,
+        open_workers(tmp_path, 2) as workers,
         pytest.raises(IOAError, match=r"exit code 1, see .*2\.log: .*run\.json"),
     ):
         workers.wait()
@@ -22,7 +23,7 @@ def test_a_worker_that_cant_work_is_named_with_its_last_words(tmp_path):
 
 def test_processors_are_dealt_and_come_back(tmp_path):
     before = os.sched_getaffinity(0)
-    with Workers(tmp_path, 2):
+    with open_workers(tmp_path, 2):
         assert len(os.sched_getaffinity(0)) == -(-len(before) // 2)
     assert os.sched_getaffinity(0) == before
     shares = set()
@@ -36,16 +37,18 @@ def test_processors_are_dealt_and_come_back(tmp_path):
 
 def test_there_are_as_many_workers_as_processors_at_most(tmp_path):
     available = len(os.sched_getaffinity(0))
-    assert Workers(tmp_path, 1000).first == Share(1, available)
-    with pytest.raises(InputError, match="--jobs 0: at least 1"):
-        Workers(tmp_path, 0)
+    with open_workers(tmp_path, 1000) as workers:
+        assert workers.first == Share(1, available)
+        assert len(workers.others) == available - 1
+    with pytest.raises(InputError, match="--jobs 0: at least 1"), open_workers(tmp_path, 0):
+        pass
 
 
 def test_workers_end_with_the_process_that_started_them(tmp_path):
     program = (
-        "import sys, time; from pathlib import Path; from suite.workers import Workers\n"
-        "with Workers(Path(sys.argv[1]), 2) as workers:\n"
-        "    print(workers._others[0][1].pid, flush=True); time.sleep(600)"
+        "import sys, time; from pathlib import Path; from suite.workers import open_workers\n"
+        "with open_workers(Path(sys.argv[1]), 2) as workers:\n"
+        "    print(workers.others[0][1].pid, flush=True); time.sleep(600)"
     )
     # A worker that waits for a run.json which never comes to its end.
     os.mkfifo(tmp_path / "run.json")
@@ -54,13 +57,26 @@ def test_workers_end_with_the_process_that_started_them(tmp_path):
     )
     assert parent.stdout is not None
     worker = int(parent.stdout.readline())
-    os.kill(worker, 0)
+    # Kept open: a reader without a writer is at the end of the file.
+    descriptor = open_when_read(tmp_path / "run.json")
+    assert is_running(worker)
     parent.kill()
     parent.communicate()
     deadline = time.monotonic() + 60
     while is_running(worker):
         assert time.monotonic() < deadline
         time.sleep(0.1)
+    os.close(descriptor)
+
+
+def open_when_read(path):
+    """The write end of a FIFO, once another process has opened it to read."""
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline:
+        with contextlib.suppress(OSError):
+            return os.open(path, os.O_WRONLY | os.O_NONBLOCK)
+        time.sleep(0.1)
+    raise AssertionError(f"nobody reads {path}")
 
 
 def is_running(pid):
