@@ -29,11 +29,10 @@ from ioa_jax.streams import stream
 from ioa_jax.student import Student
 from suite.micro.draft import pick
 from suite.micro.gates import benchmark_accuracies, student_faults, teacher_faults, write_examples
-from suite.micro.lessons import SKILLS
+from suite.micro.lessons import ASKED, SKILLS
 from suite.micro.measure import accuracies
 from suite.micro.recipe import (
     SEED,
-    TEACHER_SKILLS,
     TOKENIZER_TASKS,
     VARIANTS,
     Batches,
@@ -66,7 +65,7 @@ def tokenizer_texts() -> Iterator[str]:
     """Prompts and answers of every module, and of every skill that the suite asks for."""
     for number in range(TOKENIZER_TASKS):
         rng = stream(SEED, "micro", "tokenizer", number)
-        task = SKILLS[pick(rng, list(TEACHER_SKILLS))](rng, pick(rng, list(MODULES)), "train")
+        task = SKILLS[pick(rng, ASKED)](rng, pick(rng, list(MODULES)), "train")
         yield str(task.messages[0]["content"])
         yield task.answer
 

@@ -75,7 +75,7 @@ def test_batches_fill_the_rows_and_are_functions_of_the_step(tokenizer):
     recipe = student_recipe("uneven")
     batches = Batches(recipe, tokenizer)
     shares = weights(recipe.targets, None, 3.0)
-    skills = recipe.rounds[0].skills
+    skills = recipe.rounds[-1].skills
     batch = batches.batch(3, shares, skills)
     assert batch == batches.batch(3, shares, skills)
     assert batch != batches.batch(4, shares, skills)
