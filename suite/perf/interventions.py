@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -15,7 +15,10 @@ from ioa_jax.identifier.interventions import (
     intervene,
 )
 from ioa_jax.identifier.probes import probe_pair
+from ioa_jax.seeds import SeedItem
 from ioa_jax.student import Student
+from suite.micro.world import MODULES as MODULE_IDS
+from suite.micro.world import distinct_problems
 from suite.perf.workload import alternate
 from suite.tasks.seeds import load_seed_tasks, split_seeds
 
@@ -31,16 +34,56 @@ SETTINGS = InterventionSettings(
 )
 
 
+@dataclasses.dataclass(frozen=True)
+class Material:
+    """Items by module.
+
+    Attributes:
+        seeds: Trained on.
+        probes: Measured on.
+    """
+
+    seeds: Mapping[str, Sequence[SeedItem]]
+    probes: Mapping[str, Sequence[SeedItem]]
+
+
+def seed_tasks() -> Material:
+    """Of the first modules of the seed tasks, with few probes: it is training that is compared."""
+    split = split_seeds(load_seed_tasks(), 0.25, 0, max_probes_per_module=1)
+    modules = sorted({item.module for item in split.seeds if item.module is not None})[:MODULES]
+    return Material(
+        *(
+            {module: [item for item in items if item.module == module] for module in modules}
+            for items in (split.seeds, split.probes)
+        )
+    )
+
+
+def world() -> Material:
+    """Of the first modules of the embedded world."""
+    modules = list(MODULE_IDS)[:MODULES]
+    seeds, probes = (
+        {
+            module: [one.seed_item() for one in distinct_problems(module, count, split)]
+            for module in modules
+        }
+        for count, split in ((12, "train"), (1, "probe"))
+    )
+    return Material(seeds, probes)
+
+
 def compare(
     student: Student,
+    material: Material,
     rounds: int,
     log: Callable[[str], None],
     settings: InterventionSettings = SETTINGS,
 ) -> dict[str, Any]:
-    """Time both ways on the seed tasks of the first modules.
+    """Time both ways.
 
     Args:
         student: Whose adapters are trained.
+        material: What on.
         rounds: Timed rounds.
         log: Takes a line of progress.
         settings: How; `modules_at_once` is `MODULES` and then 1.
@@ -49,25 +92,16 @@ def compare(
         As `alternate`, by the two ways; and `largest_difference`, of any performance of any state
         between them.
     """
-    # Few probes: it is training that is compared.
-    split = split_seeds(load_seed_tasks(), 0.25, 0, max_probes_per_module=1)
-    modules = sorted({item.module for item in split.seeds if item.module is not None})[:MODULES]
     lessons = {
-        module: [
-            student.answer_pair(item.messages, item.reference)
-            for item in split.seeds
-            if item.module == module
-        ]
-        for module in modules
+        module: [student.answer_pair(item.messages, item.reference) for item in items]
+        for module, items in material.seeds.items()
     }
     probes = {
         module: [
             InterventionProbe(pair, len(pair.completion))
-            for pair in (
-                probe_pair(student, item) for item in split.probes if item.module == module
-            )
+            for pair in (probe_pair(student, item) for item in items)
         ]
-        for module in modules
+        for module, items in material.probes.items()
     }
     found: dict[str, dict[str, tuple[float, ...]]] = {}
 
@@ -76,7 +110,7 @@ def compare(
 
         def run() -> int:
             result = intervene(
-                student.model.decoder, lessons, probes, dict.fromkeys(modules, 1.0), own
+                student.model.decoder, lessons, probes, dict.fromkeys(lessons, 1.0), own
             )
             population = result.population
             found[name] = dict(zip(population.states, population.student, strict=True))

@@ -81,6 +81,7 @@ def measure(
     from ioa_jax.models.load import load_model
     from ioa_jax.record import environment
     from ioa_jax.student import Student
+    from suite.models import find_spec
     from suite.perf import interventions, ours, sandbox, torch_reference, workload
     from suite.perf.harness import overhead
 
@@ -120,8 +121,18 @@ def measure(
                 continue
             if part == "interventions":
                 layers = max(1, model.decoder.config.num_layers // 2)
-                student = Student.open(spec, keep_layers=layers)
-                results["parts"][part] = interventions.compare(student, rounds, log)
+                of_world = "micro:student-uneven"
+                results["parts"][part] = {
+                    f"half of the layers of {spec}": interventions.compare(
+                        Student.open(spec, keep_layers=layers),
+                        interventions.seed_tasks(),
+                        rounds,
+                        log,
+                    ),
+                    of_world: interventions.compare(
+                        Student.open(find_spec(of_world)), interventions.world(), rounds, log
+                    ),
+                }
                 continue
             if part == "sandbox":
                 with sandbox.contestants() as programs:
@@ -302,14 +313,13 @@ def table(results: dict[str, Any]) -> str:
             f"{results['parts']['harness']['share']:.1%} of an evaluation on HumanEval (asked: "
             f"under {HARNESS_LIMIT:.0%})"
         )
-    if "interventions" in results["parts"]:
-        found = results["parts"]["interventions"]
+    for student, found in results["parts"].get("interventions", {}).items():
         together, apart = (
             found[name]["tokens_per_second"] for name in ("together", "one after another")
         )
         lines.append(
-            f"- interventions on half of the layers: {together:.0f} tokens/s together, {apart:.0f} "
-            f"one after another: {together / apart:.1f} times (asked: {INTERVENTIONS_TARGET:.0f}); "
+            f"- interventions on {student}: {together:.0f} tokens/s together, {apart:.0f} one "
+            f"after another: {together / apart:.1f} times (asked: {INTERVENTIONS_TARGET:.0f}); "
             f"performances differ by {found['largest_difference']:.1g} at most"
         )
     return "\n".join(lines) + "\n"

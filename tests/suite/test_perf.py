@@ -99,13 +99,23 @@ def test_alternate_takes_turns_after_one_warm_up(monkeypatch):
 def test_table_has_the_interventions():
     found = results(None)
     found["parts"]["interventions"] = {
-        "together": {"tokens_per_second": 300.0},
-        "one after another": {"tokens_per_second": 120.0},
-        "largest_difference": 2e-4,
+        "a student": {
+            "together": {"tokens_per_second": 300.0},
+            "one after another": {"tokens_per_second": 120.0},
+            "largest_difference": 2e-4,
+        }
     }
     line = next(line for line in table(found).splitlines() if "interventions" in line)
+    assert "on a student: " in line
     assert "2.5 times (asked: 3)" in line
     assert "0.0002" in line
+
+
+def test_the_world_has_lessons_and_probes_for_interventions():
+    material = interventions.world()
+    assert len(material.seeds) == interventions.MODULES
+    assert all(len(items) == 12 for items in material.seeds.values())
+    assert material.probes.keys() == material.seeds.keys()
 
 
 @pytest.mark.slow
@@ -113,6 +123,7 @@ def test_interventions_give_the_same_numbers_both_ways(tmp_path):
     write_model(tmp_path / "model")
     settings = dataclasses.replace(interventions.SETTINGS, steps=2)
     student = Student.open(str(tmp_path / "model"), "float32")
-    found = interventions.compare(student, 1, lambda line: None, settings)
+    material = interventions.seed_tasks()
+    found = interventions.compare(student, material, 1, lambda line: None, settings)
     assert found["together"]["tokens"] == found["one after another"]["tokens"] > 0
     assert found["largest_difference"] < 1e-5
