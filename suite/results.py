@@ -11,6 +11,7 @@ import numpy as np
 
 from ioa_jax.errors import InputError
 from ioa_jax.files import read_json
+from ioa_jax.journal import read_journal
 from suite.cells import TEACHER, UNDISTILLED, VERSION
 from suite.run import is_local
 from suite.schema import check, read_file, read_lines
@@ -37,6 +38,25 @@ class CellResult:
     def curve(self) -> list[CurvePoint]:
         """Points measured during training; none where none were."""
         return read_lines(CurvePoint, self.folder / "curve.jsonl")
+
+    @functools.cached_property
+    def curve_ids(self) -> dict[str, tuple[str, ...]]:
+        """By task, the items on which those points were measured, the same at each of them."""
+        return {
+            point.task: tuple(
+                dict.fromkeys(
+                    row["id"]
+                    for row in read_journal(
+                        self.folder
+                        / "curve"
+                        / str(point.student_tokens)
+                        / point.task
+                        / "texts.jsonl"
+                    )
+                )
+            )
+            for point in reversed(self.curve)
+        }
 
     def scores(self, task: str) -> np.ndarray:
         """Of a task, [1, items], in the order of the ids."""

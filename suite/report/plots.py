@@ -12,7 +12,7 @@ from suite.report import course
 from suite.report.distilled import Distilled
 from suite.report.draw import LIGHT, SERIES, STYLES, Plot, draw_plot
 from suite.report.tables import label
-from suite.results import RunResult
+from suite.results import CellResult, RunResult
 from suite.schema.models import Row, TableFile
 
 if TYPE_CHECKING:
@@ -135,7 +135,7 @@ def _budgets(result: RunResult, table: TableFile) -> list[Plot]:
         curves = {
             row.method: curve
             for row in table.rows
-            if len(curve := _mean_curve(result, row.method, field)) > 1
+            if len(curve := mean_curve(result, row.method, field)) > 1
         }
         if not curves:
             why = "No score was measured during training (curve.jsonl is empty)."
@@ -145,29 +145,61 @@ def _budgets(result: RunResult, table: TableFile) -> list[Plot]:
     return plots
 
 
-def _mean_curve(result: RunResult, method: str, field: str) -> list[tuple[float, float]]:
-    """(tokens, mean over tasks) at each point that every seed has, means over the seeds."""
-    by_seed: list[list[tuple[float, float]]] = []
-    for cell in result.cells_of(method):
-        points: dict[int, dict[str, float]] = {}
-        tokens: dict[int, int] = {}
-        for point in cell.curve:
-            points.setdefault(point.student_tokens, {})[point.task] = point.score
-            tokens[point.student_tokens] = getattr(point, field)
-        by_seed.append(
+def mean_curve(result: RunResult, method: str, field: str) -> list[tuple[float, float]]:
+    """Score against tokens, before training, at each point that every seed has, and after it.
+
+    Args:
+        result: Of the run.
+        method: Name.
+        field: `student_tokens` or `teacher_tokens`.
+
+    Returns:
+        (tokens, score) by point: means over the seeds, of the mean over tasks on the items that the
+        points were measured on. Empty where none were.
+    """
+    cells = [cell for cell in result.cells_of(method) if cell.curve]
+    by_seed = [_points(cell, field) for cell in cells]
+    length = min(map(len, by_seed), default=0)
+    curve = [_mean([points[i] for points in by_seed]) for i in range(length)]
+    if not curve:
+        return []
+    after = _mean(
+        [(float(getattr(cell.file.spend, field)), _part_score(cell, cell)) for cell in cells]
+    )
+    before = [
+        (0.0, float(np.mean([_part_score(untrained, cell) for cell in cells])))
+        for untrained in result.cells_of(UNDISTILLED)
+    ]
+    return [*before, *curve, after]
+
+
+def _points(cell: CellResult, field: str) -> list[tuple[float, float]]:
+    points: dict[int, dict[str, float]] = {}
+    tokens: dict[int, int] = {}
+    for point in cell.curve:
+        points.setdefault(point.student_tokens, {})[point.task] = point.score
+        tokens[point.student_tokens] = getattr(point, field)
+    return [
+        (float(tokens[at]), float(np.mean(list(scores.values()))))
+        for at, scores in sorted(points.items())
+    ]
+
+
+def _part_score(scored: CellResult, measured: CellResult) -> float:
+    """Mean over tasks of one cell's final scores on the items of another's points."""
+    return float(
+        np.mean(
             [
-                (float(tokens[at]), float(np.mean(list(scores.values()))))
-                for at, scores in sorted(points.items())
+                np.mean([scored.lines[task][item].score for item in items])
+                for task, items in measured.curve_ids.items()
             ]
         )
-    length = min(map(len, by_seed), default=0)
-    return [
-        (
-            float(np.mean([curve[i][0] for curve in by_seed])),
-            float(np.mean([curve[i][1] for curve in by_seed])),
-        )
-        for i in range(length)
-    ]
+    )
+
+
+def _mean(points: Sequence[tuple[float, float]]) -> tuple[float, float]:
+    tokens, scores = np.mean(points, axis=0)
+    return float(tokens), float(scores)
 
 
 def _curves(
@@ -199,8 +231,8 @@ def _curves(
     return draw_plot(
         name,
         title,
-        f"Measured during training on a fixed part of the items, mean over tasks and seeds: what a "
-        f"number of {words} buys.",
+        f"Measured before, during and after training on a fixed part of the items, mean over tasks "
+        f"and seeds: what a number of {words} buys.",
         (8.5, max(3.6, 0.24 * len(curves) + 0.5)),
         draw,
     )

@@ -101,7 +101,7 @@ def write_run(
                 notes=notes.get(method),
             )
             if curves and method != "undistilled":
-                write_curve(cell, effect, tasks)
+                write_curve(cell, effect, tasks, items)
             if distill and method.startswith("ioa"):
                 write_distill(cell / "distill", seed or 0)
     return directory
@@ -181,7 +181,7 @@ def write_cell(
     return folder
 
 
-def write_curve(cell, effect, tasks) -> None:
+def write_curve(cell, effect, tasks, items) -> None:
     write_lines(
         cell / "curve.jsonl",
         [
@@ -192,10 +192,14 @@ def write_curve(cell, effect, tasks) -> None:
                 "score": round(0.4 + effect * k / 4, 4),
                 "items": 40,
             }
-            for k in range(5)
+            for k in range(1, 5)
             for task in tasks
         ],
     )
+    for k in range(1, 5):
+        for task in tasks:
+            rows = [{"id": f"{task}-{i:03}"} for i in range(0, items, 3)]
+            write_lines(cell / "curve" / str(15000 * k) / task / "texts.jsonl", rows)
 
 
 def write_lines(path, lines) -> None:

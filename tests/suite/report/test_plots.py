@@ -1,12 +1,13 @@
 import re
 import xml.etree.ElementTree as ET
 
+import numpy as np
 import pytest
 
 from suite.report.course import edges_of, recovered
 from suite.report.distilled import distilled_of
 from suite.report.draw import COLOURS, for_page
-from suite.report.plots import all_plots
+from suite.report.plots import all_plots, mean_curve
 from suite.report.summary import Figures, summarize
 from suite.results import read_run
 from tests.suite.runs import MODULES, write_run
@@ -72,6 +73,23 @@ def test_figures_say_what_they_show(plots):
     # A panel for each method, since its points belong to one line.
     panels = {word for word in words(plots["sensitivity"].svg) if "@" in word}
     assert panels == {"ioa@diagnose.tau_gap", "ioa_no_gate@diagnose.tau_gap"}
+
+
+def test_budget_curves_go_from_the_untrained_student_to_the_last_one(run):
+    result = read_run(run)
+    curve = mean_curve(result, "ioa", "student_tokens")
+    assert [tokens for tokens, _ in curve[:-1]] == [0, 15000, 30000, 45000, 60000]
+    cells = result.cells_of("ioa")
+    assert curve[-1][0] == np.mean([cell.file.spend.student_tokens for cell in cells])
+    (untrained,) = result.cells_of("undistilled")
+    for cells_then, (_, score) in (((untrained,), curve[0]), (cells, curve[-1])):
+        tasks = [
+            [line.score for line in cell.lines[task].values() if int(line.id[-3:]) % 3 == 0]
+            for cell in cells_then
+            for task in result.ids
+            if task in cells[0].curve_ids
+        ]
+        assert score == pytest.approx(np.mean([np.mean(scores) for scores in tasks]))
 
 
 def test_the_graph_counts_recovered_edges(run, plots):
