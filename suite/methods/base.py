@@ -245,7 +245,7 @@ def ask_rationales(context: MethodContext) -> list[tuple[str, str, str]]:
     texts, _ = ask_texts(context, chats, "rationale", context.sampling)
     found: list[tuple[str, str, str]] = []
     for seed, text in zip(context.seeds, texts, strict=True):
-        rationale, answer = split_rationale(text or "")
+        rationale, answer = split_rationale(seed, text or "")
         if answer:
             found.append((seed.prompt, rationale, answer))
     return found

@@ -6,7 +6,8 @@ rationale given the question, without ever seeing the answer there, and the answ
 and rationale. Measuring lets it write the rationale and go on with the answer: as the second step's
 prompt is the first one's text, that is one answer.
 Departures: both steps' tokens count alike in the mean, so that there is no weight alpha: an answer
-of few tokens weighs less than alpha would give it.
+of few tokens weighs less than alpha would give it. Where the teacher doesn't say which part is the
+answer, it is what the seed's check judges: of an instruction that is all, and one step.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from suite.methods.base import (
 
 
 class CascadedDistillation:
-    """One answer a seed makes two examples."""
+    """An answer with a rationale makes two examples."""
 
     summary = "rationale from the question, then answer from both (CasCoD)"
     needs: tuple[str, ...] = ()

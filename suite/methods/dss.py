@@ -5,7 +5,9 @@ Loop: the teacher answers each seed with a rationale and a final answer; the stu
 the answer to the task, and the rationale to the task with a prefix, with equal weights (lambda 1).
 It is asked without the prefix: it answers at once.
 Departures: only the rationale's task has a prefix, so that all methods are measured by one prompt;
-both tasks' tokens count alike in the mean, where the paper adds two means.
+both tasks' tokens count alike in the mean, where the paper adds two means. Where the teacher
+doesn't say which part is the answer, it is what the seed's check judges: of an instruction that is
+all, and one example.
 """
 
 from __future__ import annotations
@@ -25,7 +27,7 @@ PREFIX = "[rationale] "
 
 
 class DistillingStepByStep:
-    """One answer a seed makes two examples."""
+    """An answer with a rationale makes two examples."""
 
     summary = "rationale and answer as two tasks (Distilling Step-by-Step)"
     needs: tuple[str, ...] = ()

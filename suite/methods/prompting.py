@@ -14,6 +14,10 @@ from typing import Any, Literal
 from jinja2 import Environment, PackageLoader, StrictUndefined, TemplateNotFound
 
 from ioa_jax.errors import InputError
+from ioa_jax.graders.code import find_program
+from ioa_jax.graders.maths import last_boxed
+from ioa_jax.graders.numbers import extract_flexible
+from ioa_jax.seeds import SeedItem
 
 Pack = Literal["micro", "paper"]
 Messages = tuple[dict[str, str], ...]
@@ -63,14 +67,38 @@ def read_tasks(pack: Pack, text: str) -> list[str]:
     return [part.strip() for part in parts if part.strip()]
 
 
-def split_rationale(text: str) -> tuple[str, str]:
-    """(rationale, final answer) of an answer to `rationale`.
+def split_rationale(seed: SeedItem, text: str) -> tuple[str, str]:
+    """(rationale, final answer) of a seed's answer to `rationale`.
 
-    The answer begins at the last line that says "Answer:"; without one it is the last line. The
-    rationale is empty where nothing stands before the answer.
+    The answer begins at the last line that says "Answer:". Without one it is the last lines, as few
+    as the seed's check judges as it judges the text: in code the program with its fence, in maths
+    what has the last box, of numbers the last one. Where the whole text is judged, or there is no
+    box and no number, all of it is the answer.
+
+    Args:
+        seed: What was asked.
+        text: The teacher's answer.
+
+    Returns:
+        Both stripped; the rationale is empty where nothing stands before the answer.
     """
     marks = list(_ANSWER.finditer(text))
     if marks:
         return text[: marks[-1].start()].strip(), text[marks[-1].end() :].strip()
-    before, _, last = text.strip().rpartition("\n")
-    return before.strip(), last.strip()
+    lines = text.strip().split("\n")
+    judged = _judged(seed, "\n".join(lines))
+    start = len(lines) - 1
+    while start > 0 and _judged(seed, "\n".join(lines[start:])) != judged:
+        start -= 1
+    return "\n".join(lines[:start]).strip(), "\n".join(lines[start:]).strip()
+
+
+def _judged(seed: SeedItem, text: str) -> object:
+    """What the seed's check takes from a text, and how; the text where it finds nothing in it."""
+    if seed.kind == "code":
+        return find_program(text, seed.check["entry_point"])
+    if seed.kind == "math":
+        return last_boxed(text) or text
+    if seed.kind == "number":
+        return extract_flexible(text) or text
+    return text
