@@ -241,7 +241,9 @@ def _missing_teacher(profile: Profile) -> Sequence[str]:
     spec = profile.teacher.spec
     if not spec.startswith("openai:"):
         return () if _is_here(spec) else (f"teacher: {spec} isn't on this machine",)
-    from ioa_jax.teachers.openai import OpenAISettings
+    from ioa_jax.teachers.openai import OPENAI_HOST, OpenAISettings
+    from suite.methods import load_method
+    from suite.methods.ioa import IOA
 
     found: list[str] = []
     if importlib.util.find_spec("openai") is None:
@@ -249,6 +251,14 @@ def _missing_teacher(profile: Profile) -> Sequence[str]:
     variable = OpenAISettings.model_validate(profile.teacher.settings).api_key_variable
     if not os.environ.get(variable):
         found.append(f"teacher: the server's key in the environment variable {variable}")
+    if f"//{OPENAI_HOST}/" in f"{spec}/":
+        methods = (load_method(name) for name in profile.methods)
+        configs = [method.config(profile) for method in methods if isinstance(method, IOA)]
+        if any(one.diagnose.dependencies.estimator != "teacher_prior" for one in configs):
+            found.append(
+                "teacher: log-probabilities of texts, which OpenAI's own server doesn't give; set "
+                "options.diagnose.dependencies.estimator to teacher_prior"
+            )
     return found
 
 

@@ -81,6 +81,11 @@ class OpenAISettings(BaseModel):
         description="What the server calls the limit; auto: max_completion_tokens for OpenAI's "
         "own, max_tokens for others.",
     )
+    sends_sampling: bool = Field(
+        default=True,
+        description="Send temperature and top_p. Off for models that refuse them, such as OpenAI's "
+        "reasoning models.",
+    )
     extra_body: dict[str, Any] = Field(
         default_factory=dict[str, Any],
         description="Further fields of each chat call, such as reasoning_effort.",
@@ -183,11 +188,9 @@ class OpenAITeacher(Teacher):
         limit = self.settings.max_tokens_field
         if limit == "auto":
             limit = "max_completion_tokens" if self._is_openai else "max_tokens"
-        options: dict[str, Any] = {
-            limit: sampling.max_tokens,
-            "temperature": sampling.temperature,
-            "top_p": sampling.top_p,
-        }
+        options: dict[str, Any] = {limit: sampling.max_tokens}
+        if self.settings.sends_sampling:
+            options |= {"temperature": sampling.temperature, "top_p": sampling.top_p}
         if sampling.stop:
             options["stop"] = list(sampling.stop)
         if sampling.logprobs:

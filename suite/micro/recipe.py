@@ -140,7 +140,7 @@ def student_recipe(variant: Variant) -> Recipe:
         num_heads=4,
         num_kv_heads=2,
         rounds=(
-            Round(1_500_000, 4e-3, 0.0, COPYING),
+            Round(4_000_000, 4e-3, 0.0, COPYING),
             Round(STUDENT_TOKENS[variant], 4e-3, 3.0, STUDENT_SKILLS),
         ),
         train=TrainConfig(

@@ -69,8 +69,19 @@ def test_plan_names_what_is_missing():
     assert plan.seeds is None
     assert plan.memory is None
     text = "\n".join(plan.missing)
-    for part in ("no/such.jsonl", "NO_SUCH_KEY", "nobody/nothing"):
+    for part in ("no/such.jsonl", "NO_SUCH_KEY", "nobody/nothing", "estimator to teacher_prior"):
         assert part in text
+
+
+@pytest.mark.parametrize("name", [name for name in profile_names() if name.startswith("paper-")])
+def test_the_papers_profiles_can_run_where_their_models_and_data_are(name, monkeypatch):
+    monkeypatch.setenv("OPENAI_API_KEY", "a key")
+    plan = make_plan(load_profile(name)[1])
+    assert "ioa-seed2" in [cell.name for cell in plan.cells]
+    assert plan.memory is not None
+    assert plan.memory.total > 30 << 30
+    for line in plan.missing:
+        assert line.startswith(("seed items", "task ", "student", "memory", "teacher: the package"))
 
 
 def test_memory_counts_what_training_holds():

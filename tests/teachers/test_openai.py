@@ -277,6 +277,11 @@ def test_a_server_that_heeds_no_limit_is_an_error(server, connect):
         connect().generate(REQUESTS[:1], SAMPLING)
 
 
+def test_a_model_that_samples_as_it_will_is_asked_without(server, connect):
+    connect(sends_sampling=False).generate(REQUESTS[:1], SAMPLING)
+    assert not {"temperature", "top_p"} & server.calls[0][1].keys()
+
+
 def test_the_limit_has_the_name_that_is_asked_for(server, connect):
     connect(max_tokens_field="max_completion_tokens").generate(REQUESTS[:1], SAMPLING)
     assert server.calls[0][1]["max_completion_tokens"] == 20
