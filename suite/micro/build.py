@@ -11,6 +11,7 @@ import dataclasses
 import hashlib
 import json
 import logging
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any
@@ -233,6 +234,8 @@ def build(
         if recipe.name not in entries:
             trained = train_model(recipe, tokenizer, work / recipe.name)
             entries[recipe.name] = finish(trained, recipe.name, output)
+            # What it reached on the way goes with it.
+            shutil.copy(work / recipe.name / "watch.jsonl", output / recipe.name)
             write_json(path, entries)
         faults = _faults(recipe.name, output, entries)
         write_json(path, entries)
