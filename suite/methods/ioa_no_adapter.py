@@ -12,5 +12,6 @@ from suite.methods.base import Method
 from suite.methods.ioa import IOA
 
 METHOD: Method = IOA(
-    "IOA in the teacher's plain style", {"adapter": {"dimensions": PLAIN.model_dump()}}
+    "IOA in the teacher's plain style",
+    {"adapter": {"dimensions": PLAIN.model_dump(exclude={"template"})}},
 )

@@ -13,5 +13,5 @@ from suite.methods.ioa import IOA
 
 METHOD: Method = IOA(
     "IOA on random modules",
-    {"diagnose": {"decompose": {"decomposer": "random", "use_given": False}}},
+    {"diagnose": {"decompose": {"decomposer": "random"}}},
 )

@@ -13,15 +13,17 @@ pool's cell.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Sequence
-from typing import Literal
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, Literal
 
 from ioa_jax.adapter.schema import LEVELS
 from ioa_jax.engine.batching import TokenPair
 from ioa_jax.engine.training import TrainConfig
 from ioa_jax.errors import InputError
+from ioa_jax.files import read_json
 from ioa_jax.identifier.diagnosis import Diagnosis
 from ioa_jax.jsonl import read_objects
+from ioa_jax.organizer.mastery import masters, relative_mastery
 from suite.methods.base import (
     MethodContext,
     MethodResult,
@@ -103,10 +105,24 @@ def read_pool(context: MethodContext) -> list[Taught]:
     seeds = diagnosis.select(context.seeds, "seed")
     pool += [
         Taught(context.student.answer_pair(seed.messages, seed.reference), performance[module], 0)
-        for module in diagnosis.mastered()
+        for module in _replayed(diagnosis, read_json(folder / "record.json")["config"]["organizer"])
         for seed in seeds[module]
     ]
     return [one for one in pool if fits(context, one.pair)]
+
+
+def _replayed(diagnosis: Diagnosis, organizer: Mapping[str, Any]) -> list[str]:
+    """Modules whose references the cell replays, by its settings."""
+    if not organizer["retention"] or organizer["stage_mode"] != "pooled":
+        return []
+    performance, of_teacher = diagnosis.student_performance(), diagnosis.teacher_performance()
+    return [
+        module
+        for module in sorted(performance)
+        if masters(
+            relative_mastery(performance[module], of_teacher[module]), organizer["tau_mastery"]
+        )
+    ]
 
 
 def parts_in_turn(
@@ -125,10 +141,10 @@ def parts_in_turn(
         parts[min(PARTS * before // total, PARTS - 1)].append(pair)
         before += len(pair)
     filled = [part for part in parts if part]
+    used = 0
     for number, part in enumerate(filled, start=1):
-        used = 0
         for batch in batches(part, config, f"part {number}"):
             yield batch
             used += sum(min(len(pair), config.row_length) for pair in batch)
-            if number < len(filled) and used >= budget_tokens / len(filled):
+            if number < len(filled) and used >= budget_tokens * number / len(filled):
                 break
