@@ -11,6 +11,7 @@ training/parts/PART.json         what training on it took
 measured/NAME.json               the student on probes
 gates/NAME.json                  what a gate found
 train.jsonl                      a line per optimiser step
+seconds.jsonl                    what every step but training took, the diagnosis' among them
 curriculum.json, gates.jsonl, lessons.jsonl, rejects.jsonl, retention.json, record.json
                                  all of it together, when the run is done
 """
@@ -30,6 +31,7 @@ from ioa_jax.adapter.duplicates import BenchmarkIndex
 from ioa_jax.adapter.schema import LEVELS, Lesson, RejectedExample, StageKind
 from ioa_jax.adapter.stage import StageMaterial, StageRequest, StageSeed
 from ioa_jax.adapter.synthesize import Adapter
+from ioa_jax.clock import Clock, read_seconds
 from ioa_jax.config import MethodConfig
 from ioa_jax.engine.batching import TokenPair
 from ioa_jax.engine.training import StepMetrics
@@ -169,6 +171,7 @@ class Run:
             ProbeGraders(measure.threads, measure.allow_weak_sandbox)
         )
         self._journal = stack.enter_context(Journal(directory / "train.jsonl", ("part", "step")))
+        self._clock = stack.enter_context(Clock(directory / "seconds.jsonl"))
         self._teaching = stack.enter_context(self._open_teaching(student))
         self._student = self._teaching.student
         self._adapter = self._open_adapter(stack, seeds, benchmarks)
@@ -186,7 +189,8 @@ class Run:
         )
         if number == 1:
             return self._diagnosis.targets
-        return finished(folder / "targets.json", Targets, self._retarget)
+        with self._clock.timed("organizing"):
+            return finished(folder / "targets.json", Targets, self._retarget)
 
     def _retarget(self) -> Targets:
         settings = self.config.diagnose
@@ -244,7 +248,8 @@ class Run:
 
     def _keep(self, plan: Callable[[], Curriculum]) -> Curriculum:
         path = self.directory / f"rounds/{self._round_number}/curriculum-{self._last_stage}.json"
-        curriculum = finished(path, Curriculum, plan)
+        with self._clock.timed("organizing"):
+            curriculum = finished(path, Curriculum, plan)
         self._curricula.append((self._round_number, curriculum))
         self._waiting = sum(len(stage.modules) for stage in curriculum.stages)
         return curriculum
@@ -300,7 +305,8 @@ class Run:
                 return material
             return dataclasses.replace(material, lessons=self._inside(material.lessons, stage))
 
-        material = finished(folder / "material.json", StageMaterial, synthesize)
+        with self._clock.timed("synthesis"):
+            material = finished(folder / "material.json", StageMaterial, synthesize)
         lessons = material.lessons
         self._lessons += lessons
         self._rejects += material.rejects
@@ -377,7 +383,8 @@ class Run:
         """Eq. 9 with what the student can do now."""
         organizer = self.config.organizer
         name = f"stage-{stage.number:02d}-{self._remedial_round}"
-        self._measure(name, stage.modules)
+        with self._clock.timed("gates"):
+            self._measure(name, stage.modules)
 
         def judge() -> GateResult:
             # Without anything left to remediate with, another round would be the same.
@@ -403,7 +410,8 @@ class Run:
         """Measure everything else after a stage's last gate, and see what fell (method 2.4)."""
         self._last_stage = stage.number
         others = sorted(self._teacher_performance.keys() - set(stage.modules))
-        self._measure(f"stage-{stage.number:02d}-others", others)
+        with self._clock.timed("retention"):
+            self._measure(f"stage-{stage.number:02d}-others", others)
         ratios = self._ratios()
         self._forgetting = self._forgetting.with_stage(stage.number, ratios)
         organizer = self.config.organizer
@@ -425,7 +433,8 @@ class Run:
                 "consolidation", Material(), self._teaching.left, self._retention.fallen
             )
             self._student = self._teaching.student
-        self._measure("end", sorted(self._teacher_performance))
+        with self._clock.timed("retention"):
+            self._measure("end", sorted(self._teacher_performance))
         self._forgetting = self._forgetting.with_stage(self._last_stage + 1, self._ratios())
 
     def finish(self) -> Student:
@@ -467,6 +476,11 @@ class Run:
                 "student_tokens": self._teaching.tokens,
                 "student_tokens_of_interventions": self._diagnosis.dependencies.student_tokens,
                 "student_tokens_by_part": {part.part: part.tokens for part in self._teaching.parts},
+                # Training by its steps alone, without what `on_step` does between them.
+                "seconds": {
+                    **read_seconds(self.directory / "seconds.jsonl"),
+                    "training": math.fsum(step["seconds"] for step in self._journal),
+                },
             },
             "gates": {
                 "stages": len(first),

@@ -11,18 +11,17 @@ A cell's cell.json is its last file: what has one that says `complete` isn't don
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import datetime
 import functools
 import gc
 import logging
 import shutil
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ioa_jax.clock import Clock, read_seconds
 from ioa_jax.errors import InputError, IOAError
 from ioa_jax.files import locked, read_json, write_json
 from ioa_jax.journal import Journal, read_journal
@@ -47,6 +46,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+# In student_tokens_by_part, the tokens of no step in train.jsonl.
+FURTHER = "further"
 # Backends whose models aren't here to be measured.
 _ELSEWHERE = ("openai:", "transformers:")
 
@@ -349,7 +350,7 @@ class _Job:
         if cell.method == TEACHER:
             local = _local_model(work.teacher)
             assert local is not None
-            with _Clock(folder / "seconds.jsonl") as clock, clock.timed("evaluation"):
+            with Clock(folder / "seconds.jsonl") as clock, clock.timed("evaluation"):
                 work.evaluation.run(local, folder)
             return {"spend": _spend(folder, None), "notes": {}}
         from ioa_jax.teachers.replay import LedgeredTeacher
@@ -363,8 +364,8 @@ class _Job:
                 counted=folder / "teacher.jsonl",
                 owns_teacher=False,
             ) as teacher,
-            _Steps(folder, cell.name, self.profile, work.evaluation, teacher) as steps,
-            _Clock(folder / "seconds.jsonl") as clock,
+            Clock(folder / "seconds.jsonl") as clock,
+            _Steps(folder, cell.name, self.profile, work.evaluation, teacher, clock) as steps,
         ):
             context = self._context(cell, folder, work, teacher, steps)
             with clock.timed("method"):
@@ -372,8 +373,11 @@ class _Job:
             with clock.timed("evaluation"):
                 work.evaluation.run(result.student.generator.model, folder)
             spend = _spend(folder, teacher)
-            spend["student_tokens"] += result.further_student_tokens
+            if result.further_student_tokens:
+                spend["student_tokens"] += result.further_student_tokens
+                spend["student_tokens_by_part"][FURTHER] = result.further_student_tokens
             if result.teacher_of is not None:
+                spend["teacher_of"] = result.teacher_of
                 folder_of_other = context.cell_of(result.teacher_of)
                 assert folder_of_other is not None
                 other = read_json(folder_of_other / "cell.json")["spend"]
@@ -445,12 +449,14 @@ class _Steps:
         profile: Profile,
         evaluation: Evaluation,
         teacher: LedgeredTeacher,
+        clock: Clock,
     ) -> None:
         self._folder = folder
         self._name = name
         self._profile = profile
         self._evaluation = evaluation
         self._teacher = teacher
+        self._clock = clock
         self._journal = Journal(folder / "train.jsonl", ("part", "step"))
         self._after: dict[tuple[str, int], int] = {}
         self.tokens = 0
@@ -485,47 +491,29 @@ class _Steps:
         if points:
             every = self._profile.budgets.student_tokens / (points + 1)
             if after // every > (after - metrics.tokens) // every:
-                self._evaluation.measure_point(
-                    student().generator.model,
-                    self._folder,
-                    after,
-                    self._teacher.used.completion_tokens,
-                )
+                with self._clock.timed("curve"):
+                    self._evaluation.measure_point(
+                        student().generator.model,
+                        self._folder,
+                        after,
+                        self._teacher.used.completion_tokens,
+                    )
 
     def _count(self, part: str, step: int, tokens: int) -> None:
         self.tokens += tokens
         self._after[part, step] = self.tokens
 
 
-class _Clock:
-    """Wall time of a cell's parts, over all processes that worked on it."""
-
-    def __init__(self, path: Path) -> None:
-        self._journal = Journal(path, ("part", "number"))
-
-    def __enter__(self) -> _Clock:
-        self._journal.__enter__()
-        return self
-
-    def __exit__(self, *error: Any) -> None:
-        self._journal.__exit__(*error)
-
-    @contextlib.contextmanager
-    def timed(self, part: str) -> Iterator[None]:
-        began = time.monotonic()
-        try:
-            yield
-        finally:
-            seconds = time.monotonic() - began
-            self._journal.append({"part": part, "number": len(self._journal), "seconds": seconds})
-
-
 def _spend(folder: Path, teacher: LedgeredTeacher | None) -> dict[str, Any]:
     """What a cell took; of the teacher, each distinct call once, replayed or made."""
     steps = read_journal(folder / "train.jsonl")
-    seconds: dict[str, float] = {"training": sum(step["seconds"] for step in steps)}
-    for line in read_journal(folder / "seconds.jsonl"):
-        seconds[line["part"]] = seconds.get(line["part"], 0.0) + line["seconds"]
+    by_part = tokens_by_part(steps)
+    seconds = {
+        # What IOA and its controls say of their own steps.
+        **read_seconds(folder / "distill" / "seconds.jsonl"),
+        "training": sum(step["seconds"] for step in steps),
+        **read_seconds(folder / "seconds.jsonl"),
+    }
     by_purpose = {} if teacher is None else teacher.spend
     used = [spend.used for spend in by_purpose.values()]
     return {
@@ -539,10 +527,19 @@ def _spend(folder: Path, teacher: LedgeredTeacher | None) -> dict[str, Any]:
             }
             for purpose, spend in sorted(by_purpose.items())
         },
-        "student_tokens": sum(step["tokens"] for step in steps),
+        "student_tokens": sum(by_part.values()),
+        "student_tokens_by_part": by_part,
         "steps": len(steps),
         "seconds": seconds,
     }
+
+
+def tokens_by_part(steps: Iterable[Mapping[str, Any]]) -> dict[str, int]:
+    """Student tokens of train.jsonl, by part."""
+    found: dict[str, int] = {}
+    for step in steps:
+        found[step["part"]] = found.get(step["part"], 0) + step["tokens"]
+    return found
 
 
 def _local_model(teacher: Teacher) -> LanguageModel | None:

@@ -1,4 +1,4 @@
-"""Whether a run's figures follow from what it saved: texts graded again, tables computed again."""
+"""Whether a run's figures follow from what it saved: texts graded, the rest added up again."""
 
 from __future__ import annotations
 
@@ -12,11 +12,13 @@ from typing import TYPE_CHECKING, Any
 
 from ioa_jax.files import read_json
 from ioa_jax.graders.base import Grader, Item, Verdict
-from ioa_jax.journal import read_journal
+from ioa_jax.journal import packed, read_journal
+from suite.cells import TEACHER, Cell
 from suite.eval import GRADING_THREADS, as_json, open_grader
 from suite.probes import PROBES, ProbeTask, SeedGrader, limits_of
 from suite.report import written
 from suite.results import CellResult, RunResult, read_run
+from suite.run import FURTHER, tokens_by_part
 from suite.tasks import load_task
 from suite.tasks.base import GenerationSettings, Graded, MetricValues, Style, Task
 
@@ -36,6 +38,7 @@ class Verification:
     Attributes:
         texts: Texts that were graded again.
         scores: Lines of scores.jsonl that were computed again.
+        spends: Cells whose tokens were added up again, call by call and step by step.
         tables: Files of tables that were made again.
         findings: Place, what was saved and what follows; empty where everything agrees.
         skipped: What couldn't be looked at, and why.
@@ -43,13 +46,14 @@ class Verification:
 
     texts: int
     scores: int
+    spends: int
     tables: int
     findings: tuple[str, ...]
     skipped: tuple[str, ...]
 
 
 def verify_run(directory: Path, data: DataSource | None) -> Verification:
-    """Grade the saved texts again and compute every figure of the tables again.
+    """Grade the saved texts again, add up the tokens, and compute the tables' figures again.
 
     Nothing in the folder is changed.
 
@@ -71,8 +75,9 @@ def verify_run(directory: Path, data: DataSource | None) -> Verification:
         for task in result.run.tasks:
             counts = _verify_task(result, task, data, findings, skipped)
             texts, scores = texts + counts[0], scores + counts[1]
+    spends = sum(_verify_spend(result, cell, findings, skipped) for cell in result.cells)
     tables = _verify_tables(result, findings, skipped)
-    return Verification(texts, scores, tables, tuple(findings), tuple(skipped))
+    return Verification(texts, scores, spends, tables, tuple(findings), tuple(skipped))
 
 
 # -- texts ---------------------------------------------------------------------------------------
@@ -213,6 +218,89 @@ def _folder(cell: CellResult, record: TaskRecord) -> Path:
     return cell.folder / "tasks" / record.name
 
 
+# -- tokens --------------------------------------------------------------------------------------
+
+
+def _verify_spend(
+    result: RunResult, cell: CellResult, findings: list[str], skipped: list[str]
+) -> bool:
+    """Add up a cell's calls and steps again; whether nothing had to be taken on trust."""
+    path = cell.folder / "cell.json"
+    saved = cell.file.spend
+    again: dict[str, Any] = {}
+    trusted: list[str] = []
+    if cell.file.method == TEACHER:
+        # Nobody was asked, and nobody trained.
+        again = dict.fromkeys(("teacher_tokens", "teacher_requests", "student_tokens", "steps"), 0)
+    else:
+        calls = _journal(_asking(result, cell) / "teacher.jsonl")
+        if calls is None:
+            trusted += ["teacher_tokens", "teacher_requests", "by_purpose"]
+        else:
+            again |= _teacher_spend(calls)
+        steps = _journal(cell.folder / "train.jsonl")
+        further = _further_tokens(cell)
+        if steps is None:
+            trusted += ["student_tokens", "steps"]
+        else:
+            again["steps"] = len(steps)
+            if further is None:
+                trusted.append(f"{saved.student_tokens_by_part[FURTHER]} of student_tokens")
+                further = saved.student_tokens_by_part[FURTHER]
+            by_part = tokens_by_part(steps)
+            again["student_tokens"] = sum(by_part.values()) + further
+            # Runs of before they were recorded have none.
+            if saved.student_tokens_by_part:
+                again["student_tokens_by_part"] = {
+                    **by_part,
+                    **({FURTHER: further} if further else {}),
+                }
+    before, now = _flat(saved.model_dump(include=set(again))), _flat(again)
+    findings += [
+        f"{path}: spend{place}: {before.get(place)}, but {now.get(place)}"
+        for place in sorted(before.keys() | now.keys())
+        if before.get(place) != now.get(place)
+    ]
+    if trusted:
+        skipped.append(f"{path}: {', '.join(trusted)}: taken on trust, since no file says so")
+    return not trusted
+
+
+def _journal(path: Path) -> list[dict[str, Any]] | None:
+    """Its records; None where it wasn't kept."""
+    return read_journal(path) if path.is_file() or packed(path).is_file() else None
+
+
+def _asking(result: RunResult, cell: CellResult) -> Path:
+    """The folder of the cell whose teacher's tokens count for this one: mostly its own."""
+    of = cell.file.spend.teacher_of
+    if of is None:
+        return cell.folder
+    return result.directory / "cells" / Cell(of, cell.file.seed).name
+
+
+def _teacher_spend(calls: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    fields = ("calls", "prompt_tokens", "completion_tokens")
+    by_purpose: dict[str, dict[str, int]] = {}
+    for call in calls:
+        own = by_purpose.setdefault(call["purpose"], dict.fromkeys(fields, 0))
+        for field in fields:
+            own[field] += call["usage"][field]
+    return {
+        "teacher_tokens": sum(own["completion_tokens"] for own in by_purpose.values()),
+        "teacher_requests": sum(own["calls"] for own in by_purpose.values()),
+        "by_purpose": by_purpose,
+    }
+
+
+def _further_tokens(cell: CellResult) -> int | None:
+    """Tokens of no step in train.jsonl, as IOA's diagnosis says; None if only cell.json does."""
+    path = cell.distill / "diagnosis.json"
+    if path.is_file():
+        return read_json(path)["dependencies"]["student_tokens"]
+    return None if FURTHER in cell.file.spend.student_tokens_by_part else 0
+
+
 # -- tables --------------------------------------------------------------------------------------
 
 
@@ -275,6 +363,6 @@ def print_verification(found: Verification, most: int = 50) -> None:
         print(f"not looked at: {line}")
     verdict = f"differences: {len(found.findings)}" if found.findings else "everything agrees"
     print(
-        f"{verdict}: {found.texts:,} texts graded again, {found.scores:,} scores and "
-        f"{found.tables} tables computed again"
+        f"{verdict}: {found.texts:,} texts graded again, {found.scores:,} scores, "
+        f"the tokens of {found.spends} cells and {found.tables} tables computed again"
     )

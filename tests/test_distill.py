@@ -10,6 +10,7 @@ import jax
 import numpy as np
 import pytest
 
+from ioa_jax.clock import read_seconds
 from ioa_jax.config import MethodConfig
 from ioa_jax.distill import DistillResult, distill
 from ioa_jax.files import read_json
@@ -92,6 +93,21 @@ def test_budgets_hold_and_are_accounted_for(whole: tuple[Path, DistillResult]) -
     assert spend["student_tokens"] == sum(row["tokens"] for row in lines(folder / "train.jsonl"))
 
 
+def test_steps_have_their_seconds(whole: tuple[Path, DistillResult]) -> None:
+    folder, _ = whole
+    seconds = read_json(folder / "record.json")["spend"]["seconds"]
+    assert list(seconds) == [
+        "decomposition", "measurement", "dependencies", "organizing", "synthesis", "gates",
+        "retention", "training",
+    ]  # fmt: skip
+    assert all(value > 0 for value in seconds.values())
+    steps = [line["step"] for line in lines(folder / "seconds.jsonl")]
+    stages = len({gate["stage"] for gate in lines(folder / "gates.jsonl")})
+    assert steps.count("gates") == len(lines(folder / "gates.jsonl"))
+    # What else changed is measured after every stage, and at the end.
+    assert steps.count("retention") == stages + 1
+
+
 def test_a_small_teacher_budget_still_leaves_a_student(tmp_path: Path) -> None:
     result = run(tmp_path, method_config(budget={"teacher_tokens": 700, "student_tokens": 6000}))
     record = read_json(tmp_path / "record.json")
@@ -145,6 +161,10 @@ def test_a_stopped_run_ends_as_if_it_had_not_been(
         np.testing.assert_array_equal(a, b)
     for name in ("lessons.jsonl", "rejects.jsonl", "gates.jsonl", "train.jsonl"):
         assert _untimed(lines(folder / name)) == _untimed(lines(tmp_path / name))
+    # Both processes' time, the first one's diagnosis among it.
+    steps = [line["step"] for line in lines(tmp_path / "seconds.jsonl")]
+    assert steps.count("decomposition") == 2
+    assert read_seconds(tmp_path / "seconds.jsonl").keys() >= {"synthesis", "gates"}
 
 
 def _untimed(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:

@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from ioa_jax.clock import timed
 from ioa_jax.engine.batching import TokenPair
 from ioa_jax.errors import InputError
 from ioa_jax.files import finished, read_json, write_json, write_text
@@ -159,7 +160,8 @@ def diagnose(
 
     Each part is on disk before the next begins, and is read back when the call is repeated:
     `diagnosis/decomposition.json`, `measurement.json` and `dependencies.json`, then
-    `diagnosis.json`. `diagnosis/answers.jsonl` has the graded answers.
+    `diagnosis.json`. `diagnosis/answers.jsonl` has the graded answers, `seconds.jsonl` what each
+    part took.
 
     Args:
         student: The student; it isn't changed.
@@ -201,11 +203,15 @@ def diagnose(
             "teacher_prior"
         )
     _check_lengths(student, seeds)
-    decomposition = finished(
-        parts / "decomposition.json",
-        Decomposition,
-        lambda: decompose(teacher, seeds, settings.decompose, parts, settings.probe_fraction, seed),
-    )
+    seconds = directory / "seconds.jsonl"
+    with timed(seconds, "decomposition"):
+        decomposition = finished(
+            parts / "decomposition.json",
+            Decomposition,
+            lambda: decompose(
+                teacher, seeds, settings.decompose, parts, settings.probe_fraction, seed
+            ),
+        )
     by_id = {item.id: item for item in seeds}
     modules = [module.id for module in decomposition.taxonomy.modules]
     items: dict[Role, dict[str, list[SeedItem]]] = {
@@ -227,7 +233,8 @@ def diagnose(
         write_rows(parts / "answers.jsonl", _answer_rows(answers))
         return measurement
 
-    measurement = finished(parts / "measurement.json", Measurement, measure_both)
+    with timed(seconds, "measurement"):
+        measurement = finished(parts / "measurement.json", Measurement, measure_both)
     gaps = module_gaps(
         measurement.teacher[measurement.scorer],
         measurement.student[measurement.scorer],
@@ -254,7 +261,8 @@ def diagnose(
         name = f"dependencies-{_digest_without_thresholds(about)}.json"
         return finished(shared / name, DependencyEstimate, estimate_here)
 
-    estimate = finished(parts / "dependencies.json", DependencyEstimate, estimate_once)
+    with timed(seconds, "dependencies"):
+        estimate = finished(parts / "dependencies.json", DependencyEstimate, estimate_once)
     deficient = deficient_modules(gaps, settings.tau_gap, settings.confident_gap)
     ranked = severities(gaps, deficient, estimate.graph, settings.alpha)
     diagnosis = Diagnosis(

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
-from collections.abc import Sequence
+import re
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from suite.cells import TEACHER, UNDISTILLED
+from suite.cells import UNDISTILLED
 from suite.report.course import edges_of
 from suite.report.distilled import Distilled, distilled_of
 from suite.report.tables import View, count, label, p_value, percent
 from suite.results import RunResult
-from suite.schema.models import Row, TableFile
+from suite.schema.models import Row, SpendRecord, TableFile
 from suite.stats import mean_interval
 
 MATCHED = "sft_matched"
@@ -49,6 +50,7 @@ def answers(result: RunResult, table: TableFile) -> list[Answer]:
         _agreement(by_method, table.reference),
         _steps(result, table),
         _tokens(result, table),
+        _training(result, table),
         _sizes(table),
     ]
 
@@ -241,21 +243,15 @@ def _jaccard(a: frozenset, b: frozenset) -> float:
 
 def _steps(result: RunResult, table: TableFile) -> Answer:
     name, question = "seconds", "Where does the time go?"
-    rows_of = [row for row in table.rows if row.method != TEACHER]
-    seconds = {
-        row.method: [cell.file.spend.seconds for cell in result.cells_of(row.method)]
-        for row in rows_of
-    }
-    steps = sorted({step for cells in seconds.values() for cell in cells for step in cell})
-    if not steps:
+    rows: list[tuple[str, ...]] = []
+    for row in table.rows:
+        cells = [cell.file.spend.seconds for cell in result.cells_of(row.method)]
+        rows += [
+            (label(row.method), step, f"{np.mean([cell.get(step, 0.0) for cell in cells]):,.1f}")
+            for step in _names(cells)
+        ]
+    if not rows:
         return Answer(name, question, "No cell recorded its seconds.")
-    rows = tuple(
-        (
-            label(method),
-            *(f"{np.mean([cell.get(step, 0.0) for cell in cells]):,.1f}" for step in steps),
-        )
-        for method, cells in seconds.items()
-    )
     return Answer(
         name,
         question,
@@ -263,15 +259,22 @@ def _steps(result: RunResult, table: TableFile) -> Answer:
         View(
             "seconds",
             question,
-            ("method", *steps),
-            rows,
+            ("method", "step", "seconds"),
+            tuple(rows),
             (
-                "Seconds, compilation included; training is a part of method. Answers that another "
-                "cell had asked the teacher for come from the ledger and take no time, so a later "
-                "cell seems quicker.",
+                "Compilation included; all but evaluation are parts of method. Of a step in which "
+                "a process was killed, what that process took is missing. Answers that another "
+                "cell had asked the teacher for come from the ledger, and dependencies that "
+                "another cell had estimated from there; they take no time, so a later cell seems "
+                "quicker.",
             ),
         ),
     )
+
+
+def _names(cells: Sequence[Mapping[str, object]]) -> tuple[str, ...]:
+    """Those of all cells, in the order in which they first occur."""
+    return tuple(dict.fromkeys(itertools.chain.from_iterable(cells)))
 
 
 def _tokens(result: RunResult, table: TableFile) -> Answer:
@@ -310,6 +313,43 @@ def _tokens(result: RunResult, table: TableFile) -> Answer:
             ("The budget counts generated tokens.",),
         ),
     )
+
+
+def _training(result: RunResult, table: TableFile) -> Answer:
+    name, question = "training", "What are the student's tokens spent on?"
+    rows: list[tuple[str, ...]] = []
+    for row in table.rows:
+        cells = [_by_kind(cell.file.spend) for cell in result.cells_of(row.method)]
+        rows += [
+            (label(row.method), kind, count(sum(cell.get(kind, 0) for cell in cells) / len(cells)))
+            for kind in _names(cells)
+        ]
+    if not rows:
+        return Answer(name, question, "No cell recorded the parts of its training.")
+    return Answer(
+        name,
+        question,
+        "Tokens trained on by part, mean over the seeds.",
+        View(
+            "training",
+            question,
+            ("method", "part", "student tokens"),
+            tuple(rows),
+            (
+                "Parts of a kind, such as all stages, together. further: of no step of the "
+                "training, which in IOA are the adapters by which dependencies are found.",
+            ),
+        ),
+    )
+
+
+def _by_kind(spend: SpendRecord) -> dict[str, int]:
+    """Student tokens by the parts' names without their numbers."""
+    found: dict[str, int] = {}
+    for part, tokens in spend.student_tokens_by_part.items():
+        kind = re.sub(r"-\d+", "", part)
+        found[kind] = found.get(kind, 0) + tokens
+    return found
 
 
 def _sizes(table: TableFile) -> Answer:

@@ -64,9 +64,21 @@ class SpendRecord(_Open):
     teacher_tokens: Count = 0
     teacher_requests: Count = 0
     by_purpose: dict[str, Purpose] = Field(default_factory=dict)
+    teacher_of: str | None = Field(
+        default=None,
+        description="Method whose data were used: its cell's teacher tokens count for this one.",
+    )
     student_tokens: Count = 0
+    student_tokens_by_part: dict[str, Count] = Field(
+        default_factory=dict,
+        description="By part of train.jsonl; `further` are tokens of no step there, such as those "
+        "of the adapters that find dependencies.",
+    )
     steps: Count = 0
-    seconds: dict[str, Figure] = Field(default_factory=dict)
+    seconds: dict[str, Figure] = Field(
+        default_factory=dict,
+        description="By step, in this order; all but `evaluation` are parts of `method`.",
+    )
 
 
 class Sweep(_Closed):

@@ -17,6 +17,7 @@ MODULES = (
     "algebra/linear-equation",
 )
 SEED_SPREAD = 0.02
+INTERVENTIONS = 1000  # tokens that a diagnosis trained on
 
 
 def write_run(
@@ -99,6 +100,7 @@ def write_run(
                 number=number,
                 draw=draw,
                 notes=notes.get(method),
+                distill=distill,
             )
             if curves and method != "undistilled":
                 write_curve(cell, effect, tasks, items)
@@ -122,7 +124,7 @@ def environment(**changes) -> dict:
 
 
 def write_cell(
-    directory, method, seed, effect, items, tasks, number=99, draw=0, notes=None
+    directory, method, seed, effect, items, tasks, number=99, draw=0, notes=None, distill=False
 ) -> Path:
     """A cell whose items have difficulties of their own, the same for every method."""
     name = method if seed is None else f"{method}-seed{seed}"
@@ -150,16 +152,6 @@ def write_cell(
                 }
             )
     write_lines(folder / "scores.jsonl", lines)
-    trained = method not in ("teacher", "undistilled")
-    purposes = {
-        "answer": {"calls": 100, "prompt_tokens": 4000, "completion_tokens": 5000},
-    }
-    if method.startswith("ioa"):
-        purposes = {
-            "decompose": {"calls": 4, "prompt_tokens": 800, "completion_tokens": 400},
-            "synthesize": {"calls": 80, "prompt_tokens": 9000, "completion_tokens": 3600},
-            "remedial": {"calls": 20, "prompt_tokens": 2000, "completion_tokens": 1000},
-        }
     write_json(
         folder / "cell.json",
         {
@@ -167,18 +159,74 @@ def write_cell(
             "seed": seed,
             "status": "complete",
             "error": None,
-            "spend": {
-                "teacher_tokens": 5000 if trained else 0,
-                "teacher_requests": 100 if trained else 0,
-                "by_purpose": purposes if trained else {},
-                "student_tokens": 60000 if trained else 0,
-                "steps": 50 if trained else 0,
-                "seconds": {"teach": 12.5, "train": 80.25, "measure": 9.0} if trained else {},
-            },
+            "spend": write_spend(folder, method, distill),
             "notes": notes or {},
         },
     )
     return folder
+
+
+def write_spend(folder, method, distill) -> dict:
+    """A cell's calls and steps: 5,000 tokens generated, 60,000 trained on, if it was trained."""
+    if method == "teacher":
+        return {"seconds": {"evaluation": 9.0}}
+    # Of each purpose the calls, and the tokens of a call; of each part the steps, of 1,000 tokens.
+    purposes, parts, further = {"answer": (100, 40, 50)}, {"all": 60}, 0
+    seconds = {"training": 80.25, "method": 92.75, "evaluation": 9.0}
+    if method == "undistilled":
+        purposes, parts = {}, {}
+        seconds = {"training": 0.0, "method": 0.0, "evaluation": 9.0}
+    elif method.startswith("ioa"):
+        purposes = {
+            "decompose": (4, 200, 100),
+            "synthesis": (76, 110, 50),
+            "verification": (20, 100, 40),
+        }
+        parts = {"stage-01": 20, "stage-02": 25, "stage-02-remedial-1": 10, "consolidation": 4}
+        # Only the method's own folder says what the interventions took.
+        further = INTERVENTIONS if distill else 0
+        parts["consolidation"] += 0 if distill else 1
+        seconds = {"synthesis": 12.5, **seconds}
+    calls = [
+        {
+            "key": f"{purpose}-{i}",
+            "purpose": purpose,
+            "usage": {
+                "calls": 1,
+                "prompt_tokens": prompt,
+                "completion_tokens": completion,
+                "cost": None,
+            },
+        }
+        for purpose, (number, prompt, completion) in purposes.items()
+        for i in range(number)
+    ]
+    write_lines(folder / "teacher.jsonl", calls)
+    write_lines(
+        folder / "train.jsonl",
+        [
+            {"part": part, "step": step, "tokens": 1000}
+            for part, number in parts.items()
+            for step in range(1, number + 1)
+        ],
+    )
+    by_part = {part: 1000 * number for part, number in parts.items()}
+    return {
+        "teacher_tokens": sum(call["usage"]["completion_tokens"] for call in calls),
+        "teacher_requests": len(calls),
+        "by_purpose": {
+            purpose: {
+                "calls": number,
+                "prompt_tokens": number * prompt,
+                "completion_tokens": number * completion,
+            }
+            for purpose, (number, prompt, completion) in purposes.items()
+        },
+        "student_tokens": sum(by_part.values()) + further,
+        "student_tokens_by_part": by_part | ({"further": further} if further else {}),
+        "steps": sum(parts.values()),
+        "seconds": seconds,
+    }
 
 
 def write_curve(cell, effect, tasks, items) -> None:
@@ -249,7 +297,8 @@ def write_distill(folder: Path, seed: int) -> None:
                         for a, b in sorted(edges)
                     ],
                     "dropped": [],
-                }
+                },
+                "student_tokens": INTERVENTIONS,
             },
             "targets": {"modules": targets, "limit": 2, "severities": []},
         },
@@ -298,7 +347,7 @@ def write_distill(folder: Path, seed: int) -> None:
                     "stage-01": 20000,
                     "stage-02": 25000,
                     "stage-02-remedial-1": 10000,
-                    "consolidation": 5000,
+                    "consolidation": 4000,
                 }
             },
             "performance": {

@@ -91,6 +91,8 @@ def test_budgets_hold_and_are_used(finished):
         # Not more than the budget, and less by no more than an example.
         assert 6000 - 256 < spend["student_tokens"] <= 6000
         assert spend["steps"] == len(steps)
+        assert spend["student_tokens_by_part"] == {"all": spend["student_tokens"]}
+        assert set(spend["seconds"]) == {"training", "curve", "method", "evaluation"}
         assert spend["by_purpose"]["answer"]["completion_tokens"] == spend["teacher_tokens"] <= 1000
     sft = cell(finished, "sft-seed0")["spend"]
     matched = cell(finished, "sft_matched-seed0")
@@ -151,7 +153,7 @@ def test_the_report_fits_the_records(finished):
     found = verify_run(finished, DataSource())
     assert found.findings == ()
     # Of six cells, with humaneval's 9 items and 12 probes each; four tables.
-    assert (found.texts, found.scores, found.tables) == (6 * 21, 6 * 21, 4)
+    assert (found.texts, found.scores, found.spends, found.tables) == (6 * 21, 6 * 21, 6, 4)
     assert found.skipped == ()
     assert "sft_matched" in (finished / "report.html").read_text()
 

@@ -57,7 +57,7 @@ def graded(tmp_path_factory):
 def test_tables_that_were_just_written_agree(run):
     found = verify_run(run, None)
     assert found.findings == ()
-    assert (found.texts, found.tables) == (0, 4)
+    assert (found.texts, found.spends, found.tables) == (0, 10, 4)
     assert found.skipped == ("texts, since only the tables were asked for",)
 
 
@@ -93,6 +93,89 @@ def test_the_reference_that_was_asked_for_is_kept(run):
     write_report(run, "sft")
     assert read_json(run / "table.json")["reference"] == "sft"
     assert verify_run(run, None).findings == ()
+
+
+def spend_of(run, name):
+    path = run / "cells" / name / "cell.json"
+    return path, read_json(path)
+
+
+@pytest.mark.parametrize(
+    ("cell", "figure", "right"),
+    [
+        ("teacher", "teacher_tokens", 0),
+        ("undistilled", "steps", 0),
+        ("sft-seed1", "teacher_tokens", 5000),
+        ("sft-seed1", "student_tokens", 60000),
+        ("ioa-seed0", "teacher_requests", 100),
+    ],
+)
+def test_changed_tokens_are_found(run, cell, figure, right):
+    path, record = spend_of(run, cell)
+    record["spend"][figure] = right + 7
+    write_json(path, record)
+    # The table that others see is made of the same figure.
+    write_report(run)
+    assert verify_run(run, None).findings == (f"{path}: spend.{figure}: {right + 7}, but {right}",)
+
+
+def test_a_changed_purpose_is_found(run):
+    path, record = spend_of(run, "ioa-seed1")
+    record["spend"]["by_purpose"]["synthesis"]["prompt_tokens"] -= 1
+    del record["spend"]["student_tokens_by_part"]["stage-02"]
+    write_json(path, record)
+    assert verify_run(run, None).findings == (
+        f"{path}: spend.by_purpose.synthesis.prompt_tokens: 8359, but 8360",
+        f"{path}: spend.student_tokens_by_part.stage-02: None, but 25000",
+    )
+
+
+def test_what_a_diagnosis_trained_on_is_in_its_own_file(tmp_path):
+    run = write_run(tmp_path / "a", items=4, seeds=(0,))
+    found = verify_run(run, None)
+    assert (found.findings, found.spends) == ((), 6)
+    path, record = spend_of(run, "ioa-seed0")
+    record["spend"]["student_tokens"] += 500
+    record["spend"]["student_tokens_by_part"]["further"] += 500
+    write_json(path, record)
+    assert verify_run(run, None).findings == (
+        f"{path}: spend.student_tokens: 60500, but 60000",
+        f"{path}: spend.student_tokens_by_part.further: 1500, but 1000",
+    )
+
+
+def test_what_another_cell_asked_counts_as_its_own(run):
+    path, record = spend_of(run, "sft_matched-seed0")
+    change_lines(path.with_name("teacher.jsonl"), lambda line: None)
+    (finding, *_) = verify_run(run, None).findings
+    assert finding.startswith(f"{path}: spend.by_purpose.answer.calls: 100, but None")
+    record["spend"]["teacher_of"] = "sft"
+    write_json(path, record)
+    assert verify_run(run, None).findings == ()
+    change_lines(
+        run / "cells" / "sft-seed0" / "teacher.jsonl",
+        lambda line: None if line["key"] == "answer-0" else line,
+    )
+    found = verify_run(run, None).findings
+    assert f"{path}: spend.teacher_tokens: 5000, but 4950" in found
+    assert f"{run / 'cells/sft-seed0/cell.json'}: spend.teacher_tokens: 5000, but 4950" in found
+
+
+def test_what_is_taken_on_trust_is_said(run):
+    path, record = spend_of(run, "sft-seed0")
+    path.with_name("teacher.jsonl").unlink()
+    path.with_name("train.jsonl").unlink()
+    other, record = spend_of(run, "sft-seed1")
+    record["spend"]["student_tokens"] += 5
+    record["spend"]["student_tokens_by_part"]["further"] = 5
+    write_json(other, record)
+    write_report(run)
+    found = verify_run(run, None)
+    assert found.findings == ()
+    trusted = "teacher_tokens, teacher_requests, by_purpose, student_tokens, steps"
+    assert f"{path}: {trusted}: taken on trust, since no file says so" in found.skipped
+    assert f"{other}: 5 of student_tokens: taken on trust, since no file says so" in found.skipped
+    assert found.spends == 8
 
 
 def test_without_tables_there_is_nothing_to_compare(run):

@@ -118,7 +118,7 @@ def test_it_can_be_used_from_a_keyboard(text):
 
 
 def test_settings_environment_and_spend_are_on_it(text):
-    for words in ("learning_rate: 0.001", "0123456789abcdef", "0.10.2", "synthesize", "80.2"):
+    for words in ("learning_rate: 0.001", "0123456789abcdef", "0.10.2", "verification", "80.2"):
         assert words in text, words
 
 
@@ -137,6 +137,22 @@ def test_remediation_has_its_price(run):
     # 10,000 of 60,000 tokens trained on, the last 1,000 of 5,000 generated.
     assert ioa["student tokens in remediation, %"] == "16.7"
     assert ioa["teacher tokens in remediation, %"] == "20.0"
+
+
+def test_time_and_tokens_have_a_row_a_step(run):
+    result = read_run(run)
+    found = {one.name: one for one in answers(result, summarize(Figures(result, resamples=50)))}
+    seconds, tokens = found["seconds"].view, found["training"].view
+    assert seconds is not None
+    assert tokens is not None
+    assert [row[1:] for row in seconds.rows if row[0] == "ioa"] == [
+        ("synthesis", "12.5"), ("training", "80.2"), ("method", "92.8"), ("evaluation", "9.0"),
+    ]  # fmt: skip
+    assert [row[1:] for row in tokens.rows if row[0] == "ioa"] == [
+        ("stage", "45,000"), ("stage-remedial", "10,000"), ("consolidation", "4,000"),
+        ("further", "1,000"),
+    ]  # fmt: skip
+    assert [row[1:] for row in tokens.rows if row[0] == "sft"] == [("all", "60,000")]
 
 
 def test_seeds_agree_as_far_as_they_do(run):
