@@ -314,8 +314,7 @@ class Run:
         taught = self._material(lessons)
         # Within its share, a part's own lessons are seen at most as often as `epochs` says.
         size = sum(len(pair) for pair in taught.pairs)
-        new_share = self.config.organizer.new_share if self._pooled else 1.0
-        most = round(self.config.train.epochs * size / new_share)
+        most = round(self.config.train.epochs * size / self._new_share)
         part = self._teaching.teach(
             name, taught, min(limits.student_tokens, most), self._retention.fallen
         )
@@ -631,13 +630,16 @@ class Run:
             )
         organizer = config.organizer
         pool = PoolSettings(
-            config.train.batch_size,
-            organizer.new_share if organizer.retention else 1.0,
-            organizer.raise_factor,
-            config.seed,
+            config.train.batch_size, self._new_share, organizer.raise_factor, config.seed
         )
         mastered = self._mastered_material() if organizer.retention else None
         return PooledTeaching(student, train, pool, budget, folder, mastered, self._after_step)
+
+    @property
+    def _new_share(self) -> float:
+        """Of a part's lessons among what is trained on: all of it where nothing is replayed."""
+        organizer = self.config.organizer
+        return organizer.new_share if self._pooled and organizer.retention else 1.0
 
     def _mastered_material(self) -> Material:
         """The references of what the student can do already, to be replayed from the start."""

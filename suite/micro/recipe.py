@@ -47,9 +47,9 @@ STUDENT_SKILLS = {"answer": 0.98, "copy": 0.02}
 # `uneven`: two thirds of the modules mastered, the rest from hardly to half; `flat`: all half.
 Variant = Literal["uneven", "flat"]
 VARIANTS: tuple[Variant, ...] = ("uneven", "flat")
-STUDENT_TOKENS: dict[Variant, int] = {"uneven": 12_000_000, "flat": 3_000_000}
+STUDENT_TOKENS: dict[Variant, int] = {"uneven": 10_000_000, "flat": 3_000_000}
 FLAT = 0.5
-WEAKEST = 0.55
+WEAKEST = 0.45
 
 
 @dataclasses.dataclass(frozen=True)
@@ -140,8 +140,8 @@ def student_recipe(variant: Variant) -> Recipe:
         num_heads=4,
         num_kv_heads=2,
         rounds=(
-            Round(4_000_000, 4e-3, 0.0, COPYING),
-            Round(STUDENT_TOKENS[variant], 4e-3, 3.0, STUDENT_SKILLS),
+            Round(2_500_000, 4e-3, 0.0, COPYING),
+            Round(STUDENT_TOKENS[variant], 4e-3, 5.0, STUDENT_SKILLS),
         ),
         train=TrainConfig(
             batch_rows=32,
@@ -154,7 +154,7 @@ def student_recipe(variant: Variant) -> Recipe:
             save_every=250,
         ),
         targets=student_targets(variant),
-        watch_every=250,
+        watch_every=100,
         watched=12,
     )
 
@@ -261,7 +261,9 @@ def weights(
     """Weights of the modules among the examples, each above 0.
 
     A module with the target 1 has `1 + focus` times as much where it is at 0 as where it is at 1.
-    One with a lower target has less the nearer it is, and hardly any from there on.
+    One with a lower target has less the nearer it is, and hardly any from there on; it has little
+    from the beginning, since a module is learnt at once, and would be past it at the next
+    measurement.
 
     Args:
         targets: Accuracy by module that is wanted, in [0, 1].
@@ -274,7 +276,7 @@ def weights(
             found[module] = 1.0 if measured is None else 1 + focus * (1 - measured[module])
         else:
             missing = target if measured is None else max(target - measured[module], 0.0)
-            found[module] = max(missing, 0.002)
+            found[module] = max(0.25 * missing, 0.0005)
     return found
 
 
