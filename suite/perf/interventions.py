@@ -18,7 +18,7 @@ from ioa_jax.identifier.probes import probe_pair
 from ioa_jax.seeds import SeedItem
 from ioa_jax.student import Student
 from suite.micro.world import MODULES as MODULE_IDS
-from suite.micro.world import distinct_problems
+from suite.micro.world import Split, distinct_problems
 from suite.perf.workload import alternate
 from suite.tasks.seeds import load_seed_tasks, split_seeds
 
@@ -62,14 +62,14 @@ def seed_tasks() -> Material:
 def world() -> Material:
     """Of the first modules of the embedded world."""
     modules = list(MODULE_IDS)[:MODULES]
-    seeds, probes = (
-        {
+
+    def items(split: Split, count: int) -> dict[str, list[SeedItem]]:
+        return {
             module: [one.seed_item() for one in distinct_problems(module, count, split)]
             for module in modules
         }
-        for count, split in ((12, "train"), (1, "probe"))
-    )
-    return Material(seeds, probes)
+
+    return Material(items("train", 12), items("probe", 1))
 
 
 def compare(
