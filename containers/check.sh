@@ -4,17 +4,11 @@
 #   check.sh [OPTION OF build.sh...]
 #
 # Needs a Python with the packages of containers/locks/test.lock. IOA_CONTAINER_PROFILE names
-# another profile than a part of smollm2-short.
+# another profile than micro-short.
 set -euo pipefail
 . "$(dirname "${BASH_SOURCE[0]}")/common.sh"
 
-profile=${IOA_CONTAINER_PROFILE:-}
-settings=()
-if [ -z "$profile" ]; then
-    profile=smollm2-short
-    settings=(--set "tasks=[{name: humaneval, limit: 2, max_tokens: 32}]" --set probes.max_tokens=8
-        --set budgets.teacher_tokens=400 --set budgets.student_tokens=600)
-fi
+profile=${IOA_CONTAINER_PROFILE:-micro-short}
 image=localhost/ioa-jax:cpu
 results=$(mktemp -d)
 trap 'rm -rf "$results"' EXIT
@@ -40,9 +34,9 @@ step "$containers/run.sh" --image "$image" test -q \
 # A profile without reference results is compared with itself.
 reference=results/reference/$profile
 if [ ! -d "$reference" ]; then
-    step "$containers/run.sh" --image "$image" bench --profile "$profile" "${settings[@]}" \
+    step "$containers/run.sh" --image "$image" bench --profile "$profile" \
         --output "$results/first" --run-id first
     reference=$results/first/$profile/first
 fi
 step "$containers/reproduce.sh" --image "$image" --image-id "$id" --profile "$profile" \
-    --reference "$reference" --output "$results/second" -- "${settings[@]}"
+    --reference "$reference" --output "$results/second"

@@ -61,8 +61,9 @@ class Decomposition(Value):
             module.
         fallback_reason: Why the fallback was used; None where it wasn't.
         assignment: Rule by which items found their module: `given`, `metadata`, `random`, `score`
-            (log-probabilities of the names), `choice` (the teacher was asked to choose) or
-            `nearest` (centroid). With seeds that name their module among others, the others' rule.
+            (log-probabilities of the names), `choice` (the teacher was asked to choose), `name` (it
+            was asked for the name) or `nearest` (centroid). With seeds that name their module among
+            others, the others' rule.
         taxonomy: Modules that are left after small ones were merged.
         modules: Module id by item id; items that were set aside have none.
         roles: By item id, of all items that found a module, set aside or not.
@@ -286,12 +287,13 @@ def _by_teacher(
     valid = [proposal for proposal in proposals if proposal is not None]
     taxonomy = _joined(taken.taxonomy, merge_proposals(valid, settings.min_votes))
     modules = tuple(module.id for module in taxonomy.modules)
-    if teacher.capabilities.score:
-        rule = "score"
+    rule: str = settings.assignment
+    if rule == "auto":
+        rule = "score" if teacher.capabilities.score else "choice"
+    if rule == "score":
         assignments = assign_by_score(teacher, seeds, modules, settings.pack)
     else:
-        rule = "choice"
-        assignments = assign_by_choice(teacher, seeds, modules, settings, seed)
+        assignments = assign_by_answer(teacher, seeds, modules, settings, seed, rule == "choice")
     assigned = {one.seed: one.module for one in assignments}
     return _Found(
         "teacher",
@@ -421,14 +423,15 @@ def score_pairs(
     return teacher.score(pairs)
 
 
-def assign_by_choice(
+def assign_by_answer(
     teacher: Teacher,
     seeds: Sequence[SeedItem],
     modules: Sequence[str],
     settings: DecomposeSettings,
     seed: int = 0,
+    listed: bool = True,
 ) -> tuple[Assignment, ...]:
-    """Ask which of the modules each seed belongs to, for a teacher that can't score names [ours].
+    """Ask which of the modules each seed belongs to [ours].
 
     The first answer is greedy; one that names no module is asked for again at the settings'
     temperature.
@@ -439,6 +442,7 @@ def assign_by_choice(
         modules: Ids.
         settings: Pack, retries and temperature.
         seed: Of further attempts.
+        listed: The question lists the modules; without, the teacher has to know their names.
 
     Returns:
         One entry for each seed of which a module was named.
@@ -450,7 +454,9 @@ def assign_by_choice(
             break
         requests = [
             ChatRequest(
-                render_module_choice(settings.pack, item.prompt, modules),
+                render_module_choice(settings.pack, item.prompt, modules)
+                if listed
+                else render_module_name(settings.pack, item.prompt),
                 PURPOSE,
                 int(stream(seed, "choice", attempt).integers(2**31)) if attempt else seed,
             )

@@ -14,6 +14,7 @@ from ioa_jax.identifier.measure import ScorerName
 from ioa_jax.identifier.rendering import Pack
 
 DecomposerName = Literal["teacher", "metadata", "embedding", "random"]
+AssignmentName = Literal["auto", "score", "choice", "name"]
 EstimatorName = Literal["interventions", "snapshots", "teacher_prior"]
 
 
@@ -40,6 +41,12 @@ class DecomposeSettings(_Options):
     pack: Pack = Field(
         default="paper",
         description="Prompts: paper for large instruction-tuned models, micro for small ones.",
+    )
+    assignment: AssignmentName = Field(
+        default="auto",
+        description="How the teacher says which module is a seed's: score, by the likelihood of "
+        "every module's name; choice, out of a list of them; name, by writing a name, for one that "
+        "was taught the names; auto, score where the teacher can and else choice.",
     )
     batch_size: int = Field(default=8, ge=1, description="Seeds that one proposal reads.")
     max_batches: int = Field(default=16, ge=1, description="Proposals that are asked for.")

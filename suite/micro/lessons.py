@@ -46,6 +46,8 @@ HARDER = ("deepen",)
 # The Adapter's own, by level.
 _SIZE_CAPS = AdapterSettings().size_caps
 _STEP_CAPS = AdapterSettings().step_caps
+# The dimensions of the profile `micro`.
+_LESSONS = DimensionSettings(template="lines")
 
 Picked = TypeVar("Picked")
 
@@ -181,6 +183,17 @@ def synthesis_task(rng: np.random.Generator, module: str, split: Split) -> Task:
     )
 
 
+def explain_task(rng: np.random.Generator, module: str, split: Split) -> Task:
+    """The problem as it stands, answered in the form of the Adapter's lessons.
+
+    A student reads this form before its first lesson: otherwise it would have to learn words from
+    lessons that are about something else.
+    """
+    problem = draw_problem(rng, module, split)
+    messages = ({"role": "user", "content": problem.prompt},)
+    return Task("explain", module, messages, problem.worked(_steps(problem, _LESSONS)))
+
+
 def copy_task(rng: np.random.Generator, module: str, split: Split) -> Task:
     """Words of the world in any order, to be repeated: no module's skill, but used by many."""
     words = " ".join(_some(rng, WORDS, between(rng, 3, 20)))
@@ -198,9 +211,10 @@ SKILLS: dict[str, Callable[[np.random.Generator, str, Split], Task]] = {
     "similar": similar_task,
     "harder": harder_task,
     "copy": copy_task,
+    "explain": explain_task,
 }
-# Those that the suite asks for.
-ASKED = tuple(name for name in SKILLS if name != "copy")
+# Those that the suite asks a teacher for.
+ASKED = tuple(name for name in SKILLS if name not in ("copy", "explain"))
 
 
 def _example(spec: SynthesisSpec, problem: Problem, steps: tuple[str, ...]) -> Example:

@@ -42,12 +42,12 @@ TEACHER_SKILLS = {
     "harder": 0.05,
     "copy": 0.02,
 }
-STUDENT_SKILLS = {"answer": 0.98, "copy": 0.02}
+STUDENT_SKILLS = {"answer": 0.83, "explain": 0.15, "copy": 0.02}
 
 # `uneven`: two thirds of the modules mastered, the rest from hardly to half; `flat`: all half.
 Variant = Literal["uneven", "flat"]
 VARIANTS: tuple[Variant, ...] = ("uneven", "flat")
-STUDENT_TOKENS: dict[Variant, int] = {"uneven": 10_000_000, "flat": 3_000_000}
+STUDENT_TOKENS: dict[Variant, int] = {"uneven": 10_000_000, "flat": 5_000_000}
 FLAT = 0.5
 WEAKEST = 0.45
 
@@ -154,7 +154,8 @@ def student_recipe(variant: Variant) -> Recipe:
             save_every=250,
         ),
         targets=student_targets(variant),
-        watch_every=100,
+        # The flat one goes through every module quickly.
+        watch_every=100 if variant == "uneven" else 50,
         watched=12,
     )
 

@@ -74,6 +74,10 @@ class Problem:
     @property
     def reference(self) -> str:
         """The right answer, worked, in the form that lessons have with one step a line."""
+        return self.worked(self.draft.steps)
+
+    def worked(self, steps: tuple[str, ...]) -> str:
+        """The right answer after other steps than the solution's own."""
         draft = self.draft
         example = Example(
             module=self.module,
@@ -81,7 +85,7 @@ class Problem:
             difficulty_tag="introductory",
             problem=self.prompt,
             solution=Solution(
-                steps=draft.steps, final_answer=draft.answer, verification=draft.verification
+                steps=steps, final_answer=draft.answer, verification=draft.verification
             ),
             adapter_flags=AdapterFlags(
                 concretization=False,

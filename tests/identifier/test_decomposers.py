@@ -122,6 +122,21 @@ def test_a_teacher_that_cant_score_chooses_from_the_list(tmp_path):
     assert found.margins == {}
 
 
+def test_a_teacher_that_knows_the_names_writes_one(tmp_path):
+    teacher = ReadingTeacher()
+
+    def script(request, number):
+        text = request.messages[-1]["content"]
+        verb = re.match(r"Task: (\w+) ", text)
+        return f"maths/{verb[1]}" if verb else teacher.propose(request, number)
+
+    teacher.script = script
+    found = decompose(teacher, SEEDS, micro(assignment="name"), tmp_path)
+    assert found.assignment == "name"
+    assert found.modules == {s.id: f"maths/{s.id.split('-')[0]}" for s in SEEDS}
+    assert not any("one of these" in r.messages[-1]["content"] for r in teacher.asked)
+
+
 def test_items_without_a_named_module_are_reported(tmp_path):
     teacher = ReadingTeacher(score=False)
 
