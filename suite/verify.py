@@ -125,7 +125,9 @@ def _verify_task(
     """Numbers of texts and of scores that were looked at."""
     from suite.profile import validate
 
-    cells = [cell for cell in result.cells if (_folder(cell, record) / "texts.jsonl").is_file()]
+    cells = [
+        cell for cell in result.cells if _journal(_folder(cell, record) / "texts.jsonl") is not None
+    ]
     without = [cell.name for cell in result.cells if cell not in cells]
     if without:
         skipped.append(f"{record.name}: no texts were saved of {', '.join(without)}")

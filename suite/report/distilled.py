@@ -136,7 +136,10 @@ def distilled_of(result: RunResult, method: str) -> tuple[Distilled, ...]:
 
 
 def _teacher_tokens(folder: Path, total: int) -> dict[str, int]:
-    """A part's tokens: from its beginning to that of the next, or to the end."""
+    """A part's tokens: from its beginning to that of the next, or to the end.
+
+    Empty where nothing was taught in stages, as when the diagnosis found no gap.
+    """
     begun = sorted(
         (
             (path.parent.name, read_file(Limits, path))
@@ -144,6 +147,8 @@ def _teacher_tokens(folder: Path, total: int) -> dict[str, int]:
         ),
         key=lambda part: (part[1].teacher_from, part[1].student_from),
     )
+    if not begun:
+        return {}
     ends = [limits.teacher_from for _, limits in begun[1:]] + [total]
     return {
         name: end - limits.teacher_from for (name, limits), end in zip(begun, ends, strict=True)

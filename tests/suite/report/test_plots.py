@@ -1,4 +1,5 @@
 import re
+import shutil
 import xml.etree.ElementTree as ET
 
 import numpy as np
@@ -108,6 +109,13 @@ def test_a_run_without_the_methods_folder_says_so(tmp_path):
     assert "distill/" in plots["gaps"].text
     assert "curve.jsonl is empty" in plots["budget-student"].text
     assert "no cells with single settings changed" in plots["sensitivity"].text
+
+
+def test_a_cell_that_found_no_gap_has_no_parts(tmp_path):
+    directory = write_run(tmp_path / "a", items=5, seeds=(0,))
+    shutil.rmtree(directory / "cells/ioa-seed0/distill/parts")
+    (cell,) = distilled_of(read_run(directory), "ioa")
+    assert cell.teacher_tokens == {}
 
 
 def test_on_the_page_colours_are_variables_and_ids_are_needed(plots):
