@@ -114,12 +114,11 @@ class Diagnosis(Value):
         return {gap.module: gap.student for gap in self.gaps if gap.relative is not None}
 
     def mastered(self, tau_mastery: float = 0.9) -> tuple[str, ...]:
-        """Modules outside the targets whose r(k) reaches τ_mastery, sorted."""
+        """Modules whose r(k) reaches τ_mastery, sorted."""
         return tuple(
             gap.module
             for gap in self.gaps
             if gap.relative is not None
-            and gap.module not in self.targets.modules
             and masters(relative_mastery(gap.student, gap.teacher), tau_mastery)
         )
 

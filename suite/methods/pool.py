@@ -23,7 +23,6 @@ from ioa_jax.errors import InputError
 from ioa_jax.files import read_json
 from ioa_jax.identifier.diagnosis import Diagnosis
 from ioa_jax.jsonl import read_objects
-from ioa_jax.organizer.mastery import masters, relative_mastery
 from suite.methods.base import (
     MethodContext,
     MethodResult,
@@ -111,18 +110,11 @@ def read_pool(context: MethodContext) -> list[Taught]:
     return [one for one in pool if fits(context, one.pair)]
 
 
-def _replayed(diagnosis: Diagnosis, organizer: Mapping[str, Any]) -> list[str]:
+def _replayed(diagnosis: Diagnosis, organizer: Mapping[str, Any]) -> tuple[str, ...]:
     """Modules whose references the cell replays, by its settings."""
     if not organizer["retention"] or organizer["stage_mode"] != "pooled":
-        return []
-    performance, of_teacher = diagnosis.student_performance(), diagnosis.teacher_performance()
-    return [
-        module
-        for module in sorted(performance)
-        if masters(
-            relative_mastery(performance[module], of_teacher[module]), organizer["tau_mastery"]
-        )
-    ]
+        return ()
+    return diagnosis.mastered(organizer["tau_mastery"])
 
 
 def parts_in_turn(

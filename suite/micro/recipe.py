@@ -131,7 +131,7 @@ def teacher_recipe() -> Recipe:
 
 
 def student_recipe(variant: Variant) -> Recipe:
-    """A model of at most a tenth of the teacher's parameters, trained on answers alone."""
+    """A model of at most a tenth of the teacher's parameters, trained to copy and to answer."""
     return Recipe(
         name=f"student-{variant}",
         hidden_size=64,
