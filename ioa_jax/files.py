@@ -1,13 +1,19 @@
-"""Files that survive a kill: values replaced whole, and folders that one process works in."""
+"""Files that survive a kill: values replaced whole, and folders that one process works in.
+
+What is finished may be there in compressed form instead, as `gzip` leaves it: `read_bytes` and what
+is built on it read that.
+"""
 
 from __future__ import annotations
 
 import contextlib
 import fcntl
+import gzip
 import json
 import math
 import os
 import time
+import zlib
 from collections.abc import Callable, Generator, Sequence
 from pathlib import Path
 from typing import IO, Any, TypeVar
@@ -39,8 +45,18 @@ class DiskSync:
             self._last = time.monotonic()
 
 
+def packed(path: Path) -> Path:
+    """Where `gzip` puts a file."""
+    return path.with_name(path.name + ".gz")
+
+
+def is_there(path: Path) -> bool:
+    """Whether there is such a file, compressed or not."""
+    return path.is_file() or packed(path).is_file()
+
+
 def write_text(path: Path, text: str) -> None:
-    """Replace a file whole, or leave the old one.
+    """Replace a file whole, compressed or not, or leave the old one.
 
     Raises:
         InputError: It can't be written.
@@ -54,6 +70,7 @@ def write_text(path: Path, text: str) -> None:
             file.flush()
             os.fsync(file.fileno())
         partial.replace(path)
+        packed(path).unlink(missing_ok=True)
     except OSError as error:
         raise InputError(f"{path}: {error.strerror}") from None
 
@@ -72,16 +89,30 @@ def write_json(path: Path, value: Any) -> None:
     write_text(path, json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
 
 
-def read_text(path: Path) -> str:
-    """Read a text.
+def read_bytes(path: Path) -> bytes:
+    """Read a file, compressed or not.
 
     Raises:
-        InputError: It isn't there or isn't UTF-8.
+        InputError: It isn't there, or is compressed and broken.
     """
     try:
-        return path.read_text(encoding="utf-8")
-    except OSError as error:
-        raise InputError(f"{path}: {error.strerror}") from None
+        if not path.is_file() and packed(path).is_file():
+            path = packed(path)
+            return gzip.decompress(path.read_bytes())
+        return path.read_bytes()
+    except (OSError, EOFError, zlib.error) as error:
+        reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+        raise InputError(f"{path}: {reason}") from None
+
+
+def read_text(path: Path) -> str:
+    """Read a text, compressed or not.
+
+    Raises:
+        InputError: As `read_bytes`; or it isn't UTF-8.
+    """
+    try:
+        return read_bytes(path).decode()
     except UnicodeDecodeError as error:
         raise InputError(f"{path}: {error}") from None
 
@@ -109,7 +140,7 @@ def finished(path: Path, kind: type[Kind], compute: Callable[[], Kind]) -> Kind:
     Raises:
         InputError: The file isn't such a value; or it can't be written.
     """
-    if path.is_file():
+    if is_there(path):
         return read_value(path, kind)
     value = compute()
     write_text(path, value.to_json() + "\n")

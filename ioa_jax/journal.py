@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gzip
 import json
 import os
 from collections.abc import Iterator, Sequence
@@ -11,7 +10,7 @@ from types import TracebackType
 from typing import Any
 
 from ioa_jax.errors import InputError
-from ioa_jax.files import DiskSync
+from ioa_jax.files import DiskSync, is_there, packed, read_bytes
 
 
 class Journal:
@@ -106,26 +105,16 @@ class Journal:
         return tuple(record[field] for field in self.key)
 
 
-def packed(path: Path) -> Path:
-    """Where `gzip` puts a journal that is finished."""
-    return path.with_name(path.name + ".gz")
-
-
 def read_journal(path: Path) -> list[dict[str, Any]]:
     """The complete records of a journal, [] without a file.
 
     Another process may be writing it, or it may be there in compressed form.
 
     Raises:
-        InputError: The compressed file is broken.
+        InputError: The file can't be read.
     """
-    if path.is_file():
-        data = path.read_bytes()
-    elif packed(path).is_file():
-        try:
-            data = gzip.decompress(packed(path).read_bytes())
-        except (OSError, EOFError) as error:
-            raise InputError(f"{packed(path)}: {error}") from None
-    else:
+    if not is_there(path):
         return []
+    data = read_bytes(path)
+    # A last line without its end may stop in the middle of a letter.
     return [json.loads(line) for line in data[: data.rfind(b"\n") + 1].splitlines()]

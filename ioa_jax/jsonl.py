@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 from pydantic import BaseModel, ValidationError
 
 from ioa_jax.errors import InputError, first_fault
-from ioa_jax.files import write_text
+from ioa_jax.files import read_text, write_text
 
 Row = TypeVar("Row", bound=BaseModel)
 
@@ -21,12 +21,8 @@ def read_objects(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
     Raises:
         InputError: The file can't be read, or a line isn't a JSON object.
     """
-    try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"{path}: {error}") from None
     # Not splitlines(): a JSON string may hold U+2028 and other line ends as they are.
-    for number, line in enumerate(text.split("\n"), start=1):
+    for number, line in enumerate(read_text(path).split("\n"), start=1):
         if not line.strip():
             continue
         try:

@@ -409,7 +409,7 @@ def show(
         print()
 
 
-for command in (commands.report, commands.compare, commands.verify):
+for command in (commands.report, commands.compare, commands.verify, commands.archive):
     app.command()(command)
 
 

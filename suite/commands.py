@@ -1,4 +1,4 @@
-"""`python -m suite report`, `compare` and `verify`."""
+"""`python -m suite report`, `compare`, `verify` and `archive`."""
 
 from __future__ import annotations
 
@@ -76,3 +76,19 @@ def verify(
     print_verification(found)
     if found.findings:
         raise typer.Exit(DIFFERENT)
+
+
+def archive(
+    run: Run,
+    output: Annotated[
+        Path, typer.Option(help="Folder of the copy; a new one.", show_default=False)
+    ],
+) -> None:
+    """Copy a complete run for committing: only what its figures follow from, compressed.
+
+    `report`, `table`, `compare` and `verify` read the copy as they do the run.
+    """
+    from suite.archive import archive_run
+
+    archive_run(run, output)
+    print(f"{output}")

@@ -29,7 +29,7 @@ from ioa_jax.errors import InputError, SandboxError
 from ioa_jax.files import read_json, write_json
 from ioa_jax.graders.base import GoldGrader, Grader, Item, Verdict
 from ioa_jax.graders.registry import check_golds, make_grader
-from ioa_jax.journal import Journal, packed, read_journal
+from ioa_jax.journal import Journal, read_journal
 from ioa_jax.jsonl import read_objects, write_rows
 from suite.data import DataSource
 from suite.models import find_spec
@@ -199,7 +199,6 @@ def regrade(output: Path, data: DataSource, allow_weak_sandbox: bool = False) ->
             ]
         write_rows(folder / "verdicts.jsonl", rows)
         after = {_key(row): row["verdict"] for row in rows}
-        packed(folder / "verdicts.jsonl").unlink(missing_ok=True)
         changed[one.task.name] = sum(before.get(key) != value for key, value in after.items())
     write_json(output / "eval.json", record)
     return _write_results(output, record, ready) | {"changed": changed}

@@ -10,9 +10,9 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ioa_jax.files import read_json
+from ioa_jax.files import is_there, read_json
 from ioa_jax.graders.base import Grader, Item, Verdict
-from ioa_jax.journal import packed, read_journal
+from ioa_jax.journal import read_journal
 from suite.cells import TEACHER, Cell
 from suite.eval import GRADING_THREADS, as_json, open_grader
 from suite.probes import PROBES, ProbeTask, SeedGrader, limits_of
@@ -270,7 +270,7 @@ def _verify_spend(
 
 def _journal(path: Path) -> list[dict[str, Any]] | None:
     """Its records; None where it wasn't kept."""
-    return read_journal(path) if path.is_file() or packed(path).is_file() else None
+    return read_journal(path) if is_there(path) else None
 
 
 def _asking(result: RunResult, cell: CellResult) -> Path:
@@ -298,7 +298,7 @@ def _teacher_spend(calls: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 def _further_tokens(cell: CellResult) -> int | None:
     """Tokens of no step in train.jsonl, as IOA's diagnosis says; None if only cell.json does."""
     path = cell.distill / "diagnosis.json"
-    if path.is_file():
+    if is_there(path):
         return read_json(path)["dependencies"]["student_tokens"]
     return None if FURTHER in cell.file.spend.student_tokens_by_part else 0
 

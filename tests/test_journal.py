@@ -45,6 +45,26 @@ def test_a_compressed_journal_is_read_and_not_added_to(tmp_path):
         read_journal(path)
 
 
+@pytest.mark.parametrize("damage", [lambda data: data[:-9], lambda data: data[:12] + data[20:]])
+def test_a_compressed_file_is_read_and_replaced_by_a_plain_one(tmp_path, damage):
+    path = tmp_path / "a.json"
+    data = gzip.compress(b'{"a": "\xc3\xa4"}')
+    (tmp_path / "a.json.gz").write_bytes(data)
+    assert read_json(path) == {"a": "ä"}
+    (tmp_path / "a.json.gz").write_bytes(damage(data))
+    with pytest.raises(InputError, match=r"a\.json\.gz: "):
+        read_json(path)
+    write_json(path, {"a": 2})
+    assert [one.name for one in tmp_path.iterdir()] == ["a.json"]
+    assert read_json(path) == {"a": 2}
+
+
+def test_a_line_that_stops_within_a_letter_is_left_out(tmp_path):
+    path = tmp_path / "a.jsonl"
+    path.write_bytes(b'{"id": 1}\n{"text": "\xc3')
+    assert read_journal(path) == [{"id": 1}]
+
+
 @pytest.mark.parametrize("line", ["{", "[1]", '{"name": 1}', '{"id": 1}'])
 def test_another_bad_line_is_an_error(tmp_path, line):
     path = tmp_path / "a.jsonl"

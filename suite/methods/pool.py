@@ -20,7 +20,7 @@ from ioa_jax.adapter.schema import LEVELS
 from ioa_jax.engine.batching import TokenPair
 from ioa_jax.engine.training import TrainConfig
 from ioa_jax.errors import InputError
-from ioa_jax.files import read_json
+from ioa_jax.files import read_json, read_value
 from ioa_jax.identifier.diagnosis import Diagnosis
 from ioa_jax.jsonl import read_objects
 from suite.methods.base import (
@@ -89,9 +89,7 @@ def read_pool(context: MethodContext) -> list[Taught]:
     if cell is None:
         raise InputError(f"this control needs the method {POOL!r} in the profile's methods")
     folder = cell / "distill"
-    diagnosis = Diagnosis.from_json(
-        (folder / "diagnosis.json").read_text(encoding="utf-8"), str(folder / "diagnosis.json")
-    )
+    diagnosis = read_value(folder / "diagnosis.json", Diagnosis)
     performance = diagnosis.student_performance()
     pool = [
         Taught(

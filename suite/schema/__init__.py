@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 from pydantic import BaseModel, ValidationError
 
 from ioa_jax.errors import InputError, first_fault
-from ioa_jax.files import read_json
+from ioa_jax.files import is_there, read_json
 from ioa_jax.jsonl import read_objects
 from suite.schema.models import CellFile, CurvePoint, RunFile, ScoreLine, TableFile
 
@@ -60,7 +60,7 @@ def read_lines(model: type[Model], path: Path) -> list[Model]:
     Raises:
         InputError: As `read_objects` and `check`.
     """
-    if not path.is_file():
+    if not is_there(path):
         return []
     return [check(model, value, f"{path}:{line}") for line, value in read_objects(path)]
 

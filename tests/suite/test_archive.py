@@ -1,0 +1,122 @@
+import json
+import subprocess
+import sys
+
+import pytest
+
+from ioa_jax.errors import InputError
+from ioa_jax.files import read_json, write_json
+from suite.archive import archive_run
+from suite.compare import compare_runs
+from suite.report import write_report
+from suite.results import read_run
+from suite.verify import verify_run
+from tests.suite.runs import change_lines, write_lines, write_run
+
+# What goes on with a run that was stopped.
+NOT_KEPT = (
+    "ledger/calls.jsonl",
+    "shared/ab/dependencies.json",
+    "cells/ioa-seed0/seconds.jsonl",
+    "cells/ioa-seed0/distill/diagnosis/answers.jsonl",
+    "cells/ioa-seed0/distill/parts/stage-01/material.json",
+    "cells/ioa-seed0/tasks/micro-math/seconds.jsonl",
+)
+
+
+@pytest.fixture
+def run(tmp_path):
+    directory = write_run(tmp_path / "run", items=200, seeds=(0, 1))
+    for name in NOT_KEPT:
+        write_lines(directory / name, [{"a": 1}])
+    write_lines(
+        directory / "cells" / "ioa-seed0" / "distill" / "rejects.jsonl",
+        [{"reason": "schema", "raw": "x" * 50}] * 100,
+    )
+    write_report(directory)
+    return directory
+
+
+def files(directory):
+    found = (path.relative_to(directory) for path in directory.rglob("*") if path.is_file())
+    return {str(path) for path in found}
+
+
+def test_an_archive_reads_as_the_run(run, tmp_path):
+    output = tmp_path / "archive"
+    archive_run(run, output)
+    assert files(run) - files(output) >= set(NOT_KEPT)
+    plain = {name.removesuffix(".gz") for name in files(output)}
+    assert plain == files(run) - set(NOT_KEPT)
+    assert "cells/ioa-seed0/scores.jsonl.gz" in files(output)
+    assert "cells/ioa-seed0/distill/rejects.jsonl.gz" in files(output)
+    # Small files, a cell's own and what people read stay as they are.
+    for name in ("cells/ioa-seed0/cell.json", "cells/ioa-seed0/distill/gates.jsonl", "table.json"):
+        assert (output / name).read_bytes() == (run / name).read_bytes()
+    found = verify_run(output, None)
+    assert (found.findings, found.tables) == ((), 4)
+    # The diagnosis is there and counted, so that nothing of the tokens is taken on trust.
+    assert found.spends == len(read_run(run).cells)
+    assert compare_runs(run, output).consistent
+    before = {name: (run / name).read_bytes() for name in ("table.md", "report.html")}
+    write_report(output)
+    assert {name: (output / name).read_bytes() for name in before} == before
+
+
+def test_large_parts_of_the_diagnosis_are_read_compressed(run, tmp_path):
+    path = run / "cells" / "ioa-seed0" / "distill" / "diagnosis.json"
+    write_json(path, read_json(path) | {"decomposition": ["x" * 10] * 1000})
+    archive_run(run, tmp_path / "archive")
+    packed = tmp_path / "archive" / "cells" / "ioa-seed0" / "distill" / "diagnosis.json.gz"
+    assert packed.stat().st_size < path.stat().st_size / 10
+    assert verify_run(tmp_path / "archive", None).findings == ()
+    packed.unlink()
+    (finding,) = [
+        line for line in verify_run(tmp_path / "archive", None).skipped if "ioa-seed0" in line
+    ]
+    assert "1000 of student_tokens: taken on trust" in finding
+
+
+def test_a_change_in_an_archive_is_found(run, tmp_path):
+    change_lines(
+        run / "cells" / "sft-seed1" / "scores.jsonl",
+        lambda line: {**line, "score": 0.0} if line["id"] == "micro-instruct-001" else line,
+    )
+    archive_run(run, tmp_path / "archive")
+    assert any("rows[sft]" in line for line in verify_run(tmp_path / "archive", None).findings)
+
+
+def test_an_archive_of_an_archive_is_the_same(run, tmp_path):
+    archive_run(run, tmp_path / "a")
+    archive_run(tmp_path / "a", tmp_path / "b")
+    assert files(tmp_path / "a") == files(tmp_path / "b")
+    for name in files(tmp_path / "a"):
+        assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes()
+
+
+def test_only_a_complete_run_is_archived_and_into_a_new_folder(run, tmp_path):
+    with pytest.raises(InputError, match="exists"):
+        archive_run(run, run)
+    record = read_json(run / "run.json")
+    write_json(run / "run.json", {**record, "status": "interrupted"})
+    with pytest.raises(InputError, match=r"run: its status in run\.json isn't 'complete'"):
+        archive_run(run, tmp_path / "a")
+    write_json(run / "run.json", record)
+    path = run / "cells" / "sft-seed0" / "cell.json"
+    path.write_text(json.dumps(read_json(path) | {"status": "lost"}))
+    with pytest.raises(InputError, match=r"cell\.json: field 'status'"):
+        archive_run(run, tmp_path / "a")
+    assert not (tmp_path / "a").exists()
+
+
+def test_by_the_command(run, tmp_path):
+    def suite(*arguments):
+        command = [sys.executable, "-m", "suite", *map(str, arguments)]
+        return subprocess.run(command, capture_output=True, text=True, timeout=120)
+
+    made = suite("archive", run, "--output", tmp_path / "a")
+    assert made.returncode == 0, made.stderr
+    assert suite("verify", tmp_path / "a", "--tables-only").returncode == 0
+    again = suite("archive", run, "--output", tmp_path / "a")
+    assert again.returncode == 2
+    assert "name another --output" in again.stderr
