@@ -3,7 +3,8 @@
 Paper: He et al., 2026 (arXiv 2602.12172); a control of it.
 Loop: `ioa`, but seeds are dealt to modules at random.
 Departures: everything after the decomposition is as in `ioa`: gaps and dependencies are those of
-random modules.
+random modules. These are all about as weak, often none by τ_gap, so each of them may be a target:
+otherwise nothing would be taught and the budget not be spent.
 """
 
 from __future__ import annotations
@@ -13,5 +14,5 @@ from suite.methods.ioa import IOA
 
 METHOD: Method = IOA(
     "IOA on random modules",
-    {"diagnose": {"decompose": {"decomposer": "random"}}},
+    {"diagnose": {"decompose": {"decomposer": "random"}, "tau_gap": -1.0}},
 )
