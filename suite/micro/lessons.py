@@ -61,12 +61,14 @@ class Task:
         module: Of the problem; of several, the first one's.
         messages: The chat.
         answer: As text.
+        difficulty: Of the problem where the chat asks for its answer, else None.
     """
 
     skill: str
     module: str
     messages: tuple[Mapping[str, str], ...]
     answer: str
+    difficulty: int | None = None
 
 
 def draw_problem(
@@ -83,7 +85,7 @@ def answer_task(rng: np.random.Generator, module: str, split: Split) -> Task:
     """The problem as it stands."""
     problem = draw_problem(rng, module, split)
     messages = ({"role": "user", "content": problem.prompt},)
-    return Task("answer", module, messages, problem.reference)
+    return Task("answer", module, messages, problem.reference, problem.difficulty)
 
 
 def solve_task(rng: np.random.Generator, module: str, split: Split) -> Task:
@@ -191,7 +193,8 @@ def explain_task(rng: np.random.Generator, module: str, split: Split) -> Task:
     """
     problem = draw_problem(rng, module, split)
     messages = ({"role": "user", "content": problem.prompt},)
-    return Task("explain", module, messages, problem.worked(_steps(problem, _LESSONS)))
+    worked = problem.worked(_steps(problem, _LESSONS))
+    return Task("explain", module, messages, worked, problem.difficulty)
 
 
 def copy_task(rng: np.random.Generator, module: str, split: Split) -> Task:

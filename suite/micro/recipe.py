@@ -20,7 +20,7 @@ from ioa_jax.models.precision import Precision
 from ioa_jax.models.text import end_of_turn, render_chat
 from ioa_jax.streams import stream
 from suite.micro.lessons import SKILLS, Task
-from suite.micro.world import MODULES, true_edges
+from suite.micro.world import DIFFICULTIES, MODULES, true_edges
 
 SEED = 0
 TOKENIZER_TASKS = 12_000
@@ -48,7 +48,8 @@ STUDENT_SKILLS = {"answer": 0.83, "explain": 0.15, "copy": 0.02}
 Variant = Literal["uneven", "flat"]
 VARIANTS: tuple[Variant, ...] = ("uneven", "flat")
 STUDENT_TOKENS: dict[Variant, int] = {"uneven": 10_000_000, "flat": 5_000_000}
-FLAT = 0.5
+FLAT = 0.4
+FLAT_HARDEST = 2
 WEAKEST = 0.45
 
 
@@ -86,6 +87,7 @@ class Recipe:
         watch_every: Steps between measurements on the split `probe`, from which the modules' shares
             among the examples follow.
         watched: Problems of each module in a measurement.
+        hardest: Difficulty of the hardest problems that it is taught to answer.
     """
 
     name: str
@@ -99,6 +101,7 @@ class Recipe:
     targets: Mapping[str, float]
     watch_every: int
     watched: int
+    hardest: int = DIFFICULTIES[-1]
 
 
 def teacher_recipe() -> Recipe:
@@ -156,7 +159,8 @@ def student_recipe(variant: Variant) -> Recipe:
         targets=student_targets(variant),
         # The flat one goes through every module quickly.
         watch_every=100 if variant == "uneven" else 50,
-        watched=12,
+        watched=12 if variant == "uneven" else 24,
+        hardest=DIFFICULTIES[-1] if variant == "uneven" else FLAT_HARDEST,
     )
 
 
@@ -232,7 +236,10 @@ class Batches:
         while True:
             skill = names[int(rng.choice(len(names), p=skill_shares))]
             module = modules[int(rng.choice(len(modules), p=shares))]
-            pair = self.encode(SKILLS[skill](rng, module, "train"))
+            task = SKILLS[skill](rng, module, "train")
+            if task.difficulty is not None and task.difficulty > self._recipe.hardest:
+                continue
+            pair = self.encode(task)
             # Two long examples in one array may not fit a row.
             if len(pair) > config.row_length:
                 continue
