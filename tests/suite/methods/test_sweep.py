@@ -148,7 +148,7 @@ def test_what_a_control_leaves_on_can_be_changed() -> None:
         "ioa_no_gate@organizer.tau_mastery=0.8",
         "ioa_no_identifier@diagnose.decompose.num_modules=3",
         "ioa_paper@organizer.max_remedial_rounds=3",
-        "ioa_no_adapter@adapter.examples_per_seed=3",
+        "ioa_no_adapter@adapter.examples_per_seed=7",
     )
     assert profile_with(*kept).methods == kept
 
