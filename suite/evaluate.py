@@ -21,7 +21,6 @@ from ioa_jax.engine.scoring import Scorer
 from ioa_jax.errors import SandboxError
 from ioa_jax.graders.base import Grader
 from ioa_jax.journal import Journal
-from ioa_jax.jsonl import write_rows
 from ioa_jax.models.chat import answer_pair
 from ioa_jax.models.load import LanguageModel
 from ioa_jax.seeds import SeedItem
@@ -40,6 +39,8 @@ from suite.eval import (
 )
 from suite.probes import PROBES, ProbeTask, SeedGrader, limits_of
 from suite.profile import Profile
+from suite.schema import check, write_lines
+from suite.schema.models import CurvePoint, ScoreLine
 from suite.tasks import load_task
 from suite.tasks.base import GenerationSettings, TaskData
 
@@ -153,7 +154,7 @@ class Evaluation:
                 }
                 for probe in self.probes
             ]
-        write_rows(folder / "scores.jsonl", rows)
+        write_lines(ScoreLine, folder / "scores.jsonl", rows)
         return _means(rows)
 
     def measure_point(
@@ -173,15 +174,15 @@ class Evaluation:
                 if not is_complete(part, place):
                     run_task(part, model, one.grader, self._settings(), place)
                 scores = [row["score"] for row in self._rows(part, place, {})]
-                curve.append(
-                    {
-                        "student_tokens": student_tokens,
-                        "teacher_tokens": teacher_tokens,
-                        "task": name,
-                        "score": math.fsum(scores) / len(scores),
-                        "items": len(scores),
-                    }
-                )
+                point = {
+                    "student_tokens": student_tokens,
+                    "teacher_tokens": teacher_tokens,
+                    "task": name,
+                    "score": math.fsum(scores) / len(scores),
+                    "items": len(scores),
+                }
+                check(CurvePoint, point, str(curve.path))
+                curve.append(point)
 
     def _settings(self) -> EvalSettings:
         return EvalSettings(

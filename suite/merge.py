@@ -8,10 +8,12 @@ from pathlib import Path
 from typing import Any
 
 from ioa_jax.errors import InputError
-from ioa_jax.files import read_json, write_json
+from ioa_jax.files import read_json
 from ioa_jax.teachers.ledger import Ledger
 from suite import table
 from suite.cells import VERSION
+from suite.schema import write_file
+from suite.schema.models import RunFile
 
 # What runs have to agree in, to be parts of one.
 _SAME = ("profile", "settings_sha256", "models", "seed_items")
@@ -59,7 +61,7 @@ def merge_runs(parts: Sequence[Path], output: Path) -> dict[str, Any]:
     for task in record["tasks"]:
         found = [t["metric"] for run in runs for t in run["tasks"] if t["name"] == task["name"]]
         task["metric"] = next((metric for metric in found if metric), None)
-    write_json(output / "run.json", record)
+    write_file(RunFile, output / "run.json", record)
     for name, folder in chosen.items():
         shutil.copytree(folder, output / "cells" / name)
     ledger = Ledger(output / "ledger")
@@ -72,7 +74,7 @@ def merge_runs(parts: Sequence[Path], output: Path) -> dict[str, Any]:
     left = [*summary["failed"], *summary["unfinished"]]
     record["status"] = "failed" if left else "complete"
     record["error"] = f"these cells failed or are missing: {', '.join(left)}" if left else None
-    write_json(output / "run.json", record)
+    write_file(RunFile, output / "run.json", record)
     return summary
 
 

@@ -23,13 +23,15 @@ from typing import TYPE_CHECKING, Any
 
 from ioa_jax.clock import Clock, read_seconds
 from ioa_jax.errors import InputError, IOAError
-from ioa_jax.files import locked, read_json, write_json
+from ioa_jax.files import locked, read_json
 from ioa_jax.journal import Journal, read_journal
 from suite import table
 from suite.cells import TEACHER, VERSION, Cell, Share, cells_of, share_of
 from suite.methods import load_method
 from suite.models import find_spec
 from suite.profile import Profile, validate
+from suite.schema import write_file
+from suite.schema.models import CellFile, RunFile
 from suite.workers import open_workers
 
 if TYPE_CHECKING:
@@ -105,7 +107,8 @@ def start_run(
         ) from None
     except OSError as error:
         raise InputError(f"{directory}: {error.strerror}") from None
-    write_json(
+    write_file(
+        RunFile,
         directory / "run.json",
         {
             "version": VERSION,
@@ -154,12 +157,12 @@ def run_job(directory: Path, jobs: int = 1) -> dict[str, Any]:
         except BaseException as error:
             run["status"] = "failed" if isinstance(error, IOAError) else "interrupted"
             run["error"] = f"{type(error).__name__}: {error}"
-            write_json(directory / "run.json", run)
+            write_file(RunFile, directory / "run.json", run)
             raise
         run["status"], run["error"] = "complete", None
         if failed:
             run["status"], run["error"] = "failed", f"these cells failed: {', '.join(failed)}"
-        write_json(directory / "run.json", run)
+        write_file(RunFile, directory / "run.json", run)
         return table.write_table(directory)
 
 
@@ -231,7 +234,7 @@ class _Job:
         self.record.update(fields)
         # One process writes it; the others found the same.
         if self.part.index == 1:
-            write_json(self.directory / "run.json", self.record)
+            write_file(RunFile, self.directory / "run.json", self.record)
 
     def _note_environment(self, now: dict[str, Any]) -> None:
         earlier = self.record["environments"]
@@ -325,6 +328,7 @@ class _Job:
         try:
             record |= self._do(cell, folder, work)
             record |= {"status": "complete", "error": None}
+            write_file(CellFile, folder / "cell.json", record)
         except Exception as error:
             if isinstance(error, IOAError):
                 log.error("cell %s failed: %s", cell.name, error)
@@ -336,7 +340,7 @@ class _Job:
                 "spend": _spend(folder, None),
                 "notes": {},
             }
-        write_json(folder / "cell.json", record)
+            write_file(CellFile, folder / "cell.json", record)
         # Trained weights and their optimiser's state would be held until the next collection.
         gc.collect()
         if record["status"] == "failed":

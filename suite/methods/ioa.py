@@ -34,11 +34,11 @@ class IOA:
     def __init__(self, summary: str, changes: Settings | None = None) -> None:
         """`changes`: by section of `ioa_jax.config.MethodConfig`."""
         self.summary = summary
-        self._changes = changes or {}
+        self.changes = changes or {}
 
     def config(self, given: MethodContext | Profile) -> MethodConfig:
         """A cell's settings, as `make_config`."""
-        return make_config(given, self._changes)
+        return make_config(given, self.changes)
 
     def run(self, context: MethodContext) -> MethodResult:
         directory = context.directory / "distill"

@@ -26,6 +26,40 @@ from suite.profile import Profile
 SECTIONS = ("diagnose", "organizer", "adapter")
 SEEDS = "seeds"
 
+_REPLAY = ("organizer.delta", "organizer.new_share", "organizer.raise_factor")
+_PROPOSALS = tuple(
+    f"diagnose.decompose.{name}"
+    for name in (
+        "batch_size",
+        "max_batches",
+        "seed_characters",
+        "max_tokens",
+        "temperature",
+        "max_retries",
+        "min_valid_batches",
+        "min_votes",
+    )
+)
+# By a setting and the value with which it switches something off, the numbers, or sections of
+# them, that nothing reads then.
+IDLE: dict[tuple[str, Any], tuple[str, ...]] = {
+    ("organizer.zone", False): ("organizer.tau_zpd",),
+    ("organizer.gate", False): ("organizer.max_remedial_rounds",),
+    ("organizer.retention", False): _REPLAY,
+    ("organizer.stage_mode", "sequential"): _REPLAY,
+    ("adapter.dimensions.cognitive_load", False): (
+        "adapter.size_caps",
+        "adapter.step_caps",
+        "adapter.remedial_scale",
+    ),
+    ("adapter.verification.on", False): ("adapter.verification",),
+    ("diagnose.decompose.decomposer", "random"): _PROPOSALS,
+    ("diagnose.decompose.decomposer", "metadata"): (
+        *_PROPOSALS,
+        "diagnose.decompose.num_modules",
+    ),
+}
+
 
 class Sweep(IOA):
     """Another method with one number changed, over whatever the profile's options say."""
@@ -50,6 +84,7 @@ class Sweep(IOA):
     def config(self, given: MethodContext | Profile) -> MethodConfig:
         usual = self._usual.config(given)
         default = self._number(usual)
+        self._check_not_idle(usual)
         if self._value == default:
             raise InputError(
                 f"setting {self._setting!r} is {_text(default)} in {self._of!r} too: this would be "
@@ -74,6 +109,21 @@ class Sweep(IOA):
         }
         return dataclasses.replace(result, notes={**result.notes, "sweep": sweep})
 
+    def _check_not_idle(self, usual: MethodConfig) -> None:
+        """A number that the method has switched off would give a cell of the same figures."""
+        if self._setting in _numbers(self._usual.changes):
+            raise InputError(
+                f"setting {self._setting!r} is what {self._of!r} itself changes of 'ioa'; with "
+                "another value it would be another method"
+            )
+        for (switch, off), idle in IDLE.items():
+            is_idle = any(f"{self._setting}.".startswith(f"{name}.") for name in idle)
+            if is_idle and _value(usual.model_dump(), switch) == off:
+                raise InputError(
+                    f"setting {self._setting!r} changes nothing in {self._of!r}, where {switch} is "
+                    f"{str(off).lower()}"
+                )
+
     def _number(self, config: MethodConfig) -> float:
         numbers = _numbers(config.model_dump(include=set(SECTIONS)))
         if self._setting not in numbers:
@@ -95,6 +145,13 @@ def _numbers(settings: Mapping[str, Any], place: str = "") -> dict[str, float]:
         elif isinstance(value, int | float) and not isinstance(value, bool):
             found[f"{place}{name}"] = value
     return found
+
+
+def _value(settings: Mapping[str, Any], path: str) -> Any:
+    value: Any = settings
+    for name in path.split("."):
+        value = value[name]
+    return value
 
 
 def _text(value: float) -> str:

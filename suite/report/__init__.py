@@ -5,11 +5,12 @@ from __future__ import annotations
 import dataclasses
 from pathlib import Path
 
-from ioa_jax.files import write_json, write_text
+from ioa_jax.files import write_text
 from suite.report.distilled import Distilled, distilled_of
 from suite.report.summary import Figures, summarize
 from suite.report.tables import comma_separated, latex, markdown
 from suite.results import RunResult, read_run
+from suite.schema import write_file
 from suite.schema.models import TableFile
 
 
@@ -65,7 +66,7 @@ def write_report(directory: Path, reference: str | None = None) -> list[Path]:
     result = read_run(directory)
     made = written(result, reference)
     paths = [directory / "table.json"]
-    write_json(paths[0], made.table.model_dump(mode="json"))
+    write_file(TableFile, paths[0], made.table.model_dump(mode="json"))
     for name, text in made.texts.items():
         paths.append(directory / name)
         write_text(paths[-1], text)

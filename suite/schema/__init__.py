@@ -6,14 +6,15 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
 from ioa_jax.errors import InputError, first_fault
-from ioa_jax.files import is_there, read_json
-from ioa_jax.jsonl import read_objects
+from ioa_jax.files import is_there, read_json, write_json
+from ioa_jax.jsonl import read_objects, write_rows
 from suite.schema.models import CellFile, CurvePoint, RunFile, ScoreLine, TableFile
 
 Model = TypeVar("Model", bound=BaseModel)
@@ -63,6 +64,27 @@ def read_lines(model: type[Model], path: Path) -> list[Model]:
     if not is_there(path):
         return []
     return [check(model, value, f"{path}:{line}") for line, value in read_objects(path)]
+
+
+def write_file(model: type[BaseModel], path: Path, value: Mapping[str, Any]) -> None:
+    """Replace a JSON file by a value that fits its model, or leave the old one.
+
+    Raises:
+        InputError: As `check` and `write_json`.
+    """
+    check(model, value, str(path))
+    write_json(path, value)
+
+
+def write_lines(model: type[BaseModel], path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Replace a JSONL file by rows that fit their model, or leave the old one.
+
+    Raises:
+        InputError: As `check` and `write_rows`.
+    """
+    for line, row in enumerate(rows, start=1):
+        check(model, row, f"{path}:{line}")
+    write_rows(path, rows)
 
 
 def check_run_folder(directory: Path) -> None:

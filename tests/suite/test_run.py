@@ -16,6 +16,7 @@ from suite import run as job
 from suite.data import DataSource
 from suite.merge import merge_runs
 from suite.methods import load_method
+from suite.methods.base import MethodResult
 from suite.models import find_spec
 from suite.profile import load_profile
 from suite.schema import check_run_folder
@@ -229,6 +230,13 @@ def test_a_failed_cell_is_reported_tried_again_and_does_not_stop_the_others(
     assert "sft-seed0, failed: ValueError: no luck" in (directory / "table.md").read_text()
     run = read_json(directory / "run.json")
     assert (run["status"], run["error"]) == ("failed", "these cells failed: sft-seed0")
+
+    def tell_nonsense(context):
+        return MethodResult(context.student, {"sweep": "all of it"})
+
+    monkeypatch.setattr(load_method("sft"), "run", tell_nonsense, raising=False)
+    (error,) = job.run_job(directory)["failed"].values()
+    assert "cells/sft-seed0/cell.json: field 'notes.sweep'" in error
     monkeypatch.undo()
     assert job.run_job(directory)["failed"] == {}
     assert read_json(directory / "run.json")["status"] == "complete"

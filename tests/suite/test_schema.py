@@ -1,13 +1,26 @@
-import json
 from pathlib import Path
 
 import pytest
 
 from ioa_jax.errors import InputError
-from suite.schema import FOLDER, SCHEMAS, check_run_folder, schema_text
+from ioa_jax.files import read_json
+from suite.results import read_run
+from suite.schema import (
+    FOLDER,
+    SCHEMAS,
+    check_run_folder,
+    read_lines,
+    schema_text,
+    write_file,
+    write_lines,
+)
+from suite.schema.models import CellFile, ScoreLine
+from suite.verify import verify_run
 from tests.suite.runs import change_lines, write_run
 
-RESULTS = Path(__file__).parents[2] / "results"
+REFERENCES = sorted(
+    path.parent for path in (Path(__file__).parents[2] / "results/reference").glob("*/run.json")
+)
 
 
 @pytest.mark.parametrize("name", SCHEMAS)
@@ -20,15 +33,39 @@ def test_there_is_no_schema_without_a_model():
     assert {path.name.split(".")[0] for path in FOLDER.glob("*.json")} == set(SCHEMAS)
 
 
-def test_committed_results_fit_their_schemas():
-    checked = 0
-    for path in RESULTS.rglob("run.json"):
-        # Files of versions before 3 are kept as records of their own revision.
-        if json.loads(path.read_text())["version"] >= 3:
-            check_run_folder(path.parent)
-            checked += 1
-    versions = {json.loads(p.read_text())["version"] for p in RESULTS.rglob("run.json")}
-    assert checked or max(versions) < 3
+@pytest.mark.parametrize("folder", REFERENCES, ids=lambda path: path.name)
+def test_committed_results_fit_their_schemas_and_their_tables_follow_from_them(folder):
+    check_run_folder(folder)
+    found = verify_run(folder, None)
+    assert found.findings == ()
+    # Every cell's calls and steps are there, so that none of its tokens are taken on trust.
+    assert found.spends == len(read_run(folder).cells) > 0
+    assert found.tables == 4
+
+
+def test_results_that_the_readme_shows_are_among_them():
+    assert {path.name for path in REFERENCES} >= {"micro", "micro-short", "smollm2"}
+
+
+def test_a_json_file_that_does_not_fit_is_not_written(tmp_path):
+    path = tmp_path / "cell.json"
+    cell = {"method": "sft", "seed": 0, "status": "complete", "notes": {"lessons": 3}}
+    write_file(CellFile, path, cell)
+    with pytest.raises(InputError, match=r"cell\.json: field 'notes\.sweep'"):
+        write_file(CellFile, path, {**cell, "notes": {"sweep": "all"}})
+    with pytest.raises(InputError, match=r"cell\.json: field 'spend\.steps'"):
+        write_file(CellFile, path, {**cell, "spend": {"steps": -1}})
+    assert read_json(path) == cell
+
+
+def test_lines_that_do_not_fit_are_not_written(tmp_path):
+    path = tmp_path / "scores.jsonl"
+    rows = [{"task": "a", "id": "1", "score": 1.0}, {"task": "a", "id": "2", "score": 1.5}]
+    with pytest.raises(InputError, match=r"scores\.jsonl:2: field 'score'"):
+        write_lines(ScoreLine, path, rows)
+    assert not path.exists()
+    write_lines(ScoreLine, path, rows[:1])
+    assert [line.id for line in read_lines(ScoreLine, path)] == ["1"]
 
 
 def test_what_does_not_fit_is_named(tmp_path):

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import yaml
 
+from ioa_jax.config import MethodConfig
 from ioa_jax.errors import InputError
 from ioa_jax.files import read_json
 from ioa_jax.models.huggingface import write_decoder
@@ -18,6 +19,7 @@ from suite import run as job
 from suite.cells import Cell
 from suite.methods import is_sweep, load_method, method_names
 from suite.methods.ioa import IOA
+from suite.methods.sweep import IDLE
 from suite.plan import make_plan
 from suite.profile import Profile, load_profile, validate
 from suite.report.summary import Figures, summarize
@@ -108,6 +110,61 @@ def test_a_wrong_sweep_is_named_when_the_profile_is_read(name: str, message: str
     with pytest.raises(InputError, match=re.escape(message)) as error:
         profile_with("undistilled", name)
     assert str(error.value).startswith(f"mine.yaml: setting 'methods': {name!r}: ")
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("ioa_no_zone@organizer.tau_zpd=0.2", "'ioa_no_zone', where organizer.zone is false"),
+        ("ioa_no_gate@organizer.max_remedial_rounds=2", "where organizer.gate is false"),
+        ("ioa_no_gate@organizer.remedial_share=0.2", "what 'ioa_no_gate' itself changes of 'ioa'"),
+        ("ioa_no_remedial@organizer.max_remedial_rounds=2", "what 'ioa_no_remedial' itself"),
+        ("ioa_no_retention@organizer.delta=0.2", "where organizer.retention is false"),
+        ("ioa_no_retention@organizer.new_share=0.9", "where organizer.retention is false"),
+        ("ioa_paper@organizer.raise_factor=2", "where organizer.stage_mode is sequential"),
+        ("ioa_no_adapter@adapter.remedial_scale=0.2", "adapter.dimensions.cognitive_load is false"),
+        ("ioa_no_adapter@adapter.size_caps.introductory=9", "cognitive_load is false"),
+        ("ioa_no_identifier@diagnose.decompose.min_votes=9", "decompose.decomposer is random"),
+    ],
+)
+def test_a_number_that_a_control_has_switched_off_is_refused(name: str, message: str) -> None:
+    with pytest.raises(InputError, match=re.escape(message)) as error:
+        profile_with(name)
+    assert str(error.value).startswith(f"mine.yaml: setting 'methods': {name!r}: setting ")
+    # `ioa` itself has it.
+    profile_with("ioa" + name[name.index("@") :])
+
+
+def test_what_the_options_switch_off_is_refused_too() -> None:
+    options = {"adapter": {"verification": {"on": False}}, "organizer": {"zone": False}}
+    for name in ("ioa@adapter.verification.max_tokens=9", TAU_ZPD):
+        with pytest.raises(InputError, match="changes nothing in 'ioa'"):
+            profile_with(name, **options)
+
+
+def test_what_a_control_leaves_on_can_be_changed() -> None:
+    kept = (
+        "ioa_no_zone@organizer.tau_mastery=0.8",
+        "ioa_no_gate@organizer.tau_mastery=0.8",
+        "ioa_no_identifier@diagnose.decompose.num_modules=3",
+        "ioa_paper@organizer.max_remedial_rounds=3",
+        "ioa_no_adapter@adapter.examples_per_seed=7",
+    )
+    assert profile_with(*kept).methods == kept
+
+
+def test_switches_and_what_they_make_idle_are_settings() -> None:
+    settings = MethodConfig().model_dump()
+    for (switch, off), idle in IDLE.items():
+        values = [settings]
+        for path in (switch, *idle):
+            value = settings
+            for name in path.split("."):
+                value = value[name]
+            values.append(value)
+        assert values[1] != off
+        assert type(values[1]) is type(off)
+        assert all(isinstance(value, int | float | dict) for value in values[2:])
 
 
 def test_overrides_take_sweeps_and_the_plan_has_their_cells() -> None:
