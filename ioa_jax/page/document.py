@@ -47,7 +47,7 @@ a:focus-visible, summary:focus-visible, .scroll:focus-visible {
 .skip:focus { left: 1rem; top: .5rem; background: var(--back); padding: .25rem .5rem; }
 .scroll { overflow-x: auto; }
 .panels { display: flex; flex-wrap: wrap; gap: 1rem; }
-.panels figure { flex: 0 1 22rem; }
+.panels figure { flex: 0 1 29rem; }
 figure { margin: .5rem 0; }
 figcaption { color: var(--soft); font-size: .9rem; }
 table { border-collapse: collapse; font-size: .9rem; font-variant-numeric: tabular-nums; }
@@ -55,6 +55,7 @@ th, td { padding: .25rem .6rem; border-bottom: 1px solid var(--line); text-align
   vertical-align: top; }
 th:first-child, td:first-child, .text { text-align: left; }
 thead th { border-bottom: 2px solid var(--line); }
+tbody th { white-space: nowrap; }
 details { margin: .5rem 0; }
 summary { cursor: pointer; }
 pre { background: var(--panel); padding: .6rem; margin: .25rem 0; white-space: pre-wrap;
@@ -134,19 +135,31 @@ def table(head: Sequence[str], rows: Sequence[Sequence[str]], caption: str) -> H
         rows: Cells.
         caption: What the table has, for those who can't see it.
     """
+    # Columns of words stand at the left, those of figures at the right.
+    classes = [
+        "text" if any(row[column][:1].isalpha() for row in rows) else None
+        for column in range(len(head))
+    ]
     body = [
         element(
             "tr",
             element("th", row[0], scope="row"),
-            *(element("td", cell) for cell in row[1:]),
+            *(
+                element("td", cell, class_=class_)
+                for cell, class_ in zip(row[1:], classes[1:], strict=True)
+            ),
         )
         for row in rows
     ]
+    names = (
+        element("th", name, scope="col", class_=class_)
+        for name, class_ in zip(head, classes, strict=True)
+    )
     return element(
         "div",
         element(
             "table",
-            element("thead", element("tr", *(element("th", name, scope="col") for name in head))),
+            element("thead", element("tr", *names)),
             element("tbody", *body),
         ),
         class_="scroll",

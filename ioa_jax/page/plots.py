@@ -103,7 +103,7 @@ def line_chart(
         ticks: Names of the points.
         mark: Where to draw a horizontal line.
     """
-    width, plot, height = 360, 170, 190
+    width, plot, height = 460, 170, 190
     values = [v for line in series for v in line if v is not None]
     high = max([1.0, *values, *(() if mark is None else (mark,))]) * 1.05
 
@@ -147,7 +147,7 @@ def line_chart(
                 fill=f"var(--c{number % COLOURS})",
             )
         )
-        drawn.append(_label(plot + 21, place, f"{last:.2f} {names[number]}", "start", 27))
+        drawn.append(_label(plot + 21, place, f"{last:.2f} {names[number]}", "start", 40))
     return _svg(title, width, max(height, place + 10), drawn)
 
 

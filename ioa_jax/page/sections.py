@@ -69,7 +69,7 @@ def graph_section(diagnosis: Diagnosis) -> Section:
         element(
             "p",
             f"Dependencies above τ_dep (Eq. 3), from {estimate.estimator} with {states} states of "
-            f"the student ({estimate.student_tokens} tokens trained on). Thick lines are strong; "
+            f"the student ({estimate.student_tokens:,} tokens trained on). Thick lines are strong; "
             "dashed ones come from the upper and lower third of the states, dotted ones from what "
             "the teacher named. Red frames are targets, orange ones other deficient modules.",
         )
@@ -247,7 +247,11 @@ def mastery_section(gates: Sequence[GateResult], tau_mastery: float = 0.9) -> Se
 
 
 def forgetting_section(matrix: ForgettingMatrix) -> Section:
-    """r(k) of every module after every stage, and how far each is under its best."""
+    """r(k) of every module after every stage, and how far each is under its best.
+
+    Args:
+        matrix: Of a finished run, whose last measurement is the one at its end.
+    """
     forgetting = matrix.forgetting()
     rows: list[list[str]] = []
     for column, module in enumerate(matrix.modules):
@@ -260,10 +264,12 @@ def forgetting_section(matrix: ForgettingMatrix) -> Section:
                 "" if lost is None else f"{lost:+.2f}",
             ]
         )
-    head = ["module", *(f"stage {stage}" if stage else "before" for stage in matrix.stages), "lost"]
+    head = ["module", *(f"stage {stage}" for stage in matrix.stages), "lost"]
+    head[1], head[-2] = "before", "end"
     note = element(
         "p",
-        "The student's performance over the teacher's after each stage; a strong colour is good. "
+        "The student's performance over the teacher's after each stage, and after the "
+        "consolidation at the end; a strong colour is good. "
         "Lost: how far the last is under the best before it.",
     )
     return Section("forgetting", "Forgetting", join([note, table(head, rows, "Mastery by stage")]))

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import collections
 import dataclasses
 import itertools
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
@@ -29,7 +30,7 @@ class Answer:
     Attributes:
         name: For its anchor.
         question: In words.
-        text: The answer in words.
+        text: The answer in words, a paragraph a line.
         view: Its figures; None where there are none.
     """
 
@@ -72,7 +73,7 @@ def _matched(table: TableFile) -> Answer:
             f"{'more than chance explains' if sure else 'which chance may explain'} "
             f"(p {_p(one.p_bootstrap_holm)} after Holm's correction)."
         )
-    return Answer(name, question, " ".join(sentences))
+    return Answer(name, question, "\n".join(sentences))
 
 
 def _p(value: float) -> str:
@@ -243,38 +244,62 @@ def _jaccard(a: frozenset, b: frozenset) -> float:
 
 def _steps(result: RunResult, table: TableFile) -> Answer:
     name, question = "seconds", "Where does the time go?"
-    rows: list[tuple[str, ...]] = []
-    for row in table.rows:
-        cells = [cell.file.spend.seconds for cell in result.cells_of(row.method)]
-        rows += [
-            (label(row.method), step, f"{np.mean([cell.get(step, 0.0) for cell in cells]):,.1f}")
-            for step in _names(cells)
-        ]
-    if not rows:
+    found = {
+        row.method: [cell.file.spend.seconds for cell in result.cells_of(row.method)]
+        for row in table.rows
+    }
+    steps, rows = _by_method(found, lambda seconds: f"{seconds:,.1f}")
+    if not steps:
         return Answer(name, question, "No cell recorded its seconds.")
     return Answer(
         name,
         question,
-        "Wall clock of each step, mean over the seeds.",
+        "Wall clock of each step in seconds, mean over the seeds.",
         View(
             "seconds",
             question,
-            ("method", "step", "seconds"),
-            tuple(rows),
+            ("method", *(f"{step}, s" for step in steps)),
+            rows,
             (
-                "Compilation included; all but evaluation are parts of method. Of a step in which "
-                "a process was killed, what that process took is missing. Answers that another "
-                "cell had asked the teacher for come from the ledger, and dependencies that "
-                "another cell had estimated from there; they take no time, so a later cell seems "
-                "quicker.",
+                "Compilation included; all but evaluation are parts of the column method. Of a "
+                "step in which a process was killed, what that process took is missing. Answers "
+                "that another cell had asked the teacher for come from the ledger, and "
+                "dependencies that another cell had estimated from there; they take no time, so a "
+                "later cell seems quicker.",
             ),
         ),
     )
 
 
-def _names(cells: Sequence[Mapping[str, object]]) -> tuple[str, ...]:
-    """Those of all cells, in the order in which they first occur."""
-    return tuple(dict.fromkeys(itertools.chain.from_iterable(cells)))
+def _by_method(
+    found: Mapping[str, Sequence[Mapping[str, float]]], text: Callable[[float], str]
+) -> tuple[tuple[str, ...], tuple[tuple[str, ...], ...]]:
+    """Figures with names, by method and cell, as a table of means.
+
+    Returns:
+        The columns' names, and a row a method: its name, and a mean or `-` for each of them.
+    """
+    own_names = [
+        tuple(dict.fromkeys(itertools.chain.from_iterable(cells))) for cells in found.values()
+    ]
+    # What most methods have stands first, and of the rest the longest row tells the order.
+    usage = collections.Counter(itertools.chain.from_iterable(own_names))
+    ordered = dict.fromkeys(itertools.chain.from_iterable(sorted(own_names, key=len, reverse=True)))
+    names = tuple(sorted(ordered, key=lambda name: -usage[name]))
+    rows = tuple(
+        (
+            label(method),
+            *(
+                text(sum(cell.get(name, 0) for cell in own) / len(own))
+                if any(name in cell for cell in own)
+                else "-"
+                for name in names
+            ),
+        )
+        for method, own in found.items()
+        if any(own)
+    )
+    return names, rows
 
 
 def _tokens(result: RunResult, table: TableFile) -> Answer:
@@ -317,14 +342,12 @@ def _tokens(result: RunResult, table: TableFile) -> Answer:
 
 def _training(result: RunResult, table: TableFile) -> Answer:
     name, question = "training", "What are the student's tokens spent on?"
-    rows: list[tuple[str, ...]] = []
-    for row in table.rows:
-        cells = [_by_kind(cell.file.spend) for cell in result.cells_of(row.method)]
-        rows += [
-            (label(row.method), kind, count(sum(cell.get(kind, 0) for cell in cells) / len(cells)))
-            for kind in _names(cells)
-        ]
-    if not rows:
+    found = {
+        row.method: [_by_kind(cell.file.spend) for cell in result.cells_of(row.method)]
+        for row in table.rows
+    }
+    kinds, rows = _by_method(found, count)
+    if not kinds:
         return Answer(name, question, "No cell recorded the parts of its training.")
     return Answer(
         name,
@@ -333,8 +356,8 @@ def _training(result: RunResult, table: TableFile) -> Answer:
         View(
             "training",
             question,
-            ("method", "part", "student tokens"),
-            tuple(rows),
+            ("method", *kinds),
+            rows,
             (
                 "Parts of a kind, such as all stages, together. further: of no step of the "
                 "training, which in IOA are the adapters by which dependencies are found.",
@@ -347,7 +370,7 @@ def _by_kind(spend: SpendRecord) -> dict[str, int]:
     """Student tokens by the parts' names without their numbers."""
     found: dict[str, int] = {}
     for part, tokens in spend.student_tokens_by_part.items():
-        kind = re.sub(r"-\d+", "", part)
+        kind = re.sub(r"-?\d+", "", part)
         found[kind] = found.get(kind, 0) + tokens
     return found
 

@@ -222,8 +222,9 @@ def timeline(title: str, one: Distilled) -> Plot:
                     "^" if gate.passed else "X",
                     color=LIGHT["green" if gate.passed else "red"],
                     markersize=9,
-                    markeredgecolor=LIGHT["ink"],
-                    markeredgewidth=0.6,
+                    # Set apart from the part's own colour.
+                    markeredgecolor=LIGHT["paper"],
+                    markeredgewidth=1.2,
                 )
         names = [f"stage {stage}: {_some(modules.get(stage, ()))}" for stage in stages]
         if any(_stage(name) is None for name in parts):
@@ -265,6 +266,11 @@ def _some(modules: Sequence[str], most: int = 2) -> str:
     return ", ".join(names[:most]) + (f" + {len(names) - most}" if len(names) > most else "")
 
 
+def _measured(one: Distilled) -> list[str]:
+    """When a finished cell's r(k) were measured."""
+    return ["before", *map(str, one.matrix.stages[1:-1]), "end"]
+
+
 def mastery(title: str, one: Distilled) -> Plot:
     matrix = one.matrix
     taught = [
@@ -296,8 +302,8 @@ def mastery(title: str, one: Distilled) -> Plot:
                 zorder=2 if known else 1,
             )
         axis.axhline(1, color=LIGHT["soft"], linewidth=1, linestyle="--")
-        axis.set_xticks(matrix.stages)
-        axis.set_xlabel("after stage (0: before)")
+        axis.set_xticks(matrix.stages, _measured(one))
+        axis.set_xlabel("after stage")
         axis.set_ylabel("r(k), share of the teacher's")
         axis.grid(axis="y")
         if taught:
@@ -335,11 +341,11 @@ def forgetting(title: str, one: Distilled) -> Plot:
                 axis.text(
                     x, y, f"{value:.2f}", ha="center", va="center", color="#10151f", fontsize=8.5
                 )
-        axis.set_xticks(range(len(matrix.stages)), [str(stage) for stage in matrix.stages])
+        axis.set_xticks(range(len(matrix.stages)), _measured(one))
         axis.set_yticks(range(len(order)), order)
         axis.set_xlim(-0.5, len(matrix.stages) - 0.5)
         axis.set_ylim(len(order) - 0.5, -0.5)
-        axis.set_xlabel("after stage (0: before)")
+        axis.set_xlabel("after stage")
         axis.tick_params(length=0)
         for spine in axis.spines.values():
             spine.set_visible(False)

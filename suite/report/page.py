@@ -15,7 +15,7 @@ from suite.cells import TEACHER, UNDISTILLED
 from suite.report.answers import answers
 from suite.report.draw import COLOURS, Plot, for_page
 from suite.report.paper import paper_view
-from suite.report.tables import count, label, percent, share_text, views
+from suite.report.tables import View, count, label, percent, share_text, views
 from suite.results import RunResult
 from suite.schema.models import Comparison, Row, TableFile
 
@@ -39,6 +39,7 @@ def page(result: RunResult, table: TableFile, plots: Sequence[Plot]) -> str:
         lstrip_blocks=True,
     )
     environment.filters["cell"] = _cell
+    environment.filters["word_columns"] = _word_columns
     environment.filters["picture"] = lambda plot: Markup(for_page(plot.svg, plot.title))
     own = views(table)
     by_name = {plot.name: plot for plot in plots}
@@ -129,6 +130,15 @@ def _cell(text: str) -> Markup:
     return Markup(
         re.sub(r"(\[[^\]]*\])", r'<span class="interval">\1</span>', str(escape(text)), count=1)
     )
+
+
+def _word_columns(view: View) -> set[int]:
+    """Numbers of a table's columns, the first aside, whose cells begin with a letter."""
+    return {
+        column
+        for column in range(1, len(view.header))
+        if any(row[column][:1].isalpha() for row in view.rows)
+    }
 
 
 def _variables() -> Markup:

@@ -91,7 +91,11 @@ def _methods(table: TableFile) -> Plot:
         axes = np.atleast_1d(figure.subplots(1, len(panels), sharey=True))
         for axis, (task, title) in zip(axes, panels, strict=True):
             _intervals(axis, table, task)
-            axis.set_title(title)
+            # Room at both ends, so that the numbers of two panels don't meet.
+            axis.margins(x=0.12)
+            axis.locator_params(axis="x", nbins=3)
+            # Below each other, as wide as a panel is.
+            axis.set_title(title.replace(", ", ",\n"))
             axis.set_xlabel("%")
 
     return draw_plot(
@@ -99,7 +103,7 @@ def _methods(table: TableFile) -> Plot:
         "Methods compared",
         "Means over seeds and items with 95 % intervals; further right is better. The dashed line "
         f"is {table.reference or 'the teacher'}.",
-        (3.1 * len(panels) + 1.4, 0.34 * len(table.rows) + 1.1),
+        (2.0 * len(panels) + 1.7, 0.3 * len(table.rows) + 1.2),
         draw,
     )
 
@@ -176,9 +180,13 @@ def mean_curve(result: RunResult, method: str, field: str) -> list[tuple[float, 
 def _points(cell: CellResult, field: str) -> list[tuple[float, float]]:
     points: dict[int, dict[str, float]] = {}
     tokens: dict[int, int] = {}
+    spend = cell.file.spend
     for point in cell.curve:
         points.setdefault(point.student_tokens, {})[point.task] = point.score
         tokens[point.student_tokens] = getattr(point, field)
+        if field == "teacher_tokens" and spend.teacher_of is not None:
+            # All that the other cell's data cost was spent before this training began.
+            tokens[point.student_tokens] = spend.teacher_tokens
     return [
         (float(tokens[at]), float(np.mean(list(scores.values()))))
         for at, scores in sorted(points.items())

@@ -1,3 +1,4 @@
+import json
 import re
 import sys
 
@@ -44,6 +45,23 @@ def test_the_main_profile_is_what_it_says():
     assert plan.missing == ()
     short = make_plan(load_profile("smollm2-short")[1])
     assert short.measuring_tokens < plan.measuring_tokens / 10
+
+
+def test_gsm8k_is_measured_too_where_a_data_folder_is_given(tmp_path, monkeypatch):
+    _, profile = load_profile("smollm2-gsm8k")
+    usual = load_profile("smollm2")[1]
+    assert (
+        profile.model_copy(update={"tasks": usual.tasks, "description": usual.description}) == usual
+    )
+    monkeypatch.delenv("IOA_DATA_DIR", raising=False)
+    (missing,) = make_plan(profile).missing
+    assert "gsm8k/test: not found here" in missing
+    (tmp_path / "gsm8k").mkdir()
+    rows = [{"question": f"What is {i} + 1?", "answer": f"#### {i + 1}"} for i in range(1319)]
+    (tmp_path / "gsm8k" / "test.jsonl").write_text("".join(json.dumps(r) + "\n" for r in rows))
+    monkeypatch.setenv("IOA_DATA_DIR", str(tmp_path))
+    plan = make_plan(profile)
+    assert (plan.items, plan.missing) == ({"humaneval": 55, "gsm8k": 48}, ())
 
 
 def test_plan_counts_upper_bounds():

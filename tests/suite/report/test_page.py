@@ -142,17 +142,22 @@ def test_remediation_has_its_price(run):
 def test_time_and_tokens_have_a_row_a_step(run):
     result = read_run(run)
     found = {one.name: one for one in answers(result, summarize(Figures(result, resamples=50)))}
+    assert found["matched"].text.count("sft_matched [") == len(found["matched"].text.splitlines())
     seconds, tokens = found["seconds"].view, found["training"].view
     assert seconds is not None
     assert tokens is not None
-    assert [row[1:] for row in seconds.rows if row[0] == "ioa"] == [
-        ("synthesis", "12.5"), ("training", "80.2"), ("method", "92.8"), ("evaluation", "9.0"),
-    ]  # fmt: skip
-    assert [row[1:] for row in tokens.rows if row[0] == "ioa"] == [
-        ("stage", "45,000"), ("stage-remedial", "10,000"), ("consolidation", "4,000"),
-        ("further", "1,000"),
-    ]  # fmt: skip
-    assert [row[1:] for row in tokens.rows if row[0] == "sft"] == [("all", "60,000")]
+    assert seconds.header == (
+        "method", "evaluation, s", "training, s", "method, s", "synthesis, s",
+    )  # fmt: skip
+    rows = {row[0]: row[1:] for row in seconds.rows}
+    assert rows["ioa"] == ("9.0", "80.2", "92.8", "12.5")
+    assert rows["sft"] == ("9.0", "80.2", "92.8", "-")
+    assert rows["teacher (reference line)"] == ("9.0", "-", "-", "-")
+    assert tokens.header[1:] == ("stage", "stage-remedial", "consolidation", "further", "all")
+    rows = {row[0]: row[1:] for row in tokens.rows}
+    assert rows["ioa"] == ("45,000", "10,000", "4,000", "1,000", "-")
+    assert rows["sft"] == ("-", "-", "-", "-", "60,000")
+    assert "teacher (reference line)" not in rows
 
 
 def test_seeds_agree_as_far_as_they_do(run):
