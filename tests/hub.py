@@ -223,7 +223,12 @@ def _tree(repository: Repository, folder: str, recursive: bool) -> list[dict[str
 
 def _entry(repository: Repository, path: str) -> dict[str, object]:
     content = repository.files[path]
-    entry = {"type": "file", "path": path, "size": len(content), "oid": _sha1(content)}
+    entry: dict[str, object] = {
+        "type": "file",
+        "path": path,
+        "size": len(content),
+        "oid": _sha1(content),
+    }
     if path.endswith(_LARGE):
         entry["lfs"] = {"oid": _sha256(content), "size": len(content), "pointerSize": 134}
     return entry

@@ -6,7 +6,7 @@ or expression that could do anything else with the program, or be jumped over. A
 plain data are `checker.Channel`'s concern: what is relied on is that operators and a few functions
 ask nothing of plain data.
 
-Types are compared rather than matched, since this is a part of each program's time.
+There is no `match`, which takes several times as long, and this is a part of each program's time.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ def foresee(test: ast.Module, entry_points: list[str]) -> list[Request]:
     found: list[Request] = []
     try:
         for statement in test.body:
-            if type(statement) is ast.FunctionDef:
+            if isinstance(statement, ast.FunctionDef):
                 arguments = statement.args
                 if (
                     statement.name in subjects
@@ -71,12 +71,13 @@ def _is_check(
     Raises:
         _UnforeseenError: What the function does is not certain, from some point on.
     """
-    if type(statement) is not ast.Expr or type(call := statement.value) is not ast.Call:
+    if not isinstance(statement, ast.Expr) or not isinstance(statement.value, ast.Call):
         return False
-    if type(call.func) is not ast.Name or len(call.args) != 1 or call.keywords:
+    call = statement.value
+    if not isinstance(call.func, ast.Name) or len(call.args) != 1 or call.keywords:
         return False
     function, argument = functions.get(call.func.id), call.args[0]
-    if function is None or type(argument) is not ast.Name or argument.id not in subjects:
+    if function is None or not isinstance(argument, ast.Name) or argument.id not in subjects:
         return False
     parameters = function.args
     if (
@@ -107,24 +108,26 @@ def _add_statement(
     functions: dict[str, ast.FunctionDef],
     found: list[Request],
 ) -> None:
-    kind = type(statement)
-    if kind is ast.Assert:
+    if isinstance(statement, ast.Assert):
         # A message is only made where the tests end.
         _add_expression(statement.test, subjects, functions, found)
-        if statement.msg is not None and type(statement.msg) is not ast.Constant:
+        if statement.msg is not None and not isinstance(statement.msg, ast.Constant):
             raise _UnforeseenError
-    elif kind is ast.Assign:
+    elif isinstance(statement, ast.Assign):
         target = statement.targets[0]
         if (
             len(statement.targets) > 1
-            or type(target) is not ast.Name
+            or not isinstance(target, ast.Name)
             or target.id in subjects
             or target.id in functions
             or target.id in _HARMLESS
         ):
             raise _UnforeseenError
         _literal(statement.value)
-    elif kind is not ast.Pass and not (kind is ast.Expr and type(statement.value) is ast.Constant):
+    elif isinstance(statement, ast.Expr):
+        if not isinstance(statement.value, ast.Constant):
+            raise _UnforeseenError
+    elif not isinstance(statement, ast.Pass):
         raise _UnforeseenError
 
 
@@ -135,16 +138,19 @@ def _add_expression(
     found: list[Request],
 ) -> None:
     """In the order in which Python evaluates it."""
-    kind = type(expression)
-    if kind is ast.Constant:
+    if isinstance(expression, ast.Constant):
         return
     parts: list[ast.expr]
-    if kind is ast.Compare:
+    if isinstance(expression, ast.Compare):
         # Of several comparisons, a false one is the last.
         if len(expression.comparators) > 1:
             raise _UnforeseenError
         parts = [expression.left, *expression.comparators]
-    elif kind is ast.Call and type(expression.func) is ast.Name and not expression.keywords:
+    elif (
+        isinstance(expression, ast.Call)
+        and isinstance(expression.func, ast.Name)
+        and not expression.keywords
+    ):
         name, parts = expression.func.id, expression.args
         if name in subjects:
             arguments = tuple([_literal(argument) for argument in parts])
@@ -152,13 +158,13 @@ def _add_expression(
             return
         if name not in _HARMLESS or name in functions:
             raise _UnforeseenError
-    elif kind is ast.List or kind is ast.Tuple or kind is ast.Set:
+    elif isinstance(expression, ast.List | ast.Tuple | ast.Set):
         parts = expression.elts
-    elif kind is ast.BinOp:
+    elif isinstance(expression, ast.BinOp):
         parts = [expression.left, expression.right]
-    elif kind is ast.UnaryOp:
+    elif isinstance(expression, ast.UnaryOp):
         parts = [expression.operand]
-    elif kind is ast.Subscript:
+    elif isinstance(expression, ast.Subscript):
         parts = [expression.value, expression.slice]
     else:
         _literal(expression)
@@ -173,12 +179,11 @@ def _literal(expression: ast.expr) -> Any:
     Raises:
         _UnforeseenError: It isn't one, or has no value.
     """
-    kind = type(expression)
-    if kind is ast.Constant:
+    if isinstance(expression, ast.Constant):
         return expression.value
-    if kind is ast.List:
+    if isinstance(expression, ast.List):
         return [_literal(element) for element in expression.elts]
-    if kind is ast.Tuple:
+    if isinstance(expression, ast.Tuple):
         return tuple([_literal(element) for element in expression.elts])
     try:
         return ast.literal_eval(expression)

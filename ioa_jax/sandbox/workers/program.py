@@ -52,7 +52,7 @@ def main(nonce: str | None) -> None:
         os._exit(EXIT_MEMORY)
     except BaseException as error:
         # SystemExit and KeyboardInterrupt too: a program that ends early hasn't passed its tests.
-        _print_exception()
+        _print_exception(error)
         _flush()
         wire.send(CHANNEL, {"raised": _describe(error)})
     # Threads of the program and its exit handlers have no say any more.
@@ -146,9 +146,9 @@ def _describe(error: BaseException) -> dict[str, Any]:
     }
 
 
-def _print_exception() -> None:
+def _print_exception(error: BaseException) -> None:
     # The interpreter's own, whatever the program made of `sys.excepthook`.
-    sys.__excepthook__(*sys.exc_info())
+    sys.__excepthook__(type(error), error, error.__traceback__)
 
 
 def _flush() -> None:

@@ -245,8 +245,9 @@ def assemble(machine: str, pid: int) -> bytes:
     """
     architecture, column = _ARCHITECTURES[machine]
     allow, refuse = [_instruction(_RETURN, _ALLOW)], [_instruction(_RETURN, _ERRNO | _EPERM)]
-    blocks = {row[column]: allow for row in ALLOWED.values()}
-    blocks |= {int(row[column]): _if_all(row[2]) for row in CONDITIONAL.values()}
+    blocks: dict[int | None, list[bytes]] = {row[column]: allow for row in ALLOWED.values()}
+    for *numbers, conditions in CONDITIONAL.values():
+        blocks[int(numbers[column])] = _if_all(conditions)
     blocks |= {row[column]: _if_all((Condition(0, (pid,)),)) for row in OWN.values()}
     blocks[_PRLIMIT64[column]] = _if_all((Condition(0, (0, pid)),))
     blocks[_CLONE3[column]] = [_instruction(_RETURN, _ERRNO | _ENOSYS)]

@@ -159,8 +159,8 @@ class Server:
                 os._exit(1)
             os.close(at)
             program.main(request["nonce"])
-        except BaseException:
-            sys.excepthook(*sys.exc_info())
+        except BaseException as error:
+            sys.excepthook(type(error), error, error.__traceback__)
         finally:
             os._exit(1)
 
