@@ -12,12 +12,13 @@ SECONDS_BETWEEN_LINES = 10.0
 
 @contextmanager
 def progress_bar(label: str, total: int) -> Generator[Callable[[int, int], None]]:
-    """Yield a function that takes (done, total) and shows it on stderr.
+    """Yield a function that takes (done, total) and shows them, rate and time left on stderr.
 
     Args:
         label: What is being done.
         total: Expected number of items; the function may correct it.
     """
+    began = time.monotonic()
     if sys.stderr.isatty():
         from rich.console import Console
         from rich.progress import (
@@ -32,13 +33,19 @@ def progress_bar(label: str, total: int) -> Generator[Callable[[int, int], None]
             TextColumn("{task.description}"),
             BarColumn(),
             MofNCompleteColumn(),
+            TextColumn("{task.fields[rate]}"),
             TimeRemainingColumn(),
         )
         with Progress(*columns, console=Console(stderr=True)) as bar:
-            task = bar.add_task(label, total=total or None)
-            yield lambda done, total: bar.update(task, completed=done, total=total)
+            task = bar.add_task(label, total=total or None, rate="")
+
+            def update(done: int, total: int) -> None:
+                rate = f"{done / max(time.monotonic() - began, 1e-9):.3g}/s"
+                bar.update(task, completed=done, total=total, rate=rate)
+
+            yield update
         return
-    began = last = time.monotonic()
+    last = began
 
     def line(done: int, total: int) -> None:
         nonlocal last
@@ -48,6 +55,8 @@ def progress_bar(label: str, total: int) -> Generator[Callable[[int, int], None]
         last = now
         rate = done / max(now - began, 1e-9)
         left = (total - done) / rate if rate else float("inf")
-        print(f"{label}: {done}/{total}, {left:.0f} s left", file=sys.stderr, flush=True)
+        print(
+            f"{label}: {done}/{total}, {rate:.3g}/s, {left:.0f} s left", file=sys.stderr, flush=True
+        )
 
     yield line

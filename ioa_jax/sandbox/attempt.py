@@ -14,7 +14,7 @@ from types import TracebackType
 from typing import Any, cast
 
 from ioa_jax.errors import InputError
-from ioa_jax.sandbox.base import CheckResult, Limits, Status
+from ioa_jax.sandbox.base import CheckResult, Status
 from ioa_jax.sandbox.processes import Checker, ServerGoneError, Waiting
 from ioa_jax.sandbox.workers import wire
 from ioa_jax.sandbox.workers.program import EXIT_MEMORY
@@ -52,7 +52,6 @@ class _Program:
 
     def __init__(self, report: socket.socket) -> None:
         self.report = report
-        self.began = False
         self.refused = ""
         self.end: dict[str, Any] | None = None
 
@@ -70,7 +69,6 @@ class _Program:
         if not data:
             raise ServerGoneError("the fork server died")
         message: dict[str, Any] = json.loads(data)
-        self.began = self.began or "began" in message
         self.refused = self.refused or message.get("refused", "")
         if "code" in message:
             self.end = message
@@ -85,15 +83,15 @@ class Attempt:
     """Starts processes, watches them and judges. A context manager, for one program.
 
     Attributes:
+        limits: The program's.
         checker_is_free: Whether the checker has answered, and can test another program.
 
     Args:
-        limits: The program's.
-        process: Of the program, which is closed with the attempt.
+        process: Of the program.
     """
 
-    def __init__(self, limits: Limits, process: Waiting) -> None:
-        self._limits = limits
+    def __init__(self, process: Waiting) -> None:
+        self.limits = limits = process.limits
         self._began = time.monotonic()
         self._until = self._began + limits.wall_seconds
         self._on_time_out: tuple[Status, str] | None = (
@@ -103,8 +101,6 @@ class Attempt:
         self._stack = contextlib.ExitStack()
         self._selector = self._stack.enter_context(selectors.PollSelector())
         self._process = process
-        # Closing a report's socket kills its process.
-        self._stack.callback(process.close)
         self._stdout = self._follow(process.stdout)
         self._stderr = self._follow(process.stderr)
         self._ended: tuple[Status, str] | None = None
@@ -137,7 +133,7 @@ class Attempt:
         """
         with contextlib.ExitStack() as passed:
             file = _memory_file(passed, json.dumps(job).encode())
-            request = {"memory": self._limits.memory_bytes, "cpu": self._limits.cpu_seconds}
+            request = {"memory": self.limits.memory_bytes, "cpu": self.limits.cpu_seconds}
             checker.submit(request, [self._process.channel.fileno(), file])
         self._checker = checker
         self._selector.register(checker.control, selectors.EVENT_READ, checker)
@@ -150,26 +146,16 @@ class Attempt:
             stdin: Its standard input.
             alone: Whether it has to say itself that it reached its end.
         """
-        limits, process = self._limits, self._process
+        process = self._process
         if alone:
             self._nonce = secrets.token_hex(16)
             self._answer = self._follow(process.channel.fileno())
-        request = {
-            "nonce": self._nonce,
-            "limits": {
-                "AS": limits.memory_bytes,
-                "CPU": limits.cpu_seconds,
-                "FSIZE": limits.file_bytes,
-                "NOFILE": limits.open_files,
-                "NPROC": limits.processes,
-                "CORE": 0,
-            },
-        }
         _fill(process.stdin, stdin.encode(errors="surrogatepass"))
-        _fill(process.source, source.encode(errors="surrogatepass"))
+        # Not empty: the process empties it when the program begins.
+        _fill(process.source, source.encode(errors="surrogatepass") or b"\n")
         # One that couldn't be confined has ended already, and its reports say why.
         with contextlib.suppress(OSError):
-            process.report.send(json.dumps(request).encode())
+            process.report.send(json.dumps({"nonce": self._nonce}).encode())
         self._program = _Program(process.report)
         self._selector.register(process.report, selectors.EVENT_READ, self._program)
 
@@ -213,7 +199,7 @@ class Attempt:
         """
         assert self._program.end is not None
         status, detail = self._judge(self._program.end)
-        size = self._limits.output_bytes
+        size = self.limits.output_bytes
         return CheckResult(
             status=status,
             detail=detail,
@@ -273,8 +259,8 @@ class Attempt:
 
     def _limit_output(self) -> bool:
         size = len(self._stdout.data) + len(self._stderr.data)
-        if size > self._limits.output_bytes:
-            self._stop("output_limit", f"more than {self._limits.output_bytes} bytes of output")
+        if size > self.limits.output_bytes:
+            self._stop("output_limit", f"more than {self.limits.output_bytes} bytes of output")
         elif self._checker is None and len(self._answer.data) > _ANSWER_BYTES:
             self._stop("forged", "it wrote to its channel")
         return self._ended is not None
@@ -295,7 +281,7 @@ class Attempt:
             raise InputError(f"the tests can't be run: {self._verdict['detail']}")
         if self._program.refused:
             return "infra_error", f"a process can't be confined: {self._program.refused}"
-        if not self._program.began:
+        if os.fstat(self._process.source).st_size:
             return "infra_error", "the process ended before its program began"
         if end["files"]:
             return "output_limit", "it made too many or too large files"
@@ -324,8 +310,10 @@ class Attempt:
 
     def _judge_exit(self, end: dict[str, Any]) -> tuple[Status, str]:
         code, cpu = end["code"], end["cpu"]
+        if code is None:
+            return "failed", "it said that it had ended, and nothing else"
         if code == EXIT_MEMORY:
-            return "memory", f"more than {self._limits.memory_bytes} bytes"
+            return "memory", f"more than {self.limits.memory_bytes} bytes"
         if self._is_out_of_time(code, cpu):
             return "timeout", f"{cpu:.1f} s of processor time"
         if code == -signal.SIGKILL:
@@ -336,7 +324,7 @@ class Attempt:
 
     def _is_out_of_time(self, code: int, cpu: float) -> bool:
         # The kernel's own count, by which it kills, is a coarse one.
-        over = cpu >= self._limits.cpu_seconds / 2
+        over = cpu >= self.limits.cpu_seconds / 2
         return code == -signal.SIGXCPU or (code == -signal.SIGKILL and over)
 
 

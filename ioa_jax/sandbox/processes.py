@@ -13,12 +13,12 @@ import subprocess
 import tempfile
 import threading
 import weakref
-from collections.abc import Sequence
+from collections.abc import Generator, Sequence
 from pathlib import Path
 from typing import Any
 
 from ioa_jax.sandbox import workers
-from ioa_jax.sandbox.base import JAILED, WEAK, Backend
+from ioa_jax.sandbox.base import JAILED, WEAK, Backend, Limits
 
 NOBODY = 65534
 
@@ -144,6 +144,7 @@ class Waiting:
     """A process that waits for its program, by our ends of what it has.
 
     Attributes:
+        limits: The program's.
         report: Takes its request, and gives the reports.
         channel: The other end of its channel.
         stdout: Pipe, to be read from.
@@ -152,6 +153,7 @@ class Waiting:
         source: Empty file for its program.
     """
 
+    limits: Limits
     report: socket.socket
     channel: socket.socket
     stdout: int
@@ -182,6 +184,7 @@ class ForkServer(_Worker):
         super().__init__()
         self._lock = threading.Lock()
         self._spare: list[Waiting] = []
+        self._running = 0
         try:
             code = self._copy_code()
             work = self.folder / "work"
@@ -205,23 +208,35 @@ class ForkServer(_Worker):
             self.close()
             raise
 
-    def take(self) -> Waiting:
-        """A process for one program, to be closed by the caller.
+    @contextlib.contextmanager
+    def lend(self, limits: Limits) -> Generator[Waiting, None, None]:
+        """A process for one program, which is killed at the end.
 
         Raises:
             ServerGoneError: There is nobody to make one.
         """
         with self._lock:
-            return self._spare.pop() if self._spare else self._ask()
+            self._running += 1
+            try:
+                waiting = self._take(limits)
+            except BaseException:
+                self._running -= 1
+                raise
+        try:
+            yield waiting
+        finally:
+            waiting.close()
+            with self._lock:
+                self._running -= 1
 
-    def prepare(self) -> None:
+    def prepare(self, limits: Limits) -> None:
         """Have the next program's process made, while this one's works.
 
         Raises:
             ServerGoneError: There is nobody to do it.
         """
         with self._lock:
-            self._spare.append(self._ask())
+            self._spare.append(self._ask(limits))
 
     def close(self) -> None:
         """End the server, what it forked, and those that wait."""
@@ -230,7 +245,15 @@ class ForkServer(_Worker):
             waiting.close()
         self._spare.clear()
 
-    def _ask(self) -> Waiting:
+    def _take(self, limits: Limits) -> Waiting:
+        while self._spare:
+            waiting = self._spare.pop(0)
+            if waiting.limits == limits:
+                return waiting
+            waiting.close()
+        return self._ask(limits)
+
+    def _ask(self, limits: Limits) -> Waiting:
         """Ask for a process; what is sent to it waits until it is there."""
         with contextlib.ExitStack() as theirs, contextlib.ExitStack() as ours:
             report, report_end = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
@@ -249,12 +272,23 @@ class ForkServer(_Worker):
             descriptors = [
                 report_end.fileno(), stdin, stdout_end, stderr_end, channel_end.fileno(), source,
             ]  # fmt: skip
+            request = {
+                "limits": {
+                    "AS": limits.memory_bytes,
+                    "CPU": limits.cpu_seconds,
+                    "FSIZE": limits.file_bytes,
+                    "NOFILE": limits.open_files,
+                    # The kernel counts those of all programs that run at the same time.
+                    "NPROC": limits.processes * (self._running + 1),
+                    "CORE": 0,
+                }
+            }
             try:
-                socket.send_fds(self.control, [b"fork"], descriptors)
+                socket.send_fds(self.control, [json.dumps(request).encode()], descriptors)
             except OSError as error:
                 raise ServerGoneError(str(error)) from None
             ours.pop_all()
-        return Waiting(report, channel, stdout, stderr, stdin, source)
+        return Waiting(limits, report, channel, stdout, stderr, stdin, source)
 
 
 class Checker(_Worker):

@@ -97,7 +97,7 @@ class Sandbox:
             with self._checker(attempt) as checker:
                 attempt.start_program(source)
                 attempt.start_checker(checker, job)
-                server.prepare()
+                server.prepare(attempt.limits)
                 attempt.watch()
                 return attempt.result()
 
@@ -116,7 +116,7 @@ class Sandbox:
 
         def work(attempt: Attempt, server: ForkServer) -> CheckResult:
             attempt.start_program(source, stdin, alone=True)
-            server.prepare()
+            server.prepare(attempt.limits)
             attempt.watch()
             return attempt.result()
 
@@ -151,7 +151,7 @@ class Sandbox:
         def attempt() -> CheckResult:
             try:
                 server = self._take_server()
-                with Attempt(limits or self.limits, server.take()) as current:
+                with server.lend(limits or self.limits) as process, Attempt(process) as current:
                     return work(current, server)
             except ServerGoneError as error:
                 return CheckResult("infra_error", str(error), "", "", 0.0, 0.0)

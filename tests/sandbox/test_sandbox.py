@@ -230,8 +230,8 @@ def test_servers_that_die_are_started_again():
 @pytest.mark.parametrize(
     ("name", "call"),
     [
-        ("isolation", "            seccomp.restrict(self._libc, self._filter)\n"),
-        ("server", "                set_limits(limits)\n"),
+        ("isolation", "            self._filter.restrict(self._libc)\n"),
+        ("server", "                    resource.setrlimit(kind, values)\n"),
     ],
 )
 def test_a_sandbox_that_cannot_confine_says_nothing_about_the_program(

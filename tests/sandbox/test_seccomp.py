@@ -62,6 +62,10 @@ def verdict(machine, number, *arguments, architecture=None, pid=PID):
                 accumulator &= value
             case 0x15:
                 at += if_true if accumulator == value else if_false
+            case 0x35:
+                at += if_true if accumulator >= value else if_false
+            case 0x05:
+                at += value
             case 0x06:
                 return value
             case unknown:

@@ -9,7 +9,9 @@ status says that the program ended without an answer, `bad_test` that the job is
 
 from __future__ import annotations
 
+import ast
 import builtins
+import contextlib
 import importlib
 import json
 import os
@@ -21,12 +23,15 @@ import sys
 import traceback
 import types
 import warnings
+from collections import deque
+from collections.abc import Iterable
 from typing import Any, NoReturn
 
-from . import wire
+from . import foreseen, wire
 
 _LONGEST_DETAIL = 2000
 _TEST_FILE = "<test>"
+_MOST_AHEAD = 1 << 16  # bytes, which a socket holds without its other end
 
 
 class Stop(BaseException):
@@ -74,11 +79,41 @@ class Remote:
 
 
 class Channel:
-    """Requests to the program and its answers."""
+    """Requests to the program and its answers.
+
+    What the tests are certain to ask is asked before they run, so that neither side waits for the
+    other. An answer that isn't plain data ends that: it makes the tests do something else, and the
+    program forgets what was asked along with it.
+    """
 
     def __init__(self, descriptor: int) -> None:
         self._descriptor = descriptor
+        self._reader = wire.Reader(descriptor)
         self._count = 0
+        self._foreseen: deque[tuple[dict[str, Any], Any]] = deque()
+
+    def foresee(self, requests: Iterable[tuple[str, str | None, Any]]) -> None:
+        """Ask ahead.
+
+        Args:
+            requests: What `ask` will be called with first, in this order.
+        """
+        for do, subject, arguments in requests:
+            try:
+                self._foreseen.append((self._request(do, subject, arguments), arguments))
+            except wire.NotPlainError:
+                # For `ask` to say.
+                break
+        try:
+            data = wire.pack({"ask": [request for request, _ in self._foreseen]})
+        except wire.TooLongError:
+            self._foreseen.clear()
+            return
+        # More could wait for the program to read it, and the program for its answers to be read.
+        if len(data) > _MOST_AHEAD:
+            self._foreseen.clear()
+        elif self._foreseen:
+            self._send(data)
 
     def expect_ready(self) -> None:
         """Wait until the program's code has run.
@@ -99,25 +134,25 @@ class Channel:
             Stop: There is no value, and won't be one.
             Exception: What the program raised, as the nearest builtin class.
         """
-        self._count += 1
-        number = self._count
-        try:
-            encoded = wire.encode(arguments, _number_of)
-            wire.send(self._descriptor, {"id": number, "do": do, "of": subject, "with": encoded})
-        except wire.NotPlainError as error:
-            raise Stop("bad_test", f"the test passes {error}") from None
-        except wire.TooLongError as error:
-            raise Stop("bad_test", f"the test passes {error}") from None
-        except OSError:
-            raise Stop("gone", "") from None
+        if self._foreseen:
+            request, expected = self._foreseen.popleft()
+            if (request["do"], request["of"], expected) != (do, subject, arguments):
+                raise Stop("bad_test", f"{do!r} of {subject!r} wasn't foreseen")
+        else:
+            try:
+                request = self._request(do, subject, arguments)
+                self._send(wire.pack({"ask": [request]}))
+            except (wire.NotPlainError, wire.TooLongError) as error:
+                raise Stop("bad_test", f"the test passes {error}") from None
         answer = self._receive()
-        if answer.pop("id", None) != number or len(answer) != 1:
+        if answer.pop("id", None) != request["id"] or len(answer) != 1:
             raise Stop("forged", "the program wrote to its channel")
         if "value" in answer:
             try:
-                return wire.decode(answer["value"], lambda subject: Remote(self, subject))
+                return wire.decode(answer["value"], self._remote)
             except wire.ProtocolError as error:
                 raise Stop("forged", str(error)) from None
+        self._foreseen.clear()
         if "error" in answer:
             raise _exception(answer["error"])
         if "not_plain" in answer:
@@ -133,17 +168,31 @@ class Channel:
             Stop: It did something else on the channel.
         """
         self.ask("end", None, None)
-        with socket.socket(fileno=os.dup(self._descriptor)) as channel:
-            try:
-                unasked = channel.recv(1, socket.MSG_DONTWAIT)
-            except BlockingIOError:
-                return
+        os.set_blocking(self._descriptor, False)
+        try:
+            unasked = self._reader.ahead or os.read(self._descriptor, 1)
+        except BlockingIOError:
+            return
         if unasked:
             raise Stop("forged", "the program wrote to its channel")
 
+    def _request(self, do: str, subject: str | int | None, arguments: Any) -> dict[str, Any]:
+        self._count += 1
+        encoded = wire.encode(arguments, _number_of)
+        return {"id": self._count, "do": do, "of": subject, "with": encoded}
+
+    def _send(self, data: bytes) -> None:
+        # If the program has ended, there may be answers still.
+        with contextlib.suppress(OSError):
+            wire.write(self._descriptor, data)
+
+    def _remote(self, subject: int) -> Remote:
+        self._foreseen.clear()
+        return Remote(self, subject)
+
     def _receive(self) -> dict[str, Any]:
         try:
-            message = wire.receive(self._descriptor)
+            message = self._reader.receive()
         except wire.ProtocolError as error:
             raise Stop("forged", f"the program wrote to its channel: {error}") from None
         except wire.TooLongError as error:
@@ -217,7 +266,9 @@ def _check(channel: Channel, context: str, test: str, entry_points: list[str]) -
         with warnings.catch_warnings():
             # An unknown escape in a benchmark's texts is not the program's fault.
             warnings.simplefilter("ignore")
-            code = compile(test, _TEST_FILE, "exec")
+            tree = ast.parse(test, _TEST_FILE)
+            channel.foresee(foreseen.foresee(tree, entry_points))
+            code = compile(tree, _TEST_FILE, "exec")
             exec(compile(context, "<context>", "exec"), namespace)
     except Exception as error:
         raise Stop("bad_test", f"{type(error).__name__}: {error}") from None

@@ -7,10 +7,10 @@ import ctypes
 import os
 import resource
 import signal
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
 
-from . import landlock, seccomp
+from .landlock import Landlock
+from .seccomp import Filter, supported
 
 _PR_SET_PDEATHSIG = 1
 _PR_SET_DUMPABLE = 4
@@ -24,39 +24,46 @@ FILES_BYTES = 64 << 20
 FILES_COUNT = 4096
 
 
-@dataclass
 class Isolation:
     """How programs are isolated.
 
     Attributes:
+        in_force: What was achieved, for the record.
+        landlock_abi: The kernel's; 0 without Landlock.
+        files_bounded: Whether `work` is a file system of limited size and number of files.
+
+    Args:
         landlock: Whether each program is confined by Landlock.
         seccomp: Whether each program's system calls are filtered.
         namespaces: Whether the server moves to namespaces of its own where it may.
         jailed: Whether the server is in a jail, with namespaces, already.
         work: Directory that holds the programs' directories.
         readable: Paths that programs may read.
-        in_force: What was achieved, for the record.
-        landlock_abi: The kernel's; 0 without Landlock.
-        counts_alone: Whether the kernel counts the jail's processes apart from all others of the
-            same user.
-        files_bounded: Whether `work` is a file system of limited size and number of files.
     """
 
-    landlock: bool
-    seccomp: bool
-    namespaces: bool
-    jailed: bool
-    work: str
-    readable: list[str]
-    in_force: list[str] = field(default_factory=list[str])
-    landlock_abi: int = 0
-    counts_alone: bool = False
-    files_bounded: bool = False
-
-    def __post_init__(self) -> None:
+    def __init__(
+        self,
+        *,
+        landlock: bool,
+        seccomp: bool,
+        namespaces: bool,
+        jailed: bool,
+        work: str,
+        readable: Sequence[str],
+    ) -> None:
+        self.work = work
+        self.in_force: list[str] = []
+        self.landlock_abi = 0
+        self.files_bounded = False
+        # Whether the kernel counts the jail's processes apart from all others of the same user.
+        self._counts_alone = False
+        self._wanted = (landlock, seccomp, namespaces, jailed)
+        self._readable = readable
+        self._landlock: Landlock | None = None
+        self._filter: Filter | None = None
         self._libc = ctypes.CDLL(None, use_errno=True)
-        self._readable: list[int] = []
-        self._filter = b""
+        # The same, for calls during which the interpreter keeps its lock.
+        self._python = ctypes.PyDLL(None, use_errno=True)
 
     def confine_server(self) -> None:
         """To be called once, at the server's start.
@@ -64,21 +71,20 @@ class Isolation:
         Raises:
             OSError: Something that was asked for can't be had here.
         """
-        if self.landlock:
-            self.landlock_abi = landlock.abi(self._libc)
-            if not self.landlock_abi:
-                raise OSError("the kernel has no Landlock, or it is switched off")
-            self._readable = landlock.open_paths(self.readable)
+        wants_landlock, wants_seccomp, wants_namespaces, is_jailed = self._wanted
+        if wants_landlock:
+            self._landlock = Landlock(self._libc, self._readable)
+            self.landlock_abi = self._landlock.abi
             self.in_force.append(f"landlock:{self.landlock_abi}")
-        if self.seccomp:
-            if not seccomp.supported():
+        if wants_seccomp:
+            if not supported():
                 raise OSError(f"no table of system calls for {os.uname().machine}")
-            self._filter = seccomp.prepare()
+            self._filter = Filter()
             self.in_force.append("seccomp")
-        if self.jailed:
+        if is_jailed:
             self.in_force.append("namespaces")
-            self.counts_alone = True
-        elif self.namespaces:
+            self._counts_alone = True
+        elif wants_namespaces:
             self._enter_namespaces()
         self._prctl(_PR_SET_NO_NEW_PRIVS, 1)
         # In a namespace of its own the process has every capability; none is needed any more.
@@ -88,11 +94,38 @@ class Isolation:
         self._prctl(_PR_SET_DUMPABLE, 0)
         self.in_force += ["no_new_privileges", "no_capabilities", f"uid:{os.getuid()}"]
 
-    def confine_files(self, directory: str, server: int) -> None:
+    def fork(self) -> int:
+        """As `os.fork`, without what the interpreter and its modules do in the new process.
+
+        It takes as long as the fork, and there is nothing to do: no thread but this one holds a
+        lock, and `program` seeds `random`.
+        """
+        pid: int = self._python.fork()
+        if pid < 0:
+            code = ctypes.get_errno()
+            raise OSError(code, f"fork: {os.strerror(code)}")
+        return pid
+
+    def ruleset(self, directory: str) -> int | None:
+        """To be called before a fork.
+
+        Args:
+            directory: Where the program will work, and may write.
+
+        Returns:
+            A descriptor for `confine_files`, to be closed afterwards; None without Landlock.
+
+        Raises:
+            OSError: The kernel refuses.
+        """
+        return None if self._landlock is None else self._landlock.ruleset(directory)
+
+    def confine_files(self, directory: str, ruleset: int | None, server: int) -> None:
         """To be called in a forked process, first.
 
         Args:
-            directory: Where the program works, and may write.
+            directory: The ruleset's.
+            ruleset: From `ruleset`.
             server: The server's process number.
 
         Raises:
@@ -104,8 +137,8 @@ class Isolation:
         if os.getppid() != server:
             raise OSError("the server ended")
         os.chdir(directory)
-        if self.landlock:
-            landlock.restrict(self._libc, self.landlock_abi, self._readable, directory)
+        if self._landlock is not None and ruleset is not None:
+            self._landlock.restrict(ruleset)
 
     def confine(self) -> None:
         """To be called after that, before the process runs anything untrusted.
@@ -113,12 +146,12 @@ class Isolation:
         Raises:
             OSError: The kernel refuses.
         """
-        if self.seccomp:
-            seccomp.restrict(self._libc, self._filter)
+        if self._filter is not None:
+            self._filter.restrict(self._libc)
 
     def count_processes(self) -> int:
         """How many processes and threads count towards a program's limit beside its own."""
-        if self.counts_alone:
+        if self._counts_alone:
             return 1
         # Those of root too: one that may not be traced looks like root's here. A limit that is too
         # high by a few is better than one that stops a program's first thread.
@@ -137,7 +170,7 @@ class Isolation:
         if self._libc.unshare(flags) != 0:
             return
         self.in_force.append("namespaces")
-        self.counts_alone = True
+        self._counts_alone = True
         try:
             for name, text in (
                 ("setgroups", "deny"),
@@ -179,12 +212,13 @@ class Isolation:
             raise OSError(code, f"{call}: {os.strerror(code)}")
 
 
-def set_limits(limits: Mapping[str, int]) -> None:
-    """Set resource limits, each no higher than the present hard one.
+def bounded(limits: Mapping[str, int]) -> list[tuple[int, tuple[int, int]]]:
+    """What `resource.setrlimit` takes for limits, each no higher than the present hard one.
 
     Args:
         limits: By the kernel's names without RLIMIT_.
     """
+    found: list[tuple[int, tuple[int, int]]] = []
     for name, value in limits.items():
         kind: int = getattr(resource, f"RLIMIT_{name}")
         _, hard = resource.getrlimit(kind)
@@ -192,4 +226,5 @@ def set_limits(limits: Mapping[str, int]) -> None:
             value = min(value, hard)
         # A second more of processor time: a program that ignores the soft limit's signal is killed.
         top = value + 1 if name == "CPU" and hard == resource.RLIM_INFINITY else value
-        resource.setrlimit(kind, (value, top))
+        found.append((kind, (value, top)))
+    return found

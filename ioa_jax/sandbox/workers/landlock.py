@@ -19,7 +19,7 @@ _CREATE_RULESET, _ADD_RULE, _RESTRICT_SELF = 444, 445, 446
 _VERSION_FLAG = 1
 _RULE_PATH_BENEATH = 1
 
-_EXECUTE, _WRITE_FILE, _READ_FILE, _READ_DIR = 1 << 0, 1 << 1, 1 << 2, 1 << 3
+_WRITE_FILE, _READ_FILE, _READ_DIR = 1 << 1, 1 << 2, 1 << 3
 _REMOVE_DIR, _REMOVE_FILE, _MAKE_DIR, _MAKE_FILE, _MAKE_LINK = (
     1 << 4,
     1 << 5,
@@ -44,7 +44,6 @@ _WRITABLE = (
     | _MAKE_LINK
     | _TRUNCATE
 )
-_OF_FILES = _EXECUTE | _WRITE_FILE | _READ_FILE | _TRUNCATE
 
 
 def abi(libc: ctypes.CDLL) -> int:
@@ -52,55 +51,70 @@ def abi(libc: ctypes.CDLL) -> int:
     return max(0, libc.syscall(_CREATE_RULESET, None, ctypes.c_size_t(0), _VERSION_FLAG))
 
 
-def open_paths(paths: Sequence[str]) -> list[int]:
-    """Descriptors of the paths that exist, to be opened once for many processes."""
-    descriptors: list[int] = []
-    for path in paths:
-        with contextlib.suppress(FileNotFoundError):
-            descriptors.append(os.open(path, os.O_PATH | os.O_CLOEXEC))
-    return descriptors
-
-
-def restrict(libc: ctypes.CDLL, version: int, readable: Sequence[int], writable: str) -> None:
-    """Leave this process and its children nothing but these paths. `no_new_privs` must be set.
+class Landlock:
+    """Makes rulesets. What is the same in each is made once.
 
     Args:
         libc: Loaded with `use_errno=True`.
-        version: What `abi` found, at least 1.
-        readable: Descriptors of files and directories.
-        writable: A directory, where regular files, directories and links may also be made and
-            removed.
+        readable: Paths that may be read; those that don't exist are left out.
 
     Raises:
-        OSError: The kernel refuses.
+        OSError: The kernel has no Landlock, or it is switched off.
     """
-    handled = (1 << _RIGHTS[min(version, max(_RIGHTS))]) - 1
-    attributes = struct.pack("Q", handled)
-    if version >= 4:
-        attributes += struct.pack("Q", _NETWORK)
-    if version >= 6:
-        attributes += struct.pack("Q", _SCOPES)
-    size = ctypes.c_size_t(len(attributes))
-    ruleset = _call(libc, "landlock_create_ruleset", _CREATE_RULESET, attributes, size, 0)
-    own = os.open(writable, os.O_PATH | os.O_CLOEXEC)
-    for descriptor in readable:
-        _allow(libc, ruleset, descriptor, _READABLE & handled)
-    _allow(libc, ruleset, own, _WRITABLE & handled)
-    _call(libc, "landlock_restrict_self", _RESTRICT_SELF, ruleset, 0)
-    os.close(own)
-    os.close(ruleset)
+
+    def __init__(self, libc: ctypes.CDLL, readable: Sequence[str]) -> None:
+        self._libc = libc
+        self.abi: int = abi(libc)
+        if not self.abi:
+            raise OSError("the kernel has no Landlock, or it is switched off")
+        self._handled = (1 << _RIGHTS[min(self.abi, max(_RIGHTS))]) - 1
+        attributes = [self._handled]
+        if self.abi >= 4:
+            attributes.append(_NETWORK)
+        if self.abi >= 6:
+            attributes.append(_SCOPES)
+        self._attributes = struct.pack(f"{len(attributes)}Q", *attributes)
+        self._rules: list[bytes] = []
+        for path in readable:
+            with contextlib.suppress(FileNotFoundError):
+                descriptor = os.open(path, os.O_PATH | os.O_CLOEXEC)
+                is_folder = stat.S_ISDIR(os.fstat(descriptor).st_mode)
+                self._rules.append(_rule(_READABLE if is_folder else _READ_FILE, descriptor))
+
+    def ruleset(self, writable: str) -> int:
+        """Descriptor of a ruleset that leaves a process the readable paths and a directory.
+
+        Args:
+            writable: The directory, where regular files, directories and links may also be made
+                and removed.
+
+        Raises:
+            OSError: The kernel refuses.
+        """
+        size = ctypes.c_size_t(len(self._attributes))
+        ruleset = _call(self._libc, "create_ruleset", _CREATE_RULESET, self._attributes, size, 0)
+        own = os.open(writable, os.O_PATH | os.O_CLOEXEC)
+        for rule in (*self._rules, _rule(_WRITABLE & self._handled, own)):
+            _call(self._libc, "add_rule", _ADD_RULE, ruleset, _RULE_PATH_BENEATH, rule, 0)
+        os.close(own)
+        return ruleset
+
+    def restrict(self, ruleset: int) -> None:
+        """Hold this process and its children to a ruleset. `no_new_privs` must be set.
+
+        Raises:
+            OSError: The kernel refuses.
+        """
+        _call(self._libc, "restrict_self", _RESTRICT_SELF, ruleset, 0)
 
 
-def _allow(libc: ctypes.CDLL, ruleset: int, descriptor: int, rights: int) -> None:
-    if not stat.S_ISDIR(os.fstat(descriptor).st_mode):
-        rights &= _OF_FILES
-    rule = struct.pack("=Qi", rights, descriptor)
-    _call(libc, "landlock_add_rule", _ADD_RULE, ruleset, _RULE_PATH_BENEATH, rule, 0)
+def _rule(rights: int, descriptor: int) -> bytes:
+    return struct.pack("=Qi", rights, descriptor)
 
 
 def _call(libc: ctypes.CDLL, name: str, number: int, *arguments: object) -> int:
     result: int = libc.syscall(number, *arguments)
     if result < 0:
         code = ctypes.get_errno()
-        raise OSError(code, f"{name}: {os.strerror(code)}")
+        raise OSError(code, f"landlock_{name}: {os.strerror(code)}")
     return result

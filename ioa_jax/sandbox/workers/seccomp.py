@@ -12,7 +12,7 @@ import ctypes
 import os
 import platform
 import struct
-from dataclasses import dataclass
+from typing import NamedTuple
 
 _PR_SET_SECCOMP = 22
 _MODE_FILTER = 2
@@ -20,7 +20,9 @@ _MODE_FILTER = 2
 # Of struct seccomp_data; both architectures are little-endian.
 _NUMBER_AT, _ARCHITECTURE_AT, _ARGUMENTS_AT = 0, 4, 16
 
-_LOAD, _AND, _JUMP_IF_EQUAL, _RETURN = 0x20, 0x54, 0x15, 0x06
+_LOAD, _AND, _RETURN = 0x20, 0x54, 0x06
+_JUMP, _JUMP_IF_EQUAL, _JUMP_IF_AT_LEAST = 0x05, 0x15, 0x35
+_FARTHEST = 255  # that a conditional jump goes
 _ALLOW, _KILL_PROCESS, _ERRNO = 0x7FFF0000, 0x80000000, 0x00050000
 _EPERM, _ENOSYS = 1, 38
 _ANY_PID = 0x7E5A3C1F  # above any process's number, and nothing else in the filter
@@ -166,8 +168,7 @@ ALLOWED: dict[str, tuple[int | None, int | None]] = {
 }
 
 
-@dataclass(frozen=True)
-class Condition:
+class Condition(NamedTuple):
     """Holds if `argument & mask` is one of `values`; only the lower 32 bits are looked at."""
 
     argument: int
@@ -205,60 +206,84 @@ def supported() -> bool:
     return platform.machine() in _ARCHITECTURES
 
 
-def prepare() -> bytes:
-    """The filter but for the process's own number, so that a forked process needn't make it."""
-    return assemble(platform.machine(), _ANY_PID)
+class Filter:
+    """The filter but for the number of the process, which a forked one alone has to fill in."""
 
+    def __init__(self) -> None:
+        code = assemble(platform.machine(), _ANY_PID)
+        number = struct.pack("I", _ANY_PID)
+        self._places = [at for at in range(0, len(code), 4) if code[at : at + 4] == number]
+        self._code = ctypes.create_string_buffer(code, len(code))
+        self._program = struct.pack("HxxxxxxP", len(code) // 8, ctypes.addressof(self._code))
 
-def restrict(libc: ctypes.CDLL, prepared: bytes) -> None:
-    """Filter this process's system calls from now on. `no_new_privs` must be set.
+    def restrict(self, libc: ctypes.CDLL) -> None:
+        """Filter this process's system calls from now on. `no_new_privs` must be set.
 
-    Args:
-        libc: Loaded with `use_errno=True`.
-        prepared: From `prepare`.
+        Args:
+            libc: Loaded with `use_errno=True`.
 
-    Raises:
-        OSError: The kernel refuses.
-    """
-    code = prepared.replace(struct.pack("I", _ANY_PID), struct.pack("I", os.getpid()))
-    program = ctypes.create_string_buffer(code)
-    header = struct.pack("HxxxxxxP", len(code) // 8, ctypes.addressof(program))
-    if libc.prctl(_PR_SET_SECCOMP, _MODE_FILTER, header, 0, 0) != 0:
-        error = ctypes.get_errno()
-        raise OSError(error, f"prctl(SET_SECCOMP): {os.strerror(error)}")
+        Raises:
+            OSError: The kernel refuses.
+        """
+        pid = os.getpid()
+        for place in self._places:
+            struct.pack_into("I", self._code, place, pid)
+        if libc.prctl(_PR_SET_SECCOMP, _MODE_FILTER, self._program, 0, 0) != 0:
+            error = ctypes.get_errno()
+            raise OSError(error, f"prctl(SET_SECCOMP): {os.strerror(error)}")
 
 
 def assemble(machine: str, pid: int) -> bytes:
     """The filter in the kernel's classic BPF, 8 bytes an instruction.
+
+    A binary search: the kernel runs a new filter once for each call that there is, to know which
+    ones it always allows.
 
     Args:
         machine: `x86_64` or `aarch64`.
         pid: The process's number, for calls that it may only aim at itself.
     """
     architecture, column = _ARCHITECTURES[machine]
-    code = [
-        _instruction(_LOAD, _ARCHITECTURE_AT),
-        _instruction(_JUMP_IF_EQUAL, architecture, 1, 0),
-        _instruction(_RETURN, _KILL_PROCESS),
-        _instruction(_LOAD, _NUMBER_AT),
-    ]
-    for numbers in ALLOWED.values():
-        number = numbers[column]
-        if number is not None:
-            code += _on_number(number, [_instruction(_RETURN, _ALLOW)])
+    allow, refuse = [_instruction(_RETURN, _ALLOW)], [_instruction(_RETURN, _ERRNO | _EPERM)]
+    blocks: dict[int | None, list[bytes]] = {row[column]: allow for row in ALLOWED.values()}
     for *numbers, conditions in CONDITIONAL.values():
-        code += _on_number(int(numbers[column]), _if_all(conditions))
-    for numbers in OWN.values():
-        code += _on_number(numbers[column], _if_all((Condition(0, (pid,)),)))
-    code += _on_number(_PRLIMIT64[column], _if_all((Condition(0, (0, pid)),)))
-    code += _on_number(_CLONE3[column], [_instruction(_RETURN, _ERRNO | _ENOSYS)])
-    code.append(_instruction(_RETURN, _ERRNO | _EPERM))
-    return b"".join(code)
+        blocks[int(numbers[column])] = _if_all(conditions)
+    blocks |= {row[column]: _if_all((Condition(0, (pid,)),)) for row in OWN.values()}
+    blocks[_PRLIMIT64[column]] = _if_all((Condition(0, (0, pid)),))
+    blocks[_CLONE3[column]] = [_instruction(_RETURN, _ERRNO | _ENOSYS)]
+    # Where another block begins to hold, in order of numbers.
+    ranges = [(0, refuse)]
+    for number in sorted(number for number in blocks if number is not None):
+        if ranges[-1][0] == number:
+            ranges.pop()
+        if not ranges or blocks[number] is not ranges[-1][1]:
+            ranges.append((number, blocks[number]))
+        ranges.append((number + 1, refuse))
+    return b"".join(
+        [
+            _instruction(_LOAD, _ARCHITECTURE_AT),
+            _instruction(_JUMP_IF_EQUAL, architecture, 1, 0),
+            _instruction(_RETURN, _KILL_PROCESS),
+            _instruction(_LOAD, _NUMBER_AT),
+            *_search(ranges),
+        ]
+    )
 
 
-def _on_number(number: int, block: list[bytes]) -> list[bytes]:
-    """The block, which ends in a return, for this call; the accumulator holds the number."""
-    return [_instruction(_JUMP_IF_EQUAL, number, 0, len(block)), *block]
+def _search(ranges: list[tuple[int, list[bytes]]]) -> list[bytes]:
+    """Code that goes to the block of the last range that begins at the number or before it.
+
+    Each block ends in a return; the accumulator holds the number.
+    """
+    if len(ranges) == 1:
+        return ranges[0][1]
+    middle = len(ranges) // 2
+    below, above = _search(ranges[:middle]), _search(ranges[middle:])
+    first = ranges[middle][0]
+    if len(below) <= _FARTHEST:
+        return [_instruction(_JUMP_IF_AT_LEAST, first, len(below), 0), *below, *above]
+    jump = _instruction(_JUMP, len(below))
+    return [_instruction(_JUMP_IF_AT_LEAST, first, 0, 1), jump, *below, *above]
 
 
 def _if_all(conditions: tuple[Condition, ...]) -> list[bytes]:

@@ -3,53 +3,60 @@
 Started as `python -m workers.server CONFIG`; CONFIG is a JSON object with the members `control`
 (descriptor of a SEQPACKET socket) and some of `Isolation`'s.
 
-A packet on that socket asks for a process. With it come a SEQPACKET socket for reports, and what
-the process gets as descriptors 0, 1 and so on. The process confines itself and then waits at its
-socket for one packet, a JSON object with `limits` (see `set_limits`) and `nonce` (see `program`):
-so it can be made ahead of its program. It reports there, in JSON: `{"began": true}` once the limits
-are set, `{"refused": why}` instead if it can't be confined; at its end the server reports `{"code",
-"cpu", "files"}`: exit code, negative for a signal; processor time in seconds; whether its files
-were too many. When nobody can write to that socket any more, its process is killed.
+A packet on that socket asks for a process, a JSON object with `limits` (see `bounded`). With it
+come a SEQPACKET socket for reports, and what the process gets as descriptors 0, 1 and so on. The
+process confines itself and then waits at its socket for one packet, a JSON object with `nonce` (see
+`program`): so it can be made ahead of its program. If it can't be confined it reports `{"refused":
+why}` there, in JSON; at its end the server reports `{"code", "cpu", "files"}`: exit code, negative
+for a signal, or null if the program had nothing more to do and was ended; processor time in
+seconds; whether its files were too many. When nobody can write to that socket any more, its process
+is killed.
 """
 
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import fcntl
 import gc
 import importlib
 import json
 import os
 import platform
+import resource
 import select
 import signal
 import socket
 import sys
-import traceback
+import time
 from typing import Any
 
 from . import program
-from .isolation import FILES_BYTES, FILES_COUNT, Isolation, set_limits
+from .isolation import FILES_BYTES, FILES_COUNT, Isolation, bounded
 
-# What programs import most. Once here, they don't load it each time.
+# What programs import most. Once here, they don't load it each time; but to fork and to end a
+# process takes the longer the more there is.
 PRELOADED = (
-    "bisect", "collections", "copy", "dataclasses", "datetime", "functools", "heapq", "itertools",
-    "json", "math", "operator", "random", "re", "string", "sys", "traceback", "typing",
+    "bisect", "collections", "copy", "functools", "heapq", "itertools", "json", "math", "operator",
+    "random", "re", "string", "sys", "typing",
 )  # fmt: skip
 
 MAX_REQUEST_BYTES = 65536
 MAX_DESCRIPTORS = 8
 _ABOVE = 100  # higher than any descriptor that a process starts with
 _WATCH_FILES_SECONDS = 0.1
+_CLOCK_OF_PROCESS = 2
 
 
-@dataclasses.dataclass
 class _Job:
-    pid: int
-    pidfd: int
-    report: socket.socket
-    directory: str
+    """A process, by descriptors of what there is of it here."""
+
+    def __init__(self, pid: int, report: int, leaving: int, directory: str) -> None:
+        self.pid = pid
+        self.pidfd = os.pidfd_open(pid)
+        self.report = report
+        self.leaving = leaving
+        self.directory = directory
+        self.is_reported = False
 
 
 class Server:
@@ -62,6 +69,7 @@ class Server:
         self._poll = select.poll()
         self._by_pidfd: dict[int, _Job] = {}
         self._by_report: dict[int, _Job] = {}
+        self._by_leaving: dict[int, _Job] = {}
 
     def serve(self) -> None:
         """Returns when nobody is there to serve; the processes are dead then."""
@@ -71,9 +79,13 @@ class Server:
             # than the process that waits for a program.
             watch = len(self._by_pidfd) > 1 and not self._isolation.files_bounded
             events = self._poll.poll(_WATCH_FILES_SECONDS * 1000 if watch else None)
-            for descriptor, _ in events:
+            for descriptor, event in events:
                 if descriptor in self._by_pidfd:
                     self._finish(self._by_pidfd[descriptor])
+                elif descriptor in self._by_leaving:
+                    self._poll.unregister(descriptor)
+                    if event & select.POLLIN:
+                        self._leave(self._by_leaving[descriptor])
                 elif descriptor in self._by_report:
                     job = self._by_report[descriptor]
                     self._poll.unregister(descriptor)
@@ -92,86 +104,98 @@ class Server:
         data, descriptors, _, _ = socket.recv_fds(self._control, MAX_REQUEST_BYTES, MAX_DESCRIPTORS)
         if not data:
             return False
-        report = socket.socket(fileno=descriptors[0])
+        report, *others = descriptors
+        # Those that wait count towards the limit of processes.
+        limits: dict[str, int] = json.loads(data)["limits"]
+        limits["NPROC"] += len(self._by_pidfd) + self._isolation.count_processes()
         self._count += 1
         directory = os.path.join(self._isolation.work, str(self._count))
         os.mkdir(directory, 0o700)
-        server, others = os.getpid(), self._isolation.count_processes()
-        pid = os.fork()
+        ruleset = self._isolation.ruleset(directory)
+        leaving, last = os.pipe()
+        others.append(last)
+        server = os.getpid()
+        pid = self._isolation.fork()
         if pid == 0:
-            self._become(report, descriptors[1:], directory, server, others)
-        for descriptor in descriptors[1:]:
+            self._become(report, others, directory, ruleset, server, bounded(limits))
+        for descriptor in (*others, *(() if ruleset is None else (ruleset,))):
             os.close(descriptor)
-        job = _Job(pid, os.pidfd_open(pid), report, directory)
-        self._by_pidfd[job.pidfd] = job
-        self._by_report[report.fileno()] = job
+        job = _Job(pid, report, leaving, directory)
+        self._by_pidfd[job.pidfd] = self._by_report[report] = self._by_leaving[leaving] = job
         self._poll.register(job.pidfd, select.POLLIN)
         # Its packets are for the process.
         self._poll.register(report, select.POLLRDHUP)
+        self._poll.register(leaving, select.POLLIN)
         return True
 
     def _become(
         self,
-        report: socket.socket,
+        report: int,
         descriptors: list[int],
         directory: str,
+        ruleset: int | None,
         server: int,
-        others: int,
+        limits: list[tuple[int, tuple[int, int]]],
     ) -> None:
         """In the forked process: never returns."""
         try:
             # From here on `program`'s few descriptors and this one are all there are.
-            at = fcntl.fcntl(report.detach(), fcntl.F_DUPFD, _ABOVE)
+            at = fcntl.fcntl(report, fcntl.F_DUPFD, _ABOVE)
             try:
-                self._isolation.confine_files(directory, server)
+                self._isolation.confine_files(directory, ruleset, server)
                 # They came above their places, in order.
                 for target, descriptor in enumerate(descriptors):
                     os.dup2(descriptor, target)
                 os.closerange(len(descriptors), at)
                 self._isolation.confine()
+                for kind, values in limits:
+                    resource.setrlimit(kind, values)
                 data = os.read(at, MAX_REQUEST_BYTES)
                 if not data:
                     os._exit(0)
                 request = json.loads(data)
-                # The limit of processes is one of all programs that run at the same time.
-                limits: dict[str, int] = request["limits"]
-                limits["NPROC"] *= len(self._by_pidfd) + 1
-                limits["NPROC"] += others
-                set_limits(limits)
             except (OSError, ValueError) as error:
                 os.write(at, json.dumps({"refused": str(error)}).encode())
                 os._exit(1)
-            os.write(at, b'{"began": true}')
             os.close(at)
             program.main(request["nonce"])
-        except BaseException:
-            traceback.print_exc()
+        except BaseException as error:
+            sys.excepthook(type(error), error, error.__traceback__)
         finally:
             os._exit(1)
+
+    def _leave(self, job: _Job) -> None:
+        """End a process that has nothing more to do.
+
+        Nobody need wait until the kernel has taken its memory apart.
+        """
+        _kill(job.pid)
+        # The clock of a process's processor time, as the C library's clock_getcpuclockid has it.
+        self._report(job, None, time.clock_gettime(~job.pid << 3 | _CLOCK_OF_PROCESS))
+
+    def _report(self, job: _Job, code: int | None, cpu: float) -> None:
+        job.is_reported = True
+        files = not self._isolation.files_bounded and _has_too_many_files(job.directory)
+        # Whoever asked may have given up.
+        with contextlib.suppress(OSError):
+            os.write(job.report, json.dumps({"code": code, "cpu": cpu, "files": files}).encode())
 
     def _finish(self, job: _Job, silently: bool = False) -> None:
         _, status, usage = os.wait4(job.pid, 0)
         # What the program may have started, where it could.
         _kill(job.pid, alone=False)
-        end = {
-            "code": os.waitstatus_to_exitcode(status),
-            "cpu": usage.ru_utime + usage.ru_stime,
-            "files": not self._isolation.files_bounded and _has_too_many_files(job.directory),
-        }
+        if not job.is_reported and not silently:
+            code = os.waitstatus_to_exitcode(status)
+            self._report(job, code, usage.ru_utime + usage.ru_stime)
         # A process that the program left behind, where it could, may still write there.
         with contextlib.suppress(OSError):
             _remove(job.directory)
-        # Whoever asked may have given up.
-        with contextlib.suppress(OSError):
-            if not silently:
-                job.report.send(json.dumps(end).encode())
-        del self._by_pidfd[job.pidfd], self._by_report[job.report.fileno()]
-        self._poll.unregister(job.pidfd)
-        # It isn't registered any more where the process was to be killed.
-        with contextlib.suppress(KeyError):
-            self._poll.unregister(job.report)
-        os.close(job.pidfd)
-        job.report.close()
+        del self._by_pidfd[job.pidfd], self._by_report[job.report], self._by_leaving[job.leaving]
+        for descriptor in (job.pidfd, job.report, job.leaving):
+            # It isn't registered any more where it has had its event.
+            with contextlib.suppress(KeyError):
+                self._poll.unregister(descriptor)
+            os.close(descriptor)
 
 
 def _kill(pid: int, *, alone: bool = True) -> None:

@@ -183,32 +183,62 @@ def unpack(data: bytes) -> dict[str, Any]:
 
 
 def send(descriptor: int, message: dict[str, Any]) -> None:
-    """Write one message. Not with `socket.send`, which a program's system call filter forbids.
+    """Write one message.
 
     Raises:
         TooLongError: It is too long; nothing was written.
         OSError: The other side is gone.
     """
-    data = memoryview(pack(message))
-    while data:
-        data = data[os.write(descriptor, data) :]
+    write(descriptor, pack(message))
 
 
-def receive(descriptor: int) -> dict[str, Any] | None:
-    """Read one message; None if the other side ended before it began one.
+def write(descriptor: int, data: bytes) -> None:
+    """Write all of it. Not with `socket.send`, which a program's system call filter forbids.
 
     Raises:
-        ProtocolError: What came isn't a message, or an unfinished one.
-        TooLongError: It claims to be too long.
+        OSError: The other side is gone.
     """
-    # Requests and answers alternate, so nothing follows the message that has been begun.
-    data = bytearray(_read(descriptor))
-    while 0 < len(data) < _LENGTH_BYTES or _LENGTH_BYTES <= len(data) < _size(data):
-        chunk = _read(descriptor)
-        if not chunk:
-            break
-        data += chunk
-    return unpack(bytes(data)) if data else None
+    view = memoryview(data)
+    while view:
+        view = view[os.write(descriptor, view) :]
+
+
+class Reader:
+    """Reads messages from a descriptor.
+
+    Attributes:
+        ahead: What arrived after the last message.
+    """
+
+    def __init__(self, descriptor: int) -> None:
+        self._descriptor = descriptor
+        self.ahead = bytearray()
+
+    def receive(self) -> dict[str, Any] | None:
+        """One message; None if the other side ended before it began one.
+
+        Raises:
+            ProtocolError: What came isn't a message, or an unfinished one.
+            TooLongError: It claims to be too long.
+        """
+        data = self.ahead
+        while len(data) < _LENGTH_BYTES or len(data) < _size(data):
+            chunk = self._read()
+            if not chunk:
+                break
+            data += chunk
+        if not data:
+            return None
+        size = _size(data)
+        message, self.ahead = data[:size], data[size:]
+        return unpack(bytes(message))
+
+    def _read(self) -> bytes:
+        """What is there, b"" at the end."""
+        try:
+            return os.read(self._descriptor, _CHUNK_BYTES)
+        except ConnectionResetError:
+            return b""
 
 
 def _size(data: bytearray) -> int:
@@ -221,11 +251,3 @@ def _size(data: bytearray) -> int:
     if length > MAX_MESSAGE_BYTES:
         raise TooLongError(f"a message of {length} bytes")
     return _LENGTH_BYTES + length
-
-
-def _read(descriptor: int) -> bytes:
-    """What is there, b"" at the end."""
-    try:
-        return os.read(descriptor, _CHUNK_BYTES)
-    except ConnectionResetError:
-        return b""
