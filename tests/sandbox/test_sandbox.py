@@ -227,6 +227,22 @@ def test_servers_that_die_are_started_again():
         assert box.check(source, test, ["f"]).passed
 
 
+def test_what_dies_with_its_server_is_run_once_more():
+    # Without a jail, the process that was started is the server itself.
+    with Sandbox(backend="landlock+seccomp") as box:
+        assert box.run("pass").passed
+        server, found = box._server, []
+        source = "import time; time.sleep(1)"
+        thread = threading.Thread(target=lambda: found.append(box.run(source)))
+        thread.start()
+        while not server._running:
+            pass
+        kill(server)
+        thread.join()
+        assert found[0].passed
+        assert box._server is not server
+
+
 @pytest.mark.parametrize(
     ("name", "call"),
     [
