@@ -208,6 +208,19 @@ def test_no_descriptors_are_left_open(box):
     assert len(os.listdir("/proc/self/fd")) == before
 
 
+def test_a_program_has_no_descriptors_of_others(box):
+    # So many at a time that the server's own go past those that a process begins with.
+    source = (
+        "import os, time\ntime.sleep({})\ndef is_open(n):\n    try: os.fstat(n)\n"
+        "    except OSError: return False\n    return True\n"
+        "print([n for n in range(1024) if is_open(n)])"
+    )
+    with ThreadPoolExecutor(60) as pool:
+        found = pool.map(lambda i: box.run(source.format(0.2 + i * 7 % 13 / 13)).stdout, range(180))
+        # Standard streams, the channel and the pipe of `program`.
+        assert set(found) == {"[0, 1, 2, 3, 5]\n"}
+
+
 def kill(worker, number: int = signal.SIGKILL):
     os.kill(worker.process.pid, number)
     return worker.process.pid
