@@ -21,18 +21,9 @@ def read_objects(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
     Raises:
         InputError: The file can't be read, or a line isn't a JSON object.
     """
-    # Not splitlines(): a JSON string may hold U+2028 and other line ends as they are.
-    for number, line in enumerate(read_text(path).split("\n"), start=1):
-        if not line.strip():
-            continue
-        try:
-            value = json.loads(line)
-        except json.JSONDecodeError as error:
-            raise InputError(f"{path}:{number}: not JSON: {error}") from None
-        if not isinstance(value, dict):
-            raise InputError(
-                f"{path}:{number}: a JSON object is needed, not {type(value).__name__}"
-            )
+    for number, value in _parsed(path):
+        if isinstance(value, InputError):
+            raise value
         yield number, value
 
 
@@ -44,15 +35,52 @@ def read_rows(path: Path, row_type: type[Row]) -> dict[int, Row]:
     Raises:
         InputError: Names file, line and field of the first bad line; or the file has no line.
     """
+    rows, faults = find_rows(path, row_type)
+    if faults:
+        raise InputError(next(iter(faults.values())))
+    return rows
+
+
+def find_rows(path: Path, row_type: type[Row]) -> tuple[dict[int, Row], dict[int, str]]:
+    """The lines of a file that can be used, and what is wrong with the others.
+
+    Returns:
+        Line number (from 1) to the line as a `row_type`; and to file, line, field and fault.
+
+    Raises:
+        InputError: The file can't be read, or has no line.
+    """
     rows: dict[int, Row] = {}
-    for number, value in read_objects(path):
+    faults: dict[int, str] = {}
+    for number, value in _parsed(path):
+        if isinstance(value, InputError):
+            faults[number] = str(value)
+            continue
         try:
             rows[number] = row_type.model_validate(value)
         except ValidationError as error:
-            raise InputError(f"{path}:{number}: {first_fault(error, 'line')}") from None
-    if not rows:
+            faults[number] = f"{path}:{number}: {first_fault(error, 'line')}"
+    if not rows and not faults:
         raise InputError(f"{path}: no lines")
-    return rows
+    return rows, faults
+
+
+def _parsed(path: Path) -> Iterator[tuple[int, dict[str, Any] | InputError]]:
+    """Every line that isn't blank: an object, or why it is none."""
+    # Not splitlines(): a JSON string may hold U+2028 and other line ends as they are.
+    for number, line in enumerate(read_text(path).split("\n"), start=1):
+        if not line.strip():
+            continue
+        try:
+            value = json.loads(line)
+        except json.JSONDecodeError as error:
+            yield number, InputError(f"{path}:{number}: not JSON: {error}")
+            continue
+        if isinstance(value, dict):
+            yield number, value
+        else:
+            kind = type(value).__name__
+            yield number, InputError(f"{path}:{number}: a JSON object is needed, not {kind}")
 
 
 def write_rows(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:

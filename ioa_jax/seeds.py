@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_vali
 
 from ioa_jax.errors import InputError
 from ioa_jax.graders.base import Item
-from ioa_jax.jsonl import read_rows
+from ioa_jax.jsonl import find_rows
 from ioa_jax.values import Value
 
 MIN_SEEDS = 20
@@ -186,10 +186,27 @@ def read_seeds(path: Path) -> tuple[SeedItem, ...]:
         InputError: Names file, line and field of the first bad line; or an id or a prompt occurs
             twice.
     """
+    seeds, faults = find_seeds(path)
+    if faults:
+        raise InputError(faults[0])
+    return seeds
+
+
+def find_seeds(path: Path) -> tuple[tuple[SeedItem, ...], tuple[str, ...]]:
+    """The seeds of a file that can be used, and what is wrong with its other lines.
+
+    Returns:
+        Seeds, and file, line, field and fault of each bad line, both in the file's order. An id or
+        a prompt that occurs twice is a fault of the later line.
+
+    Raises:
+        InputError: The file can't be read, or has no line.
+    """
+    rows, bad = find_rows(path, SeedRow)
     found: list[SeedItem] = []
     ids: dict[str, int] = {}
     prompts: dict[str, int] = {}
-    for line, row in read_rows(path, SeedRow).items():
+    for line, row in rows.items():
         seed = seed_from_row(row, line)
         # A task that occurs twice could be taught and then measured.
         for name, seen, key in (
@@ -198,9 +215,10 @@ def read_seeds(path: Path) -> tuple[SeedItem, ...]:
         ):
             first = seen.setdefault(key, line)
             if first != line:
-                raise InputError(f"{path}:{line}: field {name!r}: the same as in line {first}")
-        found.append(seed)
-    return tuple(found)
+                bad.setdefault(line, f"{path}:{line}: field {name!r}: the same as in line {first}")
+        if line not in bad:
+            found.append(seed)
+    return tuple(found), tuple(bad[line] for line in sorted(bad))
 
 
 def seed_from_row(row: SeedRow, line: int) -> SeedItem:

@@ -20,6 +20,13 @@ def ioa(*arguments):
     return CliRunner().invoke(app, [str(a) for a in arguments], catch_exceptions=False).stdout
 
 
+def failing(*arguments):
+    """The error of a command that fails, and what it printed before."""
+    result = CliRunner().invoke(app, [str(a) for a in arguments])
+    assert isinstance(result.exception, InputError)
+    return str(result.exception), result.stdout
+
+
 def write_seeds(path, count=24, **changes):
     rows = [
         {
@@ -44,16 +51,33 @@ def test_validate_counts(tmp_path):
 
 def test_validate_finds_references_that_fail_their_check(tmp_path):
     path = write_seeds(tmp_path / "s.jsonl", check={"kind": "math", "answer": "4"})
-    with pytest.raises(InputError, match=r"s\.jsonl: 23 of 24 references .* line-1 .* 18 more"):
-        ioa("validate", path)
+    error, out = failing("validate", path)
+    assert "s.jsonl: 23 of 24 references fail their own check" in error
+    # 2 and 2 is 4.
+    names = [line.split(": ")[1] for line in out.splitlines()]
+    assert names == [f"line-{n}" for n in range(1, 25) if n != 3]
     assert "24 seeds" in ioa("validate", path, "--no-grade")
 
 
-def test_validate_names_the_line(tmp_path):
+def test_validate_names_each_bad_line(tmp_path):
     path = write_seeds(tmp_path / "s.jsonl")
-    path.write_text(path.read_text() + '{"prompt": "a"}\n')
-    with pytest.raises(InputError, match=r"s\.jsonl:25: field 'reference'"):
-        ioa("validate", path)
+    good = path.read_text()
+    path.write_text("{not JSON\n[1]\n" + good + '{"prompt": "a"}\n' + good.splitlines()[0] + "\n")
+    error, out = failing("validate", path)
+    assert error == f"{path}: bad lines: 4; each is named above"
+    faults = out.splitlines()
+    assert [line.removeprefix(f"{path}:").split(":")[0] for line in faults] == [
+        "1",
+        "2",
+        "27",
+        "28",
+    ]
+    for fault, words in zip(
+        faults,
+        ("not JSON", "object is needed, not list", "field 'reference'", "same as in line 3"),
+        strict=True,
+    ):
+        assert words in fault
     with pytest.raises(InputError, match="12 seeds; at least 20"):
         ioa("validate", write_seeds(tmp_path / "few.jsonl", 12))
 

@@ -18,7 +18,7 @@ from typer.testing import CliRunner
 
 from ioa_jax.cli import app
 from ioa_jax.files import read_json
-from tests.distill_world import QUESTION, speak, write_seeds
+from tests.distill_world import QUESTION, question, speak, write_seeds
 from tests.suite.world import write_model
 from tests.teachers.server import Server, running_server
 
@@ -39,6 +39,8 @@ SMALL = (
     "organizer.max_remedial_rounds=1",
     "organizer.rounds=1",
     "teacher.settings.backoff_seconds=0.001",
+    "licences={student: apache-2.0, teacher: no training of rivals}",
+    "benchmarks=[test.jsonl]",
 )
 
 
@@ -54,11 +56,19 @@ def cook() -> Iterator[Server]:
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.delenv("OPENAI_API_KEY", raising=False)
     monkeypatch.chdir(tmp_path)
-    write_seeds(tmp_path / "seeds.jsonl", named=False)
-    (tmp_path / "distill.yaml").write_text(blocks("yaml")[0])
-    (tmp_path / "questions.jsonl").write_text('{"prompt": "How many units are 3 cups?"}\n')
-    write_model(tmp_path / "student")
+    write_files(tmp_path)
     return tmp_path
+
+
+def write_files(folder: Path) -> None:
+    """What the walk begins with."""
+    write_seeds(folder / "seeds.jsonl", named=False)
+    (folder / "distill.yaml").write_text(blocks("yaml")[0])
+    # Of the cook's lessons on spoons, all overlap with these.
+    tests = [{"prompt": question(number, "spoons")} for number in range(14, 94)]
+    (folder / "test.jsonl").write_text("".join(json.dumps(test) + "\n" for test in tests))
+    (folder / "questions.jsonl").write_text('{"prompt": "How many units are 3 cups?"}\n')
+    write_model(folder / "student")
 
 
 def blocks(language: str) -> list[str]:
@@ -105,15 +115,42 @@ def test_the_walk(folder: Path, cook: Server) -> None:
     assert "teacher tokens: 6,000" in outputs[3]
     record = read_json(folder / "run" / "record.json")
     assert record["lessons"] > 0
+    assert record["rejects"]["contaminated"] > 0
+    lessons = (folder / "run" / "lessons.jsonl").read_text().splitlines()
+    taught = {json.loads(line)["module"] for line in lessons}
+    assert taught
+    assert "kitchen/spoons" not in taught
     # The modules are the teacher's, of a domain that no code has heard of.
     assert all(module.startswith("kitchen/") for module in record["performance"])
     assert (folder / "run" / "report.html").is_file()
     card = (folder / "run" / "student" / "README.md").read_text()
-    assert "openai:cook" in card
+    for words in ("openai:cook", "apache-2.0", "no training of rivals", "| licence of the seeds |"):
+        assert words in card
+    assert f"{record['lessons']} lessons that the teacher wrote from 36 seed tasks" in card
     assert (folder / "answers.jsonl").is_file()
 
 
-def test_a_killed_run_resumes(folder: Path, cook: Server) -> None:
+@pytest.fixture(scope="module")
+def unkilled(cook: Server, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("unkilled")
+    write_files(folder)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        words = small(commands(cook, folder)[4])
+        result = CliRunner().invoke(app, words[1:], catch_exceptions=False)
+    assert result.exit_code == 0
+    return folder / "run"
+
+
+@pytest.mark.parametrize(
+    "reached",
+    [
+        "parts/*",
+        pytest.param("diagnosis/decomposition.json", marks=pytest.mark.slow),
+        pytest.param("gates/*", marks=pytest.mark.slow),
+    ],
+)
+def test_a_killed_run_resumes(folder: Path, cook: Server, unkilled: Path, reached: str) -> None:
     words = small(commands(cook, folder)[4])
     process = subprocess.Popen(
         [sys.executable, "-c", "from ioa_jax.cli import main; main()", *words[1:]],
@@ -121,16 +158,18 @@ def test_a_killed_run_resumes(folder: Path, cook: Server) -> None:
         stderr=subprocess.DEVNULL,
         stdout=subprocess.DEVNULL,
     )
-    lessons = folder / "run" / "parts"
+    run = folder / "run"
     deadline = time.monotonic() + 300
-    while not lessons.is_dir() and process.poll() is None and time.monotonic() < deadline:
+    while not [*run.glob(reached)] and process.poll() is None and time.monotonic() < deadline:
         time.sleep(0.05)
     process.kill()
     process.wait()
-    assert lessons.is_dir()
-    assert not (folder / "run" / "record.json").exists()
+    assert [*run.glob(reached)]
+    assert not (run / "record.json").exists()
     again = CliRunner().invoke(app, words[1:], catch_exceptions=True)
     assert "--resume" in str(again.exception)
     resumed = CliRunner().invoke(app, ["distill", "--resume", "run"], catch_exceptions=False)
     assert resumed.exit_code == 0
-    assert read_json(folder / "run" / "record.json")["spend"]["student_tokens"] <= 4000
+    assert read_json(run / "record.json")["spend"]["student_tokens"] <= 4000
+    for name in ("lessons.jsonl", "rejects.jsonl", "gates.jsonl", "student/model.safetensors"):
+        assert (run / name).read_bytes() == (unkilled / name).read_bytes(), name

@@ -18,7 +18,7 @@ import typer
 
 from ioa_jax.errors import InputError
 from ioa_jax.progress import progress_bar
-from ioa_jax.seeds import MIN_SEEDS, SeedItem, check_seeds, read_seeds
+from ioa_jax.seeds import MIN_SEEDS, SeedItem, check_seeds, find_seeds, read_seeds
 
 if TYPE_CHECKING:
     from ioa_jax.identifier.diagnosis import Diagnosis
@@ -63,7 +63,10 @@ def validate(
     "instruction" or "rouge", and what that needs}), and may have "id", "domain", "module"
     (category/module), "difficulty" and any other fields.
     """
-    read = read_seeds(seeds)
+    read, faults = find_seeds(seeds)
+    if faults:
+        print("\n".join(faults))
+        raise InputError(f"{seeds}: bad lines: {len(faults)}; each is named above")
     check_seeds(read, str(seeds), min_seeds)
     if grade:
         _check_references(seeds, read)
@@ -82,23 +85,22 @@ def _check_references(path: Path, seeds: tuple[SeedItem, ...]) -> None:
     """A reference that fails its check teaches what is then marked wrong.
 
     Raises:
-        InputError: Some fail; names them.
+        InputError: Some fail; each is printed before.
     """
     from ioa_jax.identifier.probes import ProbeGraders
 
     with ProbeGraders() as graders:
         verdicts = graders.grade([(item, item.reference) for item in seeds])
     failed = [
-        f"{item.id} ({verdict.detail or f'extracted {verdict.extracted!r}'})"
+        f"{path}: {item.id}: {verdict.detail or f'extracted {verdict.extracted!r}'}"
         for item, verdict in zip(seeds, verdicts, strict=True)
         if not verdict.correct
     ]
     if failed:
-        more = f" and {len(failed) - 5} more" if len(failed) > 5 else ""
+        print("\n".join(failed))
         raise InputError(
-            f"{path}: {len(failed)} of {len(seeds)} references fail their own check: "
-            f"{'; '.join(failed[:5])}{more}. Mend the reference or the check, or look at the rest "
-            "with --no-grade"
+            f"{path}: {len(failed)} of {len(seeds)} references fail their own check, each is named "
+            "above. Mend the reference or the check, or look at the rest with --no-grade"
         )
 
 

@@ -13,7 +13,7 @@ import numpy as np
 from suite.cells import UNDISTILLED
 from suite.report.course import edges_of
 from suite.report.distilled import Distilled, distilled_of
-from suite.report.tables import View, count, label, p_value, percent
+from suite.report.tables import View, count, label, p_value, percent, points_from
 from suite.results import RunResult
 from suite.schema.models import Row, SpendRecord, TableFile
 from suite.stats import mean_interval
@@ -66,10 +66,9 @@ def _matched(table: TableFile) -> Answer:
     for one in found:
         value = one.difference
         sure = one.p_bootstrap_holm < 0.05
-        where = "above" if value.mean > 0 else "below"
         sentences.append(
-            f"{one.task}: {table.reference} is {abs(100 * value.mean):.1f} points {where} "
-            f"{MATCHED} [{100 * value.low:+.1f}, {100 * value.high:+.1f}], "
+            f"{one.task}: {table.reference} is {points_from(value)} {MATCHED} ["
+            f"{100 * value.low:+.1f}, {100 * value.high:+.1f}], "
             f"{'more than chance explains' if sure else 'which chance may explain'} "
             f"(p {_p(one.p_bootstrap_holm)} after Holm's correction)."
         )

@@ -98,6 +98,9 @@ def graph(title: str, one: Distilled, true: frozenset[tuple[str, str]] | None) -
     if not drawn:
         return Plot("graph", title, f"{_of(one)} found no edge above τ_dep.", None)
     places = _layered(found, true or found)
+    # Every other column half a row lower, so that neighbours' names don't meet.
+    places = {node: (x, y + 0.5 * (x % 2)) for node, (x, y) in places.items()}
+    columns = max(x for x, _ in places.values()) + 1
     rows = max(y for _, y in places.values()) + 1
     panels = [("found", found)] if true is None else [("found", found), ("true", true)]
 
@@ -107,7 +110,7 @@ def graph(title: str, one: Distilled, true: frozenset[tuple[str, str]] | None) -
             other = found if name == "true" else true
             _nodes_and_edges(axis, places, edges, other)
             axis.set_title("found by the Identifier" if name == "found" else "the world's own")
-            axis.set_xlim(-0.5, max(x for x, _ in places.values()) + 0.5)
+            axis.set_xlim(-0.5, columns - 0.5)
             axis.set_ylim(rows - 0.4, -0.6)
             axis.axis("off")
 
@@ -121,7 +124,8 @@ def graph(title: str, one: Distilled, true: frozenset[tuple[str, str]] | None) -
     alone = len(modules) - len(places)
     if alone:
         text += f" {alone} modules without an edge are left out."
-    return draw_plot("graph", title, text, (6.0 * len(panels), max(2.6, 0.5 * rows + 0.6)), draw)
+    size = (max(6.0, 1.2 * columns) * len(panels), max(2.6, 0.5 * rows + 0.6))
+    return draw_plot("graph", title, text, size, draw)
 
 
 def _layered(
@@ -158,12 +162,14 @@ def _layered(
 
 def _nodes_and_edges(
     axis: Axes,
-    places: Mapping[str, tuple[int, int]],
+    places: Mapping[str, tuple[int, float]],
     edges: frozenset[tuple[str, str]],
     other: frozenset[tuple[str, str]] | None,
 ) -> None:
     for a, b in sorted(edges):
         both = other is None or (a, b) in other
+        # Around what stands between them.
+        bend = 0.08 if places[b][0] - places[a][0] <= 1 else 0.2
         axis.annotate(
             "",
             xy=places[b],
@@ -175,7 +181,7 @@ def _nodes_and_edges(
                 "linewidth": 1.3,
                 "shrinkA": 14,
                 "shrinkB": 14,
-                "connectionstyle": "arc3,rad=0.08",
+                "connectionstyle": f"arc3,rad={bend}",
             },
         )
     for node, (x, y) in sorted(places.items()):
@@ -225,6 +231,8 @@ def timeline(title: str, one: Distilled) -> Plot:
                     # Set apart from the part's own colour.
                     markeredgecolor=LIGHT["paper"],
                     markeredgewidth=1.2,
+                    clip_on=False,
+                    zorder=3,
                 )
         names = [f"stage {stage}: {_some(modules.get(stage, ()))}" for stage in stages]
         if any(_stage(name) is None for name in parts):
@@ -235,7 +243,7 @@ def timeline(title: str, one: Distilled) -> Plot:
         axis.xaxis.set_major_formatter(lambda value, _: f"{value:,.0f}")
         axis.grid(axis="x")
         axis.set_axisbelow(True)
-        axis.tick_params(length=0)
+        axis.tick_params(length=0, pad=8)
         for kind, colour in (("stage", "blue"), *kinds.items()):
             axis.plot([], [], "s", color=LIGHT[colour], label=kind)
         axis.plot([], [], "^", color=LIGHT["green"], label="gate passed")

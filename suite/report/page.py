@@ -15,7 +15,7 @@ from suite.cells import TEACHER, UNDISTILLED
 from suite.report.answers import answers
 from suite.report.draw import COLOURS, Plot, for_page
 from suite.report.paper import paper_view
-from suite.report.tables import View, count, label, percent, share_text, views
+from suite.report.tables import View, count, label, percent, points_from, share_text, views
 from suite.results import RunResult
 from suite.schema.models import Comparison, Row, TableFile
 
@@ -105,10 +105,8 @@ def _opponents(table: TableFile, task: str) -> Iterator[tuple[str, str]]:
 
 
 def _against(one: Comparison, words: str) -> str:
-    points = 100 * one.difference.mean
-    where = "above" if points >= 0 else "below"
     sure = "" if one.p_bootstrap_holm < 0.05 else " (chance may explain it)"
-    return f"{abs(points):.1f} points {where} {words}{sure}"
+    return f"{points_from(one.difference)} {words}{sure}"
 
 
 def _cards(reference: Row | None) -> list[tuple[str, str]]:

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Sequence
 from suite.cells import TEACHER, UNDISTILLED
 from suite.probes import PROBES
 from suite.schema.models import Comparison, Row, TableFile
-from suite.stats import Estimate, Share
+from suite.stats import Difference, Estimate, Share
 
 ALPHA = 0.05
 LABELS = {TEACHER: "teacher (reference line)", UNDISTILLED: "undistilled student"}
@@ -277,6 +277,14 @@ def label(method: str) -> str:
 def percent(value: Estimate) -> str:
     """`81.2 [78.0, 84.1]`."""
     return f"{100 * value.mean:.1f} [{100 * value.low:.1f}, {100 * value.high:.1f}]"
+
+
+def points_from(value: Difference) -> str:
+    """`3.2 points above`, `0.4 points below`, or `level with`."""
+    points = f"{abs(100 * value.mean):.1f}"
+    if points == "0.0":
+        return "level with"
+    return f"{points} points {'above' if value.mean > 0 else 'below'}"
 
 
 def nats(value: Estimate | None) -> str:

@@ -208,6 +208,19 @@ def test_no_descriptors_are_left_open(box):
     assert len(os.listdir("/proc/self/fd")) == before
 
 
+def test_a_program_has_no_descriptors_of_others(box):
+    # So many at a time that the server's own go past those that a process begins with.
+    source = (
+        "import os, time\ntime.sleep({})\ndef is_open(n):\n    try: os.fstat(n)\n"
+        "    except OSError: return False\n    return True\n"
+        "print([n for n in range(1024) if is_open(n)])"
+    )
+    with ThreadPoolExecutor(60) as pool:
+        found = pool.map(lambda i: box.run(source.format(0.2 + i * 7 % 13 / 13)).stdout, range(180))
+        # Standard streams, the channel and the pipe of `program`.
+        assert set(found) == {"[0, 1, 2, 3, 5]\n"}
+
+
 def kill(worker, number: int = signal.SIGKILL):
     os.kill(worker.process.pid, number)
     return worker.process.pid
@@ -225,6 +238,22 @@ def test_servers_that_die_are_started_again():
         kill(box._free_checkers[0], signal.SIGSTOP)
         assert box.check(source, test, ["f"], Limits(wall_seconds=1.0)).status == "timeout"
         assert box.check(source, test, ["f"]).passed
+
+
+def test_what_dies_with_its_server_is_run_once_more():
+    # Without a jail, the process that was started is the server itself.
+    with Sandbox(backend="landlock+seccomp") as box:
+        assert box.run("pass").passed
+        server, found = box._server, []
+        source = "import time; time.sleep(1)"
+        thread = threading.Thread(target=lambda: found.append(box.run(source)))
+        thread.start()
+        while not server._running:
+            pass
+        kill(server)
+        thread.join()
+        assert found[0].passed
+        assert box._server is not server
 
 
 @pytest.mark.parametrize(

@@ -66,6 +66,7 @@ class Server:
         self._control = control
         self._isolation = isolation
         self._count = 0
+        self._most_descriptors, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
         self._poll = select.poll()
         self._by_pidfd: dict[int, _Job] = {}
         self._by_report: dict[int, _Job] = {}
@@ -147,6 +148,7 @@ class Server:
                 for target, descriptor in enumerate(descriptors):
                     os.dup2(descriptor, target)
                 os.closerange(len(descriptors), at)
+                os.closerange(at + 1, self._most_descriptors)
                 self._isolation.confine()
                 for kind, values in limits:
                     resource.setrlimit(kind, values)

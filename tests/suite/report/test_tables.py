@@ -4,8 +4,9 @@ import io
 import pytest
 
 from suite.report.summary import Figures, summarize
-from suite.report.tables import comma_separated, latex, markdown, views
+from suite.report.tables import comma_separated, latex, markdown, points_from, views
 from suite.results import read_run
+from suite.stats import Difference
 from tests.suite.runs import write_run
 
 
@@ -62,3 +63,17 @@ def test_latex_is_balanced_and_escaped(table):
         assert any(line.count(" & ") == separators for line in body)
     # Percent signs that LaTeX would read as comments.
     assert not [line for line in text.splitlines()[1:] if "%" in line.replace("\\%", "")]
+
+
+@pytest.mark.parametrize(
+    ("mean", "words"),
+    [
+        (0.0316, "3.2 points above"),
+        (-0.0044, "0.4 points below"),
+        (0.0, "level with"),
+        (-0.0004, "level with"),
+    ],
+)
+def test_a_difference_in_words(mean, words):
+    found = Difference(mean, mean - 0.1, mean + 0.1, 30, 3, 0.5, None, None, None)
+    assert points_from(found) == words
