@@ -96,6 +96,13 @@ class AdapterSettings(BaseModel):
     remedial_scale: float = Field(
         default=0.5, gt=0, le=1, description="Factor of the largest number in remedial material."
     )
+    check_module: bool = Field(
+        default=True,
+        description=(
+            "Reject an example that names another module than asked for. Off where the modules' "
+            "names say nothing, as those of random ones: a teacher may name what it recognises."
+        ),
+    )
     duplicate_similarity: float = Field(
         default=DUPLICATE_SIMILARITY,
         gt=0,

@@ -201,7 +201,7 @@ class Adapter:
     def _misfit(self, request: StageRequest, draft: _Draft) -> tuple[RejectReason | None, str]:
         """Why an example isn't what was asked for."""
         unit, example = draft.unit, draft.example
-        if example.module != unit.of.module:
+        if self.settings.check_module and example.module != unit.of.module:
             return "off_request", f"module {example.module!r}, not {unit.of.module!r}"
         if example.difficulty_tag != unit.level:
             return "off_request", f"difficulty {example.difficulty_tag}, not {unit.level}"

@@ -47,7 +47,7 @@ STUDENT_SKILLS = {"answer": 0.83, "explain": 0.15, "copy": 0.02}
 # `uneven`: two thirds of the modules mastered, the rest from hardly to half; `flat`: all half.
 Variant = Literal["uneven", "flat"]
 VARIANTS: tuple[Variant, ...] = ("uneven", "flat")
-STUDENT_TOKENS: dict[Variant, int] = {"uneven": 10_000_000, "flat": 5_000_000}
+STUDENT_TOKENS: dict[Variant, int] = {"uneven": 10_000_000, "flat": 3_500_000}
 FLAT = 0.4
 FLAT_HARDEST = 2
 WEAKEST = 0.45

@@ -26,7 +26,11 @@ from tests.distill_world import Cook, method_config, new_student, write_seeds
 DIMENSIONS = ("concretization", "decomposition", "cognitive_load", "format", "language")
 CHANGES: dict[str, dict[str, Any]] = {
     "ioa_paper": {"organizer.stage_mode": "sequential"},
-    "ioa_no_identifier": {"diagnose.decompose.decomposer": "random", "diagnose.tau_gap": -1.0},
+    "ioa_no_identifier": {
+        "diagnose.decompose.decomposer": "random",
+        "diagnose.tau_gap": -1.0,
+        "adapter.check_module": False,
+    },
     "ioa_no_zone": {"organizer.zone": False},
     "ioa_no_gate": {"organizer.gate": False, "organizer.remedial_share": 0.0},
     "ioa_no_remedial": {"organizer.max_remedial_rounds": 0, "organizer.remedial_share": 0.0},
