@@ -222,6 +222,14 @@ def test_reasons_to_reject(text, finish, reason, detail):
         assert json.loads(reject.raw)["prereq"] in ([], "none")
 
 
+def test_another_module_passes_where_names_say_nothing():
+    teacher = ScriptedTeacher(lambda r, n: "5" if n else written(module="algebra/other"))
+    material, _ = synthesize(teacher=teacher, check_module=False)
+    (lesson,) = material.lessons
+    # The lesson stays with the module that it was asked for.
+    assert lesson.module == MODULE
+
+
 def test_no_answer_to_compare_with_is_told_apart():
     script = writer()
     teacher = ScriptedTeacher(lambda r, n: "?" if r.purpose == "verification" else script(r, n))
