@@ -53,7 +53,7 @@ trap 'rm -rf "$work"' EXIT
 if $check; then
     python3 -m venv "$work/venv"
     "$work/venv/bin/pip" install --quiet --no-deps --only-binary :all: --require-hashes \
-        -r "$containers/locks/build.lock" ||
+        -r "$containers/locks/container.lock" ||
         die $BAD_MACHINE "packages can't be installed: is the package index reachable?"
     "$work/venv/bin/python" "$containers/check_lock.py" "$lock" ||
         die $BAD_IMAGE "$lock can't be installed; the messages above say why"
@@ -128,6 +128,7 @@ build() {
     build_image "$engine" "$tag" "$epoch" "${secret[@]}" --target "$target" \
         --build-arg "BASE_IMAGE=$base_image" --build-arg "BASE_NAME=$base_name" \
         --build-arg "BASE_DIGEST=$base_digest" --build-arg "REVISION=$revision" \
+        --build-arg "SOURCE=$(locked source)" \
         --build-arg "VERSION=$(sed -n 's/^version = "\(.*\)"$/\1/p' pyproject.toml)" \
         --build-arg "CREATED=$(date --utc --date="@$epoch" +%Y-%m-%dT%H:%M:%SZ)" \
         --build-arg "LOCK_SHA256=$lock_sha256" \

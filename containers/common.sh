@@ -42,7 +42,8 @@ at_least() {
     [ "$(printf '%s\n%s\n' "$2" "$1" | sort -V | head -n 1)" = "$2" ]
 }
 
-# What keeps engine $1 from being used here; nothing if it can be. $2: build or run.
+# What keeps engine $1 from being used here; nothing if it can be. $2: build, run or check, which is
+# both.
 engine_problem() {
     local engine=$1 use=$2 version minimum answer
     case $engine in
@@ -69,16 +70,16 @@ engine_problem() {
         esac
         return
     fi
-    if [ "$engine $use" = "docker build" ] && ! docker buildx version >/dev/null 2>&1; then
+    if [ "$engine" = docker ] && [ "$use" != run ] && ! docker buildx version >/dev/null 2>&1; then
         echo "docker has no BuildKit: install its plugin buildx"
     fi
 }
 
-# Prints the engine to use. $1: build or run. $2: the one that was asked for, or empty.
+# Prints the engine to use. $1: build, run or check. $2: the one that was asked for, or empty.
 find_engine() {
     local use=$1 wanted=$2 candidates engine problem problems=
     candidates="docker podman"
-    [ "$use" = run ] || candidates+=" buildah"
+    [ "$use" != build ] || candidates+=" buildah"
     case " $candidates " in
         *" ${wanted:-docker} "*) ;;
         *) die $BAD_INPUT "engine '$wanted' can't $use here: one of $candidates" ;;
