@@ -75,7 +75,6 @@ need_disk "$(engine_store "$engine")" "$gigabytes"
 need_disk "$work" 2
 
 get_base() {
-    local answer
     if [ "$base" = local ]; then
         base_image=localhost/ioa-base:bookworm
         "$containers/base-debian.sh" "$engine" "$base_image" >&2
@@ -85,15 +84,7 @@ get_base() {
     base_image=$base
     base_name=${base%@*} base_digest=${base#*@}
     image_id "$engine" "$base" >/dev/null && return
-    if ! answer=$("$engine" pull --quiet "$base" 2>&1); then
-        case $answer in
-            *"manifest unknown"* | *"not found"* | *"MANIFEST_UNKNOWN"* | *"digest"*"match"*)
-                die $BAD_INPUT "base $base: the registry has no such image; is the digest right?" \
-                    "$(tail -n 1 <<<"$answer")" ;;
-            *) die $BAD_MACHINE "base $base can't be reached; as root, --base local makes one" \
-                "from Debian's packages. $(tail -n 1 <<<"$answer")" ;;
-        esac
-    fi
+    pull_image "$engine" "$base" base "as root, --base local makes one from Debian's packages" >&2
 }
 
 base=${base:-$(locked base image)}

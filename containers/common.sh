@@ -132,6 +132,20 @@ build_image() {
     esac
 }
 
+# Pulls image $2 with engine $1. $3: what it is. $4: what to do where no registry can be reached.
+pull_image() {
+    local answer reason
+    if answer=$("$1" pull --quiet "$2" 2>&1); then return; fi
+    reason=$(tail -n 1 <<<"$answer")
+    case $answer in
+        *"does not match provided manifest digest"* | *"verification failed for digest"*)
+            die $BAD_IMAGE "$3 $2: the registry sent another image than this digest's. $reason" ;;
+        *"manifest unknown"* | *"not found"* | *"MANIFEST_UNKNOWN"*)
+            die $BAD_INPUT "$3 $2: the registry has no such image; is the digest right? $reason" ;;
+        *) die $BAD_MACHINE "$3 $2 can't be reached; $4. $reason" ;;
+    esac
+}
+
 # The ID of an image, as sha256:...; fails if engine $1 has no image $2.
 image_id() {
     local id

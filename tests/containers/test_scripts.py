@@ -139,13 +139,21 @@ def test_base_cannot_be_reached(podman):
     assert "no such host" in error
 
 
-def test_wrong_digest(podman):
+# As podman and docker say it of a registry that lacks the image, and of one that sends another.
+@pytest.mark.parametrize(
+    ("answer", "code", "message"),
+    [
+        ("reading manifest: manifest unknown", 2, "is the digest right?"),
+        (f"Manifest does not match provided manifest digest {ID}", 4, "sent another image"),
+        (f"manifest verification failed for digest {ID}", 4, "sent another image"),
+    ],
+)
+def test_wrong_digest(podman, answer, code, message):
     base = f"docker.io/library/python:3.11@{ID}"
-    code, _, error = podman.call(
-        "build.sh", "--base", base, NO_IMAGE="1", PULL_ERROR="reading manifest: manifest unknown"
-    )
-    assert code == 2
-    assert "is the digest right?" in error
+    got, _, error = podman.call("build.sh", "--base", base, NO_IMAGE="1", PULL_ERROR=answer)
+    assert got == code
+    assert message in error
+    assert answer in error
 
 
 @pytest.mark.parametrize("base", ["python:3.11", "python@sha256:12", "python:latest"])
@@ -197,6 +205,41 @@ def test_no_device(podman):
     code, _, error = podman.call("run.sh", "--target", "tpu", "shell")
     assert code == 3
     assert "no TPU" in error
+
+
+def test_docker_passes_gpus_on(machine):
+    machine.add("docker", ENGINE)
+    code, _, _ = machine.call("run.sh", "--target", "cuda", "shell", VERSION="28.2.2")
+    assert code == 0
+    options = machine.engine_calls()[-1]
+    assert ("--gpus", "all") in set(itertools.pairwise(options))
+    # podman alone has it.
+    assert "--read-only-tmpfs=false" not in options
+
+
+def test_podman_needs_a_description_of_the_gpus(podman):
+    if any(any(Path(folder).glob("*")) for folder in ("/etc/cdi", "/var/run/cdi")):
+        pytest.skip("this machine has one")
+    code, _, error = podman.call("run.sh", "--target", "cuda", "shell")
+    assert code == 3
+    assert "nvidia-ctk cdi generate" in error
+
+
+def test_docker_builds_only_with_buildkit(machine):
+    # As Debian's package does without its plugin.
+    machine.add("docker", ENGINE.replace('case "$1 $2" in', 'case "$1 $2" in buildx*) exit 1 ;;'))
+    code, _, error = machine.call("build.sh", "cpu", VERSION="28.2.2")
+    assert code == 3
+    assert "docker has no BuildKit: install its plugin buildx" in error
+
+
+@pytest.mark.skipif(os.getuid() == 0, reason="root may write everywhere")
+def test_output_without_permission(podman, tmp_path):
+    folder = tmp_path / "results"
+    folder.mkdir(mode=0o555)
+    code, _, error = podman.call("run.sh", "bench", "--output", folder)
+    assert code == 2
+    assert "not writable by" in error
 
 
 def test_container_that_does_not_start(podman):
