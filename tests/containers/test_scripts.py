@@ -32,7 +32,8 @@ case "$1 $2" in
         case "$*" in *RepoDigests*) echo "$REPO_DIGEST" ;; *) echo {ID[7:]} ;; esac ;;
     pull*) [ -z "$PULL_ERROR" ] || {{ echo "$PULL_ERROR" >&2; exit 125; }} ;;
     load*) echo "${{LOADED:-not an archive}}"; [ -n "$LOADED" ] ;;
-    run*) [ -z "$RUN_ERROR" ] || {{ echo "$RUN_ERROR" >&2; exit 125; }}
+    run*) echo "$RUN_WARNING" >&2
+        [ -z "$RUN_ERROR" ] || {{ echo "$RUN_ERROR" >&2; exit 125; }}
         case "${{@: -1}}" in true) ;; *) exit "${{CODE:-0}}" ;; esac ;;
 esac
 """
@@ -247,6 +248,25 @@ def test_container_that_does_not_start(podman):
     assert code == 3
     assert "setrlimit: not permitted" in error
     assert "apt-get install runc" in error
+
+
+# As podman without root says it of version 1 of control groups, and docker of a kernel without any.
+@pytest.mark.parametrize(
+    "warning",
+    [
+        "Resource limits are not supported and ignored on cgroups V1 rootless systems",
+        "Your kernel does not support memory limit capabilities or the cgroup is not mounted. "
+        "Limitation discarded.",
+    ],
+)
+def test_limits_that_an_engine_ignores(podman, warning):
+    code, _, error = podman.call("run.sh", "shell", RUN_WARNING=warning)
+    assert code == 3
+    assert f"podman can't limit memory and processes here: {warning}" in error
+    assert podman.call("run.sh", "--no-limits", "shell", RUN_WARNING=warning)[0] == 0
+    call = podman.engine_calls()[-1]
+    assert "--memory" not in call
+    assert ("--pids-limit", "-1") in set(itertools.pairwise(call))
 
 
 def test_runc_is_tried_where_the_default_fails(podman):
