@@ -115,15 +115,32 @@ engine_store() {
     esac
 }
 
+# Whether docker keeps its images in containerd, as it does by default from version 29 on.
+docker_has_containerd() {
+    [[ $(docker info --format '{{.DriverStatus}}' 2>/dev/null) == *io.containerd.snapshotter* ]]
+}
+
 # Builds without a cache, with all times set to an epoch: build_image ENGINE TAG EPOCH ARGUMENT...
 build_image() {
     local engine=$1 tag=$2 epoch=$3
     shift 3
     case $engine in
         docker)
-            docker buildx build --quiet --no-cache --pull=false --provenance=false --sbom=false \
-                --output "type=docker,name=$tag,rewrite-timestamp=true" \
-                --build-arg "SOURCE_DATE_EPOCH=$epoch" "$@" >&2 ;;
+            local options=(--quiet --no-cache --pull=false --provenance=false --sbom=false
+                --build-arg "SOURCE_DATE_EPOCH=$epoch") archive
+            if docker_has_containerd; then
+                # What it puts there itself keeps the times of the build.
+                archive=$(mktemp /var/tmp/ioa-image.XXXXXX)
+                if ! docker buildx build "${options[@]}" "$@" >&2 \
+                    --output "type=docker,name=$tag,dest=$archive,rewrite-timestamp=true" ||
+                    ! docker load --quiet --input "$archive" >&2; then
+                    rm -f "$archive"
+                    return 1
+                fi
+                rm -f "$archive"
+            else
+                docker buildx build "${options[@]}" --output "type=docker,name=$tag" "$@" >&2
+            fi ;;
         podman | buildah)
             # chroot: needs no settings of the machine, and gives the same image everywhere.
             "$engine" build --quiet --isolation=chroot --pull=never --no-cache --layers=false \
@@ -153,5 +170,10 @@ image_id() {
         docker | podman) id=$("$1" image inspect --format '{{.Id}}' "$2" 2>/dev/null) ;;
         buildah) id=$(buildah inspect --type image --format '{{.FromImageID}}' "$2" 2>/dev/null) ;;
     esac || return 1
+    if [ "$1" = docker ] && docker_has_containerd; then
+        # There it is the digest, which depends on how the layers were compressed.
+        id=$(docker save "$2" | tar --extract --to-stdout manifest.json |
+            grep -oE '"Config":"[^"]*[0-9a-f]{64}' | grep -oE '[0-9a-f]{64}$')
+    fi
     echo "sha256:${id#sha256:}"
 }

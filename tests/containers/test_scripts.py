@@ -234,6 +234,13 @@ def test_docker_builds_only_with_buildkit(machine):
     assert "docker has no BuildKit: install its plugin buildx" in error
 
 
+def test_docker_whose_images_hold_times(machine):
+    machine.add("docker", ENGINE)
+    code, _, error = machine.call("build.sh", "--twice", "cpu", VERSION="28.2.2")
+    assert code == 3
+    assert "containerd-snapshotter" in error
+
+
 @pytest.mark.skipif(os.getuid() == 0, reason="root may write everywhere")
 def test_output_without_permission(podman, tmp_path):
     folder = tmp_path / "results"
