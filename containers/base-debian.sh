@@ -25,7 +25,9 @@ scratch=$work
 if [ -d /dev/shm ] && [ "$(df --output=avail -k /dev/shm | tail -n 1)" -gt 2000000 ]; then
     scratch=/dev/shm
 fi
-# Manuals and translations are left out, licences are not.
+# Manuals and translations are left out, licences are not. The installer of Python's packages is
+# compiled while it runs, and not always to the same bytes.
+# shellcheck disable=SC2016  # mmdebstrap gives $1 to the hook.
 TMPDIR=$scratch mmdebstrap --quiet --mode=root --variant=minbase --skip=output/dev \
     --include=python3,python3-venv,ca-certificates \
     --aptopt='APT::Install-Recommends "false"' \
@@ -33,6 +35,7 @@ TMPDIR=$scratch mmdebstrap --quiet --mode=root --variant=minbase --skip=output/d
     --dpkgopt='path-exclude=/usr/share/locale/*' \
     --dpkgopt='path-exclude=/usr/share/doc/*' \
     --dpkgopt='path-include=/usr/share/doc/*/copyright' \
+    --customize-hook='rm -r "$1/usr/share/python3/debpython/__pycache__"' \
     bookworm "$work/rootfs.tar" ${DEBIAN_MIRROR:+"$DEBIAN_MIRROR"} ||
     die $BAD_MACHINE "Debian's packages could not be had: set DEBIAN_MIRROR to a mirror that" \
         "can be reached"

@@ -53,7 +53,7 @@ trap 'rm -rf "$work"' EXIT
 if $check; then
     python3 -m venv "$work/venv"
     "$work/venv/bin/pip" install --quiet --no-deps --only-binary :all: --require-hashes \
-        -r "$containers/locks/build.lock" ||
+        -r "$containers/locks/container.lock" ||
         die $BAD_MACHINE "packages can't be installed: is the package index reachable?"
     "$work/venv/bin/python" "$containers/check_lock.py" "$lock" ||
         die $BAD_IMAGE "$lock can't be installed; the messages above say why"
@@ -61,6 +61,10 @@ if $check; then
 fi
 
 engine=$(find_engine build "$wanted")
+if $twice && [ "$engine" = docker ] && ! docker_has_containerd; then
+    die $BAD_MACHINE "--twice: docker's own image store keeps the time of the build in all files;" \
+        "turn docker's feature containerd-snapshotter on, or use podman"
+fi
 if [ -n "$archive" ]; then
     [ "$engine" != buildah ] || die $BAD_INPUT "--archive needs docker or podman"
     [ -d "$(dirname "$archive")" ] && [ -w "$(dirname "$archive")" ] ||
@@ -75,7 +79,6 @@ need_disk "$(engine_store "$engine")" "$gigabytes"
 need_disk "$work" 2
 
 get_base() {
-    local answer
     if [ "$base" = local ]; then
         base_image=localhost/ioa-base:bookworm
         "$containers/base-debian.sh" "$engine" "$base_image" >&2
@@ -85,15 +88,7 @@ get_base() {
     base_image=$base
     base_name=${base%@*} base_digest=${base#*@}
     image_id "$engine" "$base" >/dev/null && return
-    if ! answer=$("$engine" pull --quiet "$base" 2>&1); then
-        case $answer in
-            *"manifest unknown"* | *"not found"* | *"MANIFEST_UNKNOWN"* | *"digest"*"match"*)
-                die $BAD_INPUT "base $base: the registry has no such image; is the digest right?" \
-                    "$(tail -n 1 <<<"$answer")" ;;
-            *) die $BAD_MACHINE "base $base can't be reached; as root, --base local makes one" \
-                "from Debian's packages. $(tail -n 1 <<<"$answer")" ;;
-        esac
-    fi
+    pull_image "$engine" "$base" base "as root, --base local makes one from Debian's packages" >&2
 }
 
 base=${base:-$(locked base image)}
@@ -128,6 +123,7 @@ build() {
     build_image "$engine" "$tag" "$epoch" "${secret[@]}" --target "$target" \
         --build-arg "BASE_IMAGE=$base_image" --build-arg "BASE_NAME=$base_name" \
         --build-arg "BASE_DIGEST=$base_digest" --build-arg "REVISION=$revision" \
+        --build-arg "SOURCE=$(locked source)" \
         --build-arg "VERSION=$(sed -n 's/^version = "\(.*\)"$/\1/p' pyproject.toml)" \
         --build-arg "CREATED=$(date --utc --date="@$epoch" +%Y-%m-%dT%H:%M:%SZ)" \
         --build-arg "LOCK_SHA256=$lock_sha256" \

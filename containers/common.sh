@@ -42,7 +42,8 @@ at_least() {
     [ "$(printf '%s\n%s\n' "$2" "$1" | sort -V | head -n 1)" = "$2" ]
 }
 
-# What keeps engine $1 from being used here; nothing if it can be. $2: build or run.
+# What keeps engine $1 from being used here; nothing if it can be. $2: build, run or check, which is
+# both.
 engine_problem() {
     local engine=$1 use=$2 version minimum answer
     case $engine in
@@ -69,16 +70,16 @@ engine_problem() {
         esac
         return
     fi
-    if [ "$engine $use" = "docker build" ] && ! docker buildx version >/dev/null 2>&1; then
+    if [ "$engine" = docker ] && [ "$use" != run ] && ! docker buildx version >/dev/null 2>&1; then
         echo "docker has no BuildKit: install its plugin buildx"
     fi
 }
 
-# Prints the engine to use. $1: build or run. $2: the one that was asked for, or empty.
+# Prints the engine to use. $1: build, run or check. $2: the one that was asked for, or empty.
 find_engine() {
     local use=$1 wanted=$2 candidates engine problem problems=
     candidates="docker podman"
-    [ "$use" = run ] || candidates+=" buildah"
+    [ "$use" != build ] || candidates+=" buildah"
     case " $candidates " in
         *" ${wanted:-docker} "*) ;;
         *) die $BAD_INPUT "engine '$wanted' can't $use here: one of $candidates" ;;
@@ -114,20 +115,51 @@ engine_store() {
     esac
 }
 
+# Whether docker keeps its images in containerd, as it does by default from version 29 on.
+docker_has_containerd() {
+    [[ $(docker info --format '{{.DriverStatus}}' 2>/dev/null) == *io.containerd.snapshotter* ]]
+}
+
 # Builds without a cache, with all times set to an epoch: build_image ENGINE TAG EPOCH ARGUMENT...
 build_image() {
     local engine=$1 tag=$2 epoch=$3
     shift 3
     case $engine in
         docker)
-            docker buildx build --quiet --no-cache --pull=false --provenance=false --sbom=false \
-                --output "type=docker,name=$tag,rewrite-timestamp=true" \
-                --build-arg "SOURCE_DATE_EPOCH=$epoch" "$@" >&2 ;;
+            local options=(--quiet --no-cache --pull=false --provenance=false --sbom=false
+                --build-arg "SOURCE_DATE_EPOCH=$epoch") archive
+            if docker_has_containerd; then
+                # What it puts there itself keeps the times of the build.
+                archive=$(mktemp /var/tmp/ioa-image.XXXXXX)
+                if ! docker buildx build "${options[@]}" "$@" >&2 \
+                    --output "type=docker,name=$tag,dest=$archive,rewrite-timestamp=true" ||
+                    ! docker load --quiet --input "$archive" >&2; then
+                    rm -f "$archive"
+                    return 1
+                fi
+                rm -f "$archive"
+            else
+                docker buildx build "${options[@]}" --output "type=docker,name=$tag" "$@" >&2
+            fi ;;
         podman | buildah)
             # chroot: needs no settings of the machine, and gives the same image everywhere.
             "$engine" build --quiet --isolation=chroot --pull=never --no-cache --layers=false \
                 --format oci --timestamp "$epoch" --build-arg "SOURCE_DATE_EPOCH=$epoch" \
                 --tag "$tag" "$@" >&2 ;;
+    esac
+}
+
+# Pulls image $2 with engine $1. $3: what it is. $4: what to do where no registry can be reached.
+pull_image() {
+    local answer reason
+    if answer=$("$1" pull --quiet "$2" 2>&1); then return; fi
+    reason=$(tail -n 1 <<<"$answer")
+    case $answer in
+        *"does not match provided manifest digest"* | *"verification failed for digest"*)
+            die $BAD_IMAGE "$3 $2: the registry sent another image than this digest's. $reason" ;;
+        *"manifest unknown"* | *"not found"* | *"MANIFEST_UNKNOWN"*)
+            die $BAD_INPUT "$3 $2: the registry has no such image; is the digest right? $reason" ;;
+        *) die $BAD_MACHINE "$3 $2 can't be reached; $4. $reason" ;;
     esac
 }
 
@@ -138,5 +170,10 @@ image_id() {
         docker | podman) id=$("$1" image inspect --format '{{.Id}}' "$2" 2>/dev/null) ;;
         buildah) id=$(buildah inspect --type image --format '{{.FromImageID}}' "$2" 2>/dev/null) ;;
     esac || return 1
+    if [ "$1" = docker ] && docker_has_containerd; then
+        # There it is the digest, which depends on how the layers were compressed.
+        id=$(docker save "$2" | tar --extract --to-stdout manifest.json |
+            grep -oE '"Config":"[^"]*[0-9a-f]{64}' | grep -oE '[0-9a-f]{64}$')
+    fi
     echo "sha256:${id#sha256:}"
 }

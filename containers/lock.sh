@@ -33,6 +33,8 @@ for target in cuda tpu; do
     compile "$@" --output-file $locks/$target.lock --constraints $locks/test.lock \
         --extra $target pyproject.toml
 done
+compile "$@" --output-file $locks/container.lock --constraints $locks/test.lock \
+    $locks/container.in
 compile "$@" --output-file $locks/lint.lock $locks/lint.in
 compile "$@" --output-file $locks/build.lock $locks/build.in
 compile "$@" --output-file $locks/smollm2.lock --no-deps $locks/smollm2.in

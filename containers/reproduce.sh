@@ -82,10 +82,7 @@ get_image() {
     digest=$(locked targets "$target" digest)
     [ -n "$digest" ] || die $BAD_INPUT "images.lock.json has no published image for $target; load" \
         "its archive with --archive, or build it with containers/build.sh $target"
-    if ! answer=$("$engine" pull --quiet "$digest" 2>&1); then
-        die $BAD_MACHINE "$digest can't be pulled; where no registry is reachable, --archive loads" \
-            "a file. $(tail -n 1 <<<"$answer")"
-    fi
+    pull_image "$engine" "$digest" image "--archive loads one from a file" >&2
     echo "$digest"
 }
 image=$(get_image)

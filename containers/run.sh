@@ -31,6 +31,7 @@ Options, before the command:
   --cpus NUMBER    default: all
   --pids NUMBER    processes and threads; default 1024
   --time SECONDS   default: no limit
+  --no-limits      where the engine can't limit memory, cores and processes: then nothing does
   --env NAME       pass this environment variable on; may be repeated
   --allow-network  for a teacher behind an API; default: no network
 
@@ -39,7 +40,7 @@ TEXT
 }
 
 target=cpu image='' wanted='' memory=8g cpus='' pids=1024 seconds=0 network=none command=''
-names=() arguments=() resume=false
+names=() arguments=() resume=false limits=true
 declare -A folders=()
 while [ $# -gt 0 ]; do
     case $1 in
@@ -68,6 +69,7 @@ while [ $# -gt 0 ]; do
                 --time) seconds=$2 && shift ;;
                 --env) names+=("$2") && shift ;;
                 --allow-network) network=host ;;
+                --no-limits) limits=false ;;
                 --help | -h) usage && exit ;;
                 -*) die $BAD_INPUT "option '$1' is unknown; see --help" ;;
                 *) command=$1 ;;
@@ -161,11 +163,15 @@ options+=(
     --rm --pull=never --user "$user" --network "$network"
     --read-only --tmpfs "/tmp:rw,nosuid,nodev,noexec,size=2g,mode=1777" --shm-size=64m
     --cap-drop=all --security-opt=no-new-privileges
-    --memory "$memory" --memory-swap "$memory" --cpus "$cpus" --pids-limit "$pids"
     --ulimit nofile=4096:4096 --ulimit core=0:0 --log-driver=none
     --env "IOA_IMAGE_ID=$id" --env "IOA_IMAGE_DIGEST=$digest"
     --env HYPOTHESIS_STORAGE_DIRECTORY=/tmp/hypothesis
 )
+if $limits; then
+    options+=(--memory "$memory" --memory-swap "$memory" --cpus "$cpus" --pids-limit "$pids")
+else
+    options+=(--pids-limit -1)
+fi
 # Without it, podman puts writable file systems over /run and /var/tmp.
 [ "$engine" != podman ] || options+=(--read-only-tmpfs=false)
 for name in "${names[@]}"; do
@@ -209,6 +215,14 @@ if ! answer=$("${start[@]}" "$image" true 2>&1); then
             "apt-get install runc"
     fi
 fi
+
+# Both engines only warn of it.
+case $answer in
+    *"imits are not supported"* | *"imitation discarded"*)
+        ! $limits || die $BAD_MACHINE "$engine can't limit memory and processes here:" \
+            "$(tail -n 1 <<<"$answer"). Without root, podman needs version 2 of control groups" \
+            "for that; --no-limits goes without" ;;
+esac
 
 # podman's monitor leaves a file where it was started when memory runs out.
 work=$(mktemp -d)

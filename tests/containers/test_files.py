@@ -37,6 +37,7 @@ INPUTS = {
     "types.lock": PROJECT["dependencies"] + requirements("test.in", "types.in"),
     "cuda.lock": PROJECT["dependencies"] + PROJECT["optional-dependencies"]["cuda"],
     "tpu.lock": PROJECT["dependencies"] + PROJECT["optional-dependencies"]["tpu"],
+    "container.lock": requirements("container.in"),
     "lint.lock": requirements("lint.in"),
     "build.lock": requirements("build.in"),
     "smollm2.lock": requirements("smollm2.in"),
@@ -63,6 +64,10 @@ def test_lock_matches_its_inputs(lock):
 def test_locks_agree(lock):
     base, other = pins("base.lock"), pins(lock)
     assert {name: other.get(name) for name in base} == base
+
+
+def test_the_image_is_tested_with_the_same_packages():
+    assert pins("container.lock").items() <= pins("test.lock").items()
 
 
 def test_devices_have_their_plugin_and_tests_their_packages():
@@ -119,7 +124,7 @@ def test_nothing_is_installed_without_a_hash():
 
 def test_image_is_not_rooted():
     text = (FOLDER / "Containerfile").read_text()
-    runtime = text.split("FROM base AS runtime")[1]
+    runtime = text.split("FROM ${BASE_IMAGE} AS runtime")[1]
     assert re.findall(r"^USER (.*)$", runtime, re.MULTILINE) == ["65534:65534"]
     assert not re.search(r"^RUN", runtime.split("\nFROM")[0], re.MULTILINE)
     assert not re.search(r"PASSWORD|TOKEN|API_KEY", text)

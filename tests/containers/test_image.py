@@ -1,17 +1,22 @@
-"""What the built image is and what its limits stop. IOA_CONTAINER_IMAGE names it.
+"""What the built image is and what its limits stop.
 
-`tox -e container` builds it and sets the variable.
+`tox -e container` builds it and names it and its engine in IOA_CONTAINER_IMAGE and
+IOA_CONTAINER_ENGINE.
 """
 
+import datetime
 import json
 import os
+import re
 import subprocess
+import tomllib
 from pathlib import Path
 
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 IMAGE = os.environ.get("IOA_CONTAINER_IMAGE", "")
+ENGINE = os.environ.get("IOA_CONTAINER_ENGINE", "")
 
 pytestmark = pytest.mark.skipif(not IMAGE, reason="needs an image: tox -e container builds one")
 
@@ -19,7 +24,8 @@ pytestmark = pytest.mark.skipif(not IMAGE, reason="needs an image: tox -e contai
 def run(*arguments: object):
     """`containers/run.sh` with the image. Exit code, output and errors."""
     process = subprocess.run(
-        [ROOT / "containers" / "run.sh", "--image", IMAGE, *map(str, arguments)],
+        [ROOT / "containers" / "run.sh", "--engine", ENGINE, "--image", IMAGE]
+        + [str(argument) for argument in arguments],
         capture_output=True,
         text=True,
         timeout=300,
@@ -29,6 +35,40 @@ def run(*arguments: object):
 
 def python(source: str, *options: str):
     return run(*options, "shell", "-c", 'exec python -c "$0"', source)
+
+
+def revision() -> str:
+    """Of the checkout, as build.sh gives it to the image."""
+    git = ["git", "-C", str(ROOT)]
+    dirty = subprocess.check_output([*git, "status", "--porcelain", "--untracked-files=no"])
+    head = subprocess.check_output([*git, "rev-parse", "HEAD"], text=True).strip()
+    return head + ("-dirty" if dirty else "")
+
+
+def test_labels():
+    inspect = [ENGINE, "image", "inspect", "--format", "{{json .Config.Labels}}", IMAGE]
+    labels = json.loads(subprocess.check_output(inspect, text=True))
+    images = json.loads((ROOT / "containers" / "images.lock.json").read_text())
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    opencontainers = {
+        key.removeprefix("org.opencontainers.image."): value
+        for key, value in labels.items()
+        if key.startswith("org.opencontainers.image.")
+    }
+    assert re.fullmatch(r"sha256:[0-9a-f]{64}", opencontainers.pop("base.digest"))
+    assert opencontainers.pop("base.name")
+    assert opencontainers.pop("description")
+    epoch = datetime.datetime.fromtimestamp(images["source_date_epoch"], datetime.UTC)
+    assert opencontainers == {
+        "title": project["name"],
+        "version": project["version"],
+        "revision": revision(),
+        "source": images["source"] or "",
+        "licenses": project["license"],
+        "created": epoch.strftime("%Y-%m-%dT%H:%M:%SZ"),
+        "ref.name": "cpu",
+    }
+    assert labels["io.ioa-jax.lock.sha256"] == images["targets"]["cpu"]["lock_sha256"]
 
 
 def test_nothing_but_the_program_may_write():
@@ -136,10 +176,10 @@ def test_record_names_the_image():
     assert code == 0
     found = json.loads(out)
     images = json.loads((ROOT / "containers" / "images.lock.json").read_text())
-    revision = subprocess.check_output(["git", "-C", ROOT, "rev-parse", "HEAD"], text=True).strip()
     assert found["image"]["target"] == "cpu"
     assert found["image"]["id"].startswith("sha256:")
-    assert found["git"]["revision"] == revision
+    assert found["git"]["revision"] == revision().removesuffix("-dirty")
+    assert found["git"]["dirty"] == revision().endswith("-dirty")
     assert found["lock_sha256"] == images["targets"]["cpu"]["lock_sha256"]
     assert found["devices"]["platform"] == "cpu"
     assert found["packages"]["jax"] is not None

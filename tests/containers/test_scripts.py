@@ -32,7 +32,8 @@ case "$1 $2" in
         case "$*" in *RepoDigests*) echo "$REPO_DIGEST" ;; *) echo {ID[7:]} ;; esac ;;
     pull*) [ -z "$PULL_ERROR" ] || {{ echo "$PULL_ERROR" >&2; exit 125; }} ;;
     load*) echo "${{LOADED:-not an archive}}"; [ -n "$LOADED" ] ;;
-    run*) [ -z "$RUN_ERROR" ] || {{ echo "$RUN_ERROR" >&2; exit 125; }}
+    run*) echo "$RUN_WARNING" >&2
+        [ -z "$RUN_ERROR" ] || {{ echo "$RUN_ERROR" >&2; exit 125; }}
         case "${{@: -1}}" in true) ;; *) exit "${{CODE:-0}}" ;; esac ;;
 esac
 """
@@ -139,13 +140,21 @@ def test_base_cannot_be_reached(podman):
     assert "no such host" in error
 
 
-def test_wrong_digest(podman):
+# As podman and docker say it of a registry that lacks the image, and of one that sends another.
+@pytest.mark.parametrize(
+    ("answer", "code", "message"),
+    [
+        ("reading manifest: manifest unknown", 2, "is the digest right?"),
+        (f"Manifest does not match provided manifest digest {ID}", 4, "sent another image"),
+        (f"manifest verification failed for digest {ID}", 4, "sent another image"),
+    ],
+)
+def test_wrong_digest(podman, answer, code, message):
     base = f"docker.io/library/python:3.11@{ID}"
-    code, _, error = podman.call(
-        "build.sh", "--base", base, NO_IMAGE="1", PULL_ERROR="reading manifest: manifest unknown"
-    )
-    assert code == 2
-    assert "is the digest right?" in error
+    got, _, error = podman.call("build.sh", "--base", base, NO_IMAGE="1", PULL_ERROR=answer)
+    assert got == code
+    assert message in error
+    assert answer in error
 
 
 @pytest.mark.parametrize("base", ["python:3.11", "python@sha256:12", "python:latest"])
@@ -199,11 +208,72 @@ def test_no_device(podman):
     assert "no TPU" in error
 
 
+def test_docker_passes_gpus_on(machine):
+    machine.add("docker", ENGINE)
+    code, _, _ = machine.call("run.sh", "--target", "cuda", "shell", VERSION="28.2.2")
+    assert code == 0
+    options = machine.engine_calls()[-1]
+    assert ("--gpus", "all") in set(itertools.pairwise(options))
+    # podman alone has it.
+    assert "--read-only-tmpfs=false" not in options
+
+
+def test_podman_needs_a_description_of_the_gpus(podman):
+    if any(any(Path(folder).glob("*")) for folder in ("/etc/cdi", "/var/run/cdi")):
+        pytest.skip("this machine has one")
+    code, _, error = podman.call("run.sh", "--target", "cuda", "shell")
+    assert code == 3
+    assert "nvidia-ctk cdi generate" in error
+
+
+def test_docker_builds_only_with_buildkit(machine):
+    # As Debian's package does without its plugin.
+    machine.add("docker", ENGINE.replace('case "$1 $2" in', 'case "$1 $2" in buildx*) exit 1 ;;'))
+    code, _, error = machine.call("build.sh", "cpu", VERSION="28.2.2")
+    assert code == 3
+    assert "docker has no BuildKit: install its plugin buildx" in error
+
+
+def test_docker_whose_images_hold_times(machine):
+    machine.add("docker", ENGINE)
+    code, _, error = machine.call("build.sh", "--twice", "cpu", VERSION="28.2.2")
+    assert code == 3
+    assert "containerd-snapshotter" in error
+
+
+@pytest.mark.skipif(os.getuid() == 0, reason="root may write everywhere")
+def test_output_without_permission(podman, tmp_path):
+    folder = tmp_path / "results"
+    folder.mkdir(mode=0o555)
+    code, _, error = podman.call("run.sh", "bench", "--output", folder)
+    assert code == 2
+    assert "not writable by" in error
+
+
 def test_container_that_does_not_start(podman):
     code, _, error = podman.call("run.sh", "shell", RUN_ERROR="setrlimit: not permitted")
     assert code == 3
     assert "setrlimit: not permitted" in error
     assert "apt-get install runc" in error
+
+
+# As podman without root says it of version 1 of control groups, and docker of a kernel without any.
+@pytest.mark.parametrize(
+    "warning",
+    [
+        "Resource limits are not supported and ignored on cgroups V1 rootless systems",
+        "Your kernel does not support memory limit capabilities or the cgroup is not mounted. "
+        "Limitation discarded.",
+    ],
+)
+def test_limits_that_an_engine_ignores(podman, warning):
+    code, _, error = podman.call("run.sh", "shell", RUN_WARNING=warning)
+    assert code == 3
+    assert f"podman can't limit memory and processes here: {warning}" in error
+    assert podman.call("run.sh", "--no-limits", "shell", RUN_WARNING=warning)[0] == 0
+    call = podman.engine_calls()[-1]
+    assert "--memory" not in call
+    assert ("--pids-limit", "-1") in set(itertools.pairwise(call))
 
 
 def test_runc_is_tried_where_the_default_fails(podman):
