@@ -9,6 +9,7 @@ from typing import Protocol
 
 from ioa_jax.engine.generation import Completion
 from ioa_jax.engine.sampling import SamplingParams
+from ioa_jax.errors import SandboxError
 from ioa_jax.graders.by_kind import Graders
 from ioa_jax.student import Messages
 from suite.micro.world import Problem
@@ -24,9 +25,16 @@ class Answers(Protocol):
 
 
 def score(graders: Graders, problem: Problem, text: str) -> float:
-    """What the problem's check says of an answer, in [0, 1]."""
+    """What the problem's check says of an answer, in [0, 1].
+
+    Raises:
+        SandboxError: Nothing can be known about the answer's program.
+    """
     seed = problem.seed_item()
-    return graders.of(seed.kind).grade(seed.item(), text).score
+    verdict = graders.of(seed.kind).grade(seed.item(), text)
+    if verdict.status == "infra_error":
+        raise SandboxError(f"problem {problem.id!r}: the sandbox failed: {verdict.detail}")
+    return verdict.score
 
 
 def accuracies(model: Answers, problems: Sequence[Problem], graders: Graders) -> dict[str, float]:

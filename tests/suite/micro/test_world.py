@@ -5,7 +5,8 @@ import networkx
 import pytest
 
 from ioa_jax.adapter.dimensions import is_concrete
-from ioa_jax.errors import InputError
+from ioa_jax.errors import InputError, SandboxError
+from ioa_jax.graders.base import Item, Verdict
 from ioa_jax.graders.by_kind import Graders
 from ioa_jax.seeds import SeedRow, check_seeds, seed_from_row
 from ioa_jax.streams import stream
@@ -25,6 +26,19 @@ from suite.micro.world import (
 )
 
 SPLITS = ("train", "probe", "test")
+
+
+def test_a_broken_sandbox_is_no_wrong_answer() -> None:
+    class Broken:
+        def of(self, kind: str) -> "Broken":
+            return self
+
+        def grade(self, item: Item, text: str) -> Verdict:
+            return Verdict(False, 0.0, None, "none", "a test", "no answer", "infra_error")
+
+    problem = make_problem("lists/map", 1, 0, "probe")
+    with pytest.raises(SandboxError, match=f"{problem.id}.*no answer"):
+        score(Broken(), problem, "def f(): ...")  # pyright: ignore[reportArgumentType]
 
 
 @pytest.fixture(scope="module")
