@@ -79,7 +79,7 @@ def _argmax(x: Array) -> Array:
     long as a third of the head's product.
     """
     last = x.shape[-1] - 1
-    index = jnp.arange(last + 1, dtype=jnp.int32)
+    index = jax.lax.broadcasted_iota(jnp.int32, x.shape, x.ndim - 1)
     return jnp.min(jnp.where(x == x.max(axis=-1, keepdims=True), index, last), axis=-1)
 
 
