@@ -32,6 +32,7 @@ CPU_MIN_ROWS = 8
 # Positions that a step computes at little more than what reading the weights takes. SmolLM2-135M on
 # one core of an AMD EPYC without AMX: 8 take 54 ms, 16 take 60, 32 take 85.
 CHEAP_POSITIONS = 16
+DRAFT_TOKENS = 7  # more are hardly ever right
 DRAFT_NGRAM = 3  # longest match that a draft is chosen by
 # What bounds the memory of prompts. Powers of two: they are the sizes that programs come in.
 PREFILL_TOKENS = 2048  # tokens that one program computes, rows times width
@@ -120,7 +121,9 @@ class Generator:
         draft_tokens: Tokens at most that a greedy step drafts for each row and verifies.
     """
 
-    def __init__(self, model: LanguageModel, batch_size: int = 32, draft_tokens: int = 7) -> None:
+    def __init__(
+        self, model: LanguageModel, batch_size: int = 32, draft_tokens: int = DRAFT_TOKENS
+    ) -> None:
         """Prepare.
 
         Args:
