@@ -29,6 +29,11 @@ STEPS_PER_DISPATCH = 8  # decoding steps between two looks at stop strings and f
 SHARED_PREFIX_MIN = 32  # shorter common prefixes are not worth a program of their own
 # Matrix-vector products have no fast bf16 kernel on CPU: eight rows cost less than one.
 CPU_MIN_ROWS = 8
+# Positions that a step computes at little more than what reading the weights takes. SmolLM2-135M on
+# one core of an AMD EPYC without AMX: 8 take 54 ms, 16 take 60, 32 take 85.
+CHEAP_POSITIONS = 16
+DRAFT_TOKENS = 7  # more are hardly ever right
+DRAFT_NGRAM = 3  # longest match that a draft is chosen by
 # What bounds the memory of prompts. Powers of two: they are the sizes that programs come in.
 PREFILL_TOKENS = 2048  # tokens that one program computes, rows times width
 PREFILL_SCORES = 2**22  # the same times the cache's slots: what attention holds for each head
@@ -42,7 +47,7 @@ class Completion:
 
     Attributes:
         text: Decoded without special tokens, cut before a stop string.
-        tokens: Sampled token ids, the ending token included if one was sampled.
+        tokens: Sampled token ids up to the ending token or the one that completes a stop string.
         logprobs: Log-probability in nats of each token of `tokens` under the model itself
             (temperature 1, nothing filtered).
         finish_reason: `stop` (ending token or stop string) or `length` (max_tokens or the model's
@@ -75,8 +80,8 @@ class _State:
     """Decoding state on the device; B rows.
 
     Attributes:
-        cache: Keys and values.
-        last: [B] int32, the token to feed next.
+        cache: Keys and values; S slots.
+        text: [B, S] int32, tokens by position: those in the cache, then the one to feed next.
         length: [B] int32, tokens in the cache.
         remaining: [B] int32, tokens that may still be sampled; 0 is a finished or free row.
         stream: [B] int32, number of the row's random stream.
@@ -84,7 +89,7 @@ class _State:
     """
 
     cache: KVCache
-    last: Array
+    text: Array
     length: Array
     remaining: Array
     stream: Array
@@ -113,23 +118,34 @@ class Generator:
         model: The model.
         batch_size: Rows that decode together; fewer beside prompts of over about 2,000 tokens, so
             that memory doesn't grow with the longest prompt times the rows.
+        draft_tokens: Tokens at most that a greedy step drafts for each row and verifies.
     """
 
-    def __init__(self, model: LanguageModel, batch_size: int = 32) -> None:
+    def __init__(
+        self, model: LanguageModel, batch_size: int = 32, draft_tokens: int = DRAFT_TOKENS
+    ) -> None:
         """Prepare.
 
         Args:
             model: Weights are used in the dtype they have; bfloat16 halves the memory traffic that
                 bounds decoding.
             batch_size: Rows that decode together, at most. Memory grows with it.
+            draft_tokens: Greedy decoding guesses this many tokens at most from what followed the
+                same tokens before in the row (prompt lookup decoding, Saxena 2023) and verifies
+                them in one step (Leviathan et al. 2023): the tokens are the same, up to ties of
+                rounding. Only where 8 rows or fewer decode, since more positions in a step cost
+                more than drafts gain. 0 drafts none; sampling never drafts.
 
         Raises:
-            InputError: `batch_size` under 1.
+            InputError: `batch_size` under 1, `draft_tokens` under 0.
         """
         if batch_size < 1:
             raise InputError(f"batch_size={batch_size}: at least 1")
+        if draft_tokens < 0:
+            raise InputError(f"draft_tokens={draft_tokens}: at least 0")
         self.model = model
         self.batch_size = batch_size
+        self.draft_tokens = draft_tokens
         decoder = model.decoder
         self._decoder = decoder.unstacked() if decoder.precision.on_cpu else decoder
         self._min_rows = CPU_MIN_ROWS if decoder.precision.on_cpu else 1
@@ -222,12 +238,24 @@ class Generator:
             params: How to sample.
             finish: Called with slot, text and reason as each ends.
         """
-        rows = min(most, max(batching.power_of_two(len(queue)), self._min_rows))
+        drafting = params.temperature == 0 and self.draft_tokens > 0
+        fewest = -(-self._min_rows // (1 + self.draft_tokens)) if drafting else self._min_rows
+        rows = min(most, batching.power_of_two(max(len(queue), fewest)))
         slots: list[_Slot | None] = [None] * rows
         state = self._empty_state(rows, 0)
         prefilled: _Prefilled | None = None
         while queue or prefilled or any(slots):
             free = [row for row, slot in enumerate(slots) if slot is None]
+            # Drafts serve the last rows better than empty rows beside them. Once, since each number
+            # of rows is a program.
+            fewer, live = CHEAP_POSITIONS // 2, len(slots) - len(free)
+            if drafting and not (queue or prefilled) and live <= fewer < len(slots):
+                kept = sorted(range(len(slots)), key=lambda row: slots[row] is None)[:fewer]
+                slots, free = [slots[row] for row in kept], []
+                self._note("compact", state.length.shape[0], state.cache.num_slots)
+                state = _take_rows(state, jnp.asarray(kept))
+            drafted = max(0, min(self.draft_tokens, CHEAP_POSITIONS // len(slots) - 1))
+            drafted = drafted if drafting else 0
             while free and (queue or prefilled):
                 if prefilled is None:
                     prefilled = self._prefill_prompts(queue, len(free), shared, prefix_cache)
@@ -236,19 +264,18 @@ class Generator:
                 prefilled.waiting = prefilled.waiting[len(moved) :]
                 for row, source in moved.items():
                     slots[row] = prefilled.slots[source]
-                state = self._fit_cache(state, slots)
+                state = self._fit_cache(state, slots, drafted)
                 state = self._insert(state, prefilled, moved)
                 if not prefilled.waiting:
                     prefilled = None
-            state = self._fit_cache(state, slots)
-            state, tokens, logprobs = self._decode(state, params)
+            state = self._fit_cache(state, slots, drafted)
+            state, tokens, logprobs = self._decode(state, params, drafted)
             for row, slot in enumerate(slots):
                 if slot is None:
                     continue
-                fresh = tokens[:, row]
-                count = int((fresh >= 0).sum())
-                slot.tokens.extend(int(t) for t in fresh[:count])
-                slot.logprobs.extend(float(p) for p in logprobs[:count, row])
+                fresh = tokens[:, row] >= 0
+                slot.tokens.extend(int(t) for t in tokens[:, row][fresh])
+                slot.logprobs.extend(float(p) for p in logprobs[:, row][fresh])
                 outcome = self._outcome(slot, params)
                 if outcome is not None:
                     finish(slot, *outcome)
@@ -268,6 +295,9 @@ class Generator:
             raise InputError(f"prompt {index} is empty")
         return tokens
 
+    def _decoded(self, tokens: Sequence[int]) -> str:
+        return str(self.model.tokenizer.decode(list(tokens), skip_special_tokens=True))
+
     def _outcome(
         self, slot: _Slot, params: SamplingParams
     ) -> tuple[str, Literal["stop", "length"]] | None:
@@ -276,36 +306,43 @@ class Generator:
         exhausted = len(slot.tokens) >= slot.limit
         if not (ended or exhausted or params.stop):
             return None
-        text = str(self.model.tokenizer.decode(slot.tokens, skip_special_tokens=True))
+        text = self._decoded(slot.tokens)
         cuts = [at for at in (text.find(stop) for stop in params.stop) if at >= 0]
         if cuts:
+            # However many tokens were sampled at once, none counts beyond the one that ends `stop`.
+            while any(stop in self._decoded(slot.tokens[:-1]) for stop in params.stop):
+                slot.tokens.pop()
+                slot.logprobs.pop()
             return text[: min(cuts)], "stop"
         if ended:
             return text, "stop"
         return (text, "length") if exhausted else None
 
-    def _fit_cache(self, state: _State, slots: Sequence[_Slot | None]) -> _State:
+    def _fit_cache(self, state: _State, slots: Sequence[_Slot | None], drafted: int) -> _State:
         """Grow or shrink the cache to a bucket that holds the next dispatch.
 
         Attention reads the cache whole; one for the worst case would slow every step.
         """
+        fresh = STEPS_PER_DISPATCH * (1 + drafted)
         longest = max(
-            (len(s.prompt) + min(len(s.tokens) + STEPS_PER_DISPATCH, s.limit) for s in slots if s),
-            default=1,
+            (len(s.prompt) + min(len(s.tokens) + fresh, s.limit) for s in slots if s), default=1
         )
         wanted = batching.row_bucket(longest, smallest=64)
         have = state.cache.num_slots
         if have == wanted:
             return state
-        self._note("resize", state.last.shape[0], have, wanted)
-        return dataclasses.replace(state, cache=_resize(state.cache, wanted))
+        self._note("resize", state.length.shape[0], have, wanted)
+        return dataclasses.replace(
+            state, cache=_resize(state.cache, wanted), text=_fit_array(state.text, wanted, 1)
+        )
 
     def _empty_state(self, rows: int, slots: int) -> _State:
         def zeros() -> Array:
             return jnp.zeros((rows,), jnp.int32)
 
+        text = jnp.zeros((rows, slots), jnp.int32)
         return _State(
-            self._decoder.init_cache(rows, slots), zeros(), zeros(), zeros(), zeros(), zeros()
+            self._decoder.init_cache(rows, slots), text, zeros(), zeros(), zeros(), zeros()
         )
 
     def _prefill_prefix(self, prompts: Sequence[tuple[int, ...]]) -> tuple[int, KVCache | None]:
@@ -347,7 +384,7 @@ class Generator:
         # Padding rows cost as much as prompts: waiting prompts take their place.
         count = min(len(queue), max(free, self._min_rows), most)
         new = [queue.popleft() for _ in range(count)]
-        rows = min(most, max(batching.power_of_two(count), self._min_rows))
+        rows = min(most, batching.power_of_two(count))
         cache = self._decoder.init_cache(rows, slots)
         if prefix_cache is not None:
             cache = _copy_prefix(cache, prefix_cache, shared)
@@ -390,29 +427,34 @@ class Generator:
             prefilled: Where the rows come from.
             moved: Row of the batch to row of `prefilled`.
         """
-        batch = state.last.shape[0]
+        batch = state.length.shape[0]
         rows = jax.tree.leaves(prefilled.cache)[0].shape[-4]
         target = np.full(rows, batch, np.int32)  # out of range: dropped
-        last, lengths = np.zeros(rows, np.int32), np.zeros(rows, np.int32)
+        text = np.zeros((rows, prefilled.cache.num_slots), np.int32)
+        lengths = np.zeros(rows, np.int32)
         limits, streams = np.zeros(rows, np.int32), np.zeros(rows, np.int32)
         for row, source in moved.items():
             slot = prefilled.slots[source]
             # The last prompt token is fed again by the first decoding step, which then samples like
             # every other: one program instead of two.
-            target[source], last[source] = row, slot.prompt[-1]
+            target[source], text[source, : len(slot.prompt)] = row, slot.prompt
             lengths[source], limits[source] = len(slot.prompt) - 1, slot.limit
             streams[source] = slot.stream
         self._note("insert", batch, state.cache.num_slots, rows, prefilled.cache.num_slots)
         return _insert(
             state,
             prefilled.cache,
-            *(jnp.asarray(x) for x in (target, last, lengths, limits, streams)),
+            *(jnp.asarray(x) for x in (target, text, lengths, limits, streams)),
         )
 
     def _decode(
-        self, state: _State, params: SamplingParams
+        self, state: _State, params: SamplingParams, drafted: int
     ) -> tuple[_State, np.ndarray, np.ndarray]:
-        """Up to STEPS_PER_DISPATCH steps; tokens and logprobs [steps, B], -1 where none."""
+        """Up to STEPS_PER_DISPATCH steps of 1 + `drafted` tokens at most.
+
+        Returns:
+            The state, tokens and logprobs [steps, B, 1 + drafted]; tokens are -1 where none.
+        """
         static = dataclasses.replace(
             params,
             max_tokens=1,
@@ -420,13 +462,14 @@ class Generator:
             stop=(),
             temperature=1.0 if params.temperature else 0.0,
         )
-        self._note("decode", state.last.shape[0], state.cache.num_slots, static)
+        self._note("decode", state.length.shape[0], state.cache.num_slots, drafted, static)
         state, tokens, logprobs = _decode_steps(
             self._decoder,
             state,
             jax.random.key(params.seed),
             jnp.float32(params.temperature),
             static,
+            drafted,
         )
         return state, *jax.device_get((tokens, logprobs))
 
@@ -523,7 +566,7 @@ def _insert(
     state: _State,
     cache: KVCache,
     target: Array,
-    last: Array,
+    text: Array,
     length: Array,
     remaining: Array,
     stream: Array,
@@ -539,7 +582,7 @@ def _insert(
     fitted = _over_slots(lambda x, axis: _fit_axis(x, slots, axis), cache)
     return _State(
         cache=jax.tree.map(rows, state.cache, fitted),
-        last=state.last.at[target].set(last, mode="drop"),
+        text=state.text.at[target].set(_fit_axis(text, slots, 1), mode="drop"),
         length=state.length.at[target].set(length, mode="drop"),
         remaining=state.remaining.at[target].set(remaining, mode="drop"),
         stream=state.stream.at[target].set(stream, mode="drop"),
@@ -547,13 +590,61 @@ def _insert(
     )
 
 
-@functools.partial(jax.jit, static_argnums=4, donate_argnums=1)
+@jax.jit
+def _take_rows(state: _State, rows: Array) -> _State:
+    """The rows [n] of the state as a batch of their own."""
+    others = (state.text, state.length, state.remaining, state.stream, state.sampled)
+    return _State(
+        jax.tree.map(lambda x: jnp.take(x, rows, axis=x.ndim - 4), state.cache),
+        *(x[rows] for x in others),
+    )
+
+
+def _draft(text: Array, length: Array, count: int) -> Array:
+    """Guess what follows each row: what followed its last tokens where they stood before.
+
+    Of the places that share most of the last DRAFT_NGRAM tokens, the latest. Where the text there
+    reaches its own end, it is taken to go on repeating. Without such a place any guess will do.
+
+    Args:
+        text: [B, S] int32.
+        length: [B] int32, position of the last token.
+        count: Tokens to guess.
+
+    Returns:
+        [B, count] int32.
+    """
+    slots = text.shape[1]
+    at = jnp.arange(slots)[None]
+    same = at < length[:, None]
+    score = jnp.where(same, at, 0)
+    for back in range(DRAFT_NGRAM):
+        wanted = jnp.take_along_axis(text, jnp.maximum(length - back, 0)[:, None], axis=1)
+        same &= (jnp.roll(text, back, axis=1) == wanted) & (at >= back)
+        score += jnp.where(same, slots, 0)
+    found = jnp.argmax(score, axis=1)[:, None]
+    period = jnp.maximum(length[:, None] - found, 1)
+    return jnp.take_along_axis(text, found + 1 + jnp.arange(count)[None] % period, axis=1)
+
+
+@functools.partial(jax.jit, static_argnums=(4, 5), donate_argnums=1)
 def _decode_steps(
-    decoder: Decoder, state: _State, key: Array, temperature: Array, params: SamplingParams
+    decoder: Decoder,
+    state: _State,
+    key: Array,
+    temperature: Array,
+    params: SamplingParams,
+    drafted: int,
 ) -> tuple[_State, Array, Array]:
-    """Decode until every row is done or STEPS_PER_DISPATCH tokens are sampled."""
-    rows = state.last.shape[0]
+    """Decode until every row is done or STEPS_PER_DISPATCH steps are taken.
+
+    A step feeds each row's next token and `drafted` guesses of those after it. A guess that equals
+    what is sampled before it was right, and so what is sampled after it counts too. Keys and values
+    of wrong guesses lie beyond the row's length, where the next step overwrites them.
+    """
+    rows, width = state.length.shape[0], 1 + drafted
     eos = jnp.asarray(decoder.config.eos_token_ids or (-1,), jnp.int32)
+    row, offset = jnp.arange(rows)[:, None], jnp.arange(width)[None]
 
     def condition(carry: tuple[Array, _State, Array, Array]) -> Array:
         step, state, _, _ = carry
@@ -563,30 +654,41 @@ def _decode_steps(
         carry: tuple[Array, _State, Array, Array],
     ) -> tuple[Array, _State, Array, Array]:
         step, state, tokens, logprobs = carry
-        hidden, cache = decoder.hidden_cached(state.last[:, None], state.length, state.cache)
-        logits = decoder.logits(hidden[:, 0])
+        fed = jnp.take_along_axis(state.text, state.length[:, None], axis=1)
+        if drafted:
+            fed = jnp.concatenate([fed, _draft(state.text, state.length, drafted)], axis=1)
+        hidden, cache = decoder.hidden_cached(fed, state.length, state.cache)
+        logits = decoder.logits(hidden.reshape(rows * width, -1))
+        counts = (state.sampled[:, None] + offset).reshape(-1)
         keys = jax.vmap(
             lambda stream, count: jax.random.fold_in(jax.random.fold_in(key, stream), count)
-        )(state.stream, state.sampled)
+        )(jnp.repeat(state.stream, width), counts)
         token = sample(logits, keys, temperature, params)
         chosen = jnp.take_along_axis(logits, token[:, None], axis=-1)[:, 0]
-        logprob = chosen - jax.nn.logsumexp(logits, axis=-1)
-        active = state.remaining > 0
-        ended = jnp.any(token[:, None] == eos[None], axis=-1)
-        advance = active.astype(jnp.int32)
+        logprob = (chosen - jax.nn.logsumexp(logits, axis=-1)).reshape(rows, width)
+        token = token.reshape(rows, width)
+        ends = jnp.any(token[..., None] == eos[None, None], axis=-1)
+        # A position counts if all before it were guessed right and none of them ended the text.
+        goes_on = (fed[:, 1:] == token[:, :-1]) & ~ends[:, :-1]
+        right = jnp.cumprod(goes_on.astype(jnp.int32), axis=1)
+        fresh = jnp.minimum(1 + right.sum(axis=1), state.remaining)
+        counted = offset < fresh[:, None]
+        ended = jnp.any(ends & counted, axis=1)
+        # Out of range: dropped.
+        place = jnp.where(counted, state.length[:, None] + 1 + offset, state.text.shape[1])
         state = _State(
             cache=cache,
-            last=jnp.where(active, token, state.last),
-            length=state.length + advance,
-            remaining=jnp.where(ended, 0, jnp.maximum(state.remaining - 1, 0)),
+            text=state.text.at[row, place].set(token, mode="drop"),
+            length=state.length + fresh,
+            remaining=jnp.where(ended, 0, state.remaining - fresh),
             stream=state.stream,
-            sampled=state.sampled + advance,
+            sampled=state.sampled + fresh,
         )
-        tokens = tokens.at[step].set(jnp.where(active, token, -1))
-        logprobs = logprobs.at[step].set(jnp.where(active, logprob, 0.0))
+        tokens = tokens.at[step].set(jnp.where(counted, token, -1))
+        logprobs = logprobs.at[step].set(jnp.where(counted, logprob, 0.0))
         return step + 1, state, tokens, logprobs
 
-    empty = jnp.full((STEPS_PER_DISPATCH, rows), -1, jnp.int32)
-    start = (jnp.int32(0), state, empty, jnp.zeros((STEPS_PER_DISPATCH, rows)))
+    empty = jnp.full((STEPS_PER_DISPATCH, rows, width), -1, jnp.int32)
+    start = (jnp.int32(0), state, empty, jnp.zeros(empty.shape))
     _, state, tokens, logprobs = jax.lax.while_loop(condition, body, start)
     return state, tokens, logprobs

@@ -344,6 +344,8 @@ class Decoder(nnx.Module):
             step = run
             if remat != "none":
                 step = jax.checkpoint(run, policy=REMAT_POLICIES[remat])
+            # Or XLA fuses sines and cosines into every layer's rotation.
+            rope = jax.lax.optimization_barrier(rope)
             new_keys, new_values = [], []
             for i, block in enumerate(self.blocks):
                 adapters = jax.tree.map(lambda a, i=i: a[i], layers)
@@ -409,7 +411,9 @@ class Decoder(nnx.Module):
 def _embed(embedding: Array, tokens: Array, precision: Precision) -> Array:
     """Rows of the embedding in the activation dtype: [B, T, D]."""
     if precision.on_cpu and embedding.dtype == jnp.bfloat16:
-        # XLA's CPU backend would convert the whole table to float32 to gather bf16 from it.
+        # XLA's CPU backend would convert the whole table to float32 to gather bf16 from it. Without
+        # the barrier, it would copy the table before a loop over tokens, decoding's for one.
+        embedding, tokens = jax.lax.optimization_barrier((embedding, tokens))
         bits = jax.lax.bitcast_convert_type(embedding, jnp.uint16)[tokens]
         return jax.lax.bitcast_convert_type(bits, jnp.bfloat16).astype(precision.activation)
     return embedding[tokens].astype(precision.activation)

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from ioa_jax.engine import batching
-from ioa_jax.engine.generation import Generator
+from ioa_jax.engine.generation import DRAFT_TOKENS, Generator
 from ioa_jax.engine.sampling import SamplingParams
 from ioa_jax.engine.scoring import Scorer
 from ioa_jax.engine.training import TrainConfig, train_step
@@ -31,9 +31,11 @@ def scoring(model: LanguageModel, workload: Workload) -> Callable[[], int]:
     return run
 
 
-def generation(model: LanguageModel, workload: Workload) -> Callable[[], int]:
+def generation(
+    model: LanguageModel, workload: Workload, draft_tokens: int = DRAFT_TOKENS
+) -> Callable[[], int]:
     """Answer all prompts greedily; counts new tokens up to the end of each answer."""
-    generator = Generator(model, GENERATION_BATCH)
+    generator = Generator(model, GENERATION_BATCH, draft_tokens)
 
     def run() -> int:
         done = generator.generate(workload.prompts, SamplingParams(max_tokens=NEW_TOKENS))

@@ -1,3 +1,5 @@
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -100,7 +102,7 @@ def test_prompts_in_parts_and_few_rows_change_nothing(monkeypatch):
     assert [shape[1:3] for shape in free._shapes if shape[0] == "prefill"] == [(8, 384)]
 
     limit_memory(monkeypatch, 64)
-    bounded = Generator(model, batch_size=16)
+    bounded = Generator(model, batch_size=16, draft_tokens=0)
     finished = []
     found = bounded.generate(prompts, params, on_completion=lambda i, c: finished.append(i))
     assert sorted(finished) == list(range(len(prompts)))
@@ -218,3 +220,120 @@ def test_a_prompt_with_a_stream_of_its_own_draws_the_same_whatever_is_beside_it(
     assert [c.tokens for c in some] == [together[4].tokens, together[1].tokens]
     swapped = generator.generate([prompts[4], prompts[1]], params, streams=[11, 14])
     assert [c.tokens for c in swapped] != [c.tokens for c in some]
+
+
+def repetitive_prompts():
+    """Greedy text of a tiny model soon repeats itself, so that drafts are often right."""
+    return [pair.prompt for pair in random_pairs(11, seed=2)]
+
+
+def steps_and_tokens(monkeypatch, generator, prompts, params):
+    """Completions, and how many tokens each row got from each step that gave it any."""
+    counts = []
+    decode = generator._decode
+
+    def counted(*args):
+        state, tokens, logprobs = decode(*args)
+        fresh = (tokens >= 0).sum(axis=2)
+        counts.extend(int(n) for n in fresh[fresh > 0])
+        return state, tokens, logprobs
+
+    monkeypatch.setattr(generator, "_decode", counted)
+    return generator.generate(prompts, params), counts
+
+
+@pytest.mark.parametrize("count", [1, 3, 8, 11])
+def test_drafts_change_no_token(monkeypatch, count):
+    model = tiny_model()
+    prompts = repetitive_prompts()[:count]
+    params = SamplingParams(max_tokens=45)
+    plain, one_each = steps_and_tokens(
+        monkeypatch, Generator(model, batch_size=16, draft_tokens=0), prompts, params
+    )
+    drafting = Generator(model, batch_size=16)
+    found, several = steps_and_tokens(monkeypatch, drafting, prompts, params)
+    assert set(one_each) == {1}
+    assert sum(several) == sum(one_each)
+    assert max(several) > 1
+    assert len(several) < len(one_each)
+    for one, other in zip(found, plain, strict=True):
+        assert one.tokens == other.tokens
+        assert one.finish_reason == other.finish_reason
+        np.testing.assert_allclose(one.logprobs, other.logprobs, atol=1e-4)
+    # Ends inside of drafts: texts of every length, those that end by themselves included.
+    for most in (1, 2, 44):
+        short = drafting.generate(prompts, dataclasses.replace(params, max_tokens=most))
+        assert [c.tokens for c in short] == [c.tokens[:most] for c in plain]
+        assert all(c.finish_reason == "length" or c.tokens[-1] == 1 for c in short)
+
+
+def test_an_ending_token_inside_a_draft_ends_the_text(monkeypatch):
+    model = tiny_model()
+    (prompt,) = repetitive_prompts()[:1]
+    params = SamplingParams(max_tokens=45)
+    plain = Generator(model, draft_tokens=0)
+    # A prompt with what the model will say again.
+    prompt = (*prompt, *plain.generate([prompt], params)[0].tokens[:6])
+    (free,) = plain.generate([prompt], params)
+    # A token that is first sampled where a draft was right becomes the one that ends texts.
+    config = model.decoder.config
+    (_,), counts = steps_and_tokens(monkeypatch, Generator(model), [prompt], params)
+    ends = np.cumsum(counts)
+    inside = [
+        at
+        for end, count in zip(ends, counts, strict=True)
+        for at in range(end - count, end - 1)
+        if free.tokens.index(free.tokens[at]) == at
+    ]
+    assert len(inside) > 1
+    for at in inside:
+        other = tiny_model()
+        other.decoder.config = dataclasses.replace(config, eos_token_ids=(free.tokens[at],))
+        (ended,) = Generator(other).generate([prompt], params)
+        assert ended.tokens == free.tokens[: at + 1]
+        assert ended.finish_reason == "stop"
+
+
+def test_stop_strings_cut_the_same_tokens_with_and_without_drafts():
+    model = tiny_model()
+    prompts = repetitive_prompts()[:3]
+    plain, drafting = Generator(model, draft_tokens=0), Generator(model)
+    free = plain.generate(prompts, SamplingParams(max_tokens=40))
+    for at in (0, 5, 13, 21):
+        params = SamplingParams(max_tokens=40, stop=(str(free[0].tokens[at]),))
+        expected, found = plain.generate(prompts, params), drafting.generate(prompts, params)
+        assert [(c.text, c.tokens, c.finish_reason) for c in found] == [
+            (c.text, c.tokens, c.finish_reason) for c in expected
+        ]
+        assert found[0].finish_reason == "stop"
+        assert len(found[0].tokens) == len(found[0].logprobs) <= at + 1
+
+
+def test_the_last_rows_go_on_with_drafts():
+    model = tiny_model()
+    # Three begin when others end, and so are alone at the end.
+    prompts = [pair.prompt for pair in random_pairs(19)]
+    params = SamplingParams(max_tokens=40)
+    expected = Generator(model, batch_size=16, draft_tokens=0).generate(prompts, params)
+    generator = Generator(model, batch_size=16)
+    found = generator.generate(prompts, params)
+    assert [c.tokens for c in found] == [c.tokens for c in expected]
+    drafted = {shape[1]: shape[3] for shape in generator._shapes if shape[0] == "decode"}
+    assert drafted == {16: 0, 8: 1}
+
+
+def test_drafts_follow_the_longest_then_the_latest_match():
+    text = jnp.array(
+        [[5, 6, 7, 8, 6, 7, 9, 4, 7, 5, 6, 7, 0, 0], [3, 4, 3, 4, 3, 9, 9, 9, 9, 9, 9, 9, 9, 9]]
+    )
+    guess = generation._draft(text, jnp.array([11, 4]), 3)
+    # 5 6 7 was followed by 8 6 7; and 3 4 repeats.
+    assert np.asarray(guess).tolist() == [[8, 6, 7], [4, 3, 4]]
+    # Without the 5, the latest 6 7.
+    guess = generation._draft(text.at[0, 9].set(2), jnp.array([11, 4]), 3)
+    assert np.asarray(guess)[0].tolist() == [9, 4, 7]
+
+
+def test_negative_draft_tokens_are_an_error():
+    with pytest.raises(InputError, match="draft_tokens=-1"):
+        Generator(tiny_model(), draft_tokens=-1)

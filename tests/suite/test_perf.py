@@ -4,7 +4,7 @@ import pytest
 
 from ioa_jax.student import Student
 from suite.perf import interventions
-from suite.perf.measure import TUNIX, table
+from suite.perf.measure import TUNIX, WITHOUT_DRAFTS, table
 from suite.perf.workload import alternate
 from tests.suite.world import write_model
 
@@ -57,6 +57,15 @@ def test_table():
     assert "100 GFLOP/s float32 and 200 GFLOP/s bfloat16 products, 15.0 GB/s reads" in text
     assert "- scoring: share of peak: 25%" in text
     assert "5.00 GiB (asked: under 6)" in text
+    assert "without drafts" not in text
+
+
+def test_generation_without_drafts_is_told_beside_the_rest():
+    found = results(None)
+    rates = {**found["parts"]["scoring"], WITHOUT_DRAFTS: {"tokens_per_second": 850.4}}
+    found["parts"] = {"generation": rates}
+    found["derived"] = {"generation/float32": 2.0, "generation/bfloat16": 0.75}
+    assert "- generation without drafts: 850 tokens/s" in table(found)
 
 
 @pytest.mark.parametrize(
