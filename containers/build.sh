@@ -61,10 +61,7 @@ if $check; then
 fi
 
 engine=$(find_engine build "$wanted")
-if $twice && [ "$engine" = docker ] && ! docker_has_containerd; then
-    die $BAD_MACHINE "--twice: docker's own image store keeps the time of the build in all files;" \
-        "turn docker's feature containerd-snapshotter on, or use podman"
-fi
+! $twice || need_same_twice "$engine" --twice
 if [ -n "$archive" ]; then
     [ "$engine" != buildah ] || die $BAD_INPUT "--archive needs docker or podman"
     [ -d "$(dirname "$archive")" ] && [ -w "$(dirname "$archive")" ] ||

@@ -11,15 +11,15 @@ set -euo pipefail
 
 base=() wanted=''
 while [ $# -gt 0 ]; do
-    [ $# -ge 2 ] || die $BAD_INPUT "$1 needs a value"
     case $1 in
-        --base) base=(--base "$2") ;;
-        --engine) wanted=$2 ;;
+        --base | --engine) [ $# -ge 2 ] || die $BAD_INPUT "$1 needs a value" ;;
         *) die $BAD_INPUT "option '$1' is unknown: --base or --engine" ;;
     esac
+    if [ "$1" = --base ]; then base=(--base "$2"); else wanted=$2; fi
     shift 2
 done
 engine=$(find_engine check "$wanted")
+[ -z "${CI:-}" ] || need_same_twice "$engine" "CI is set"
 profile=${IOA_CONTAINER_PROFILE:-micro-short}
 image=localhost/ioa-jax:cpu
 results=$(mktemp -d)

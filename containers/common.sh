@@ -120,6 +120,13 @@ docker_has_containerd() {
     [[ $(docker info --format '{{.DriverStatus}}' 2>/dev/null) == *io.containerd.snapshotter* ]]
 }
 
+# Two builds from scratch give the same image with this engine: need_same_twice ENGINE WANTED_BY
+need_same_twice() {
+    [ "$1" != docker ] || docker_has_containerd ||
+        die $BAD_MACHINE "$2: docker's own image store keeps the time of the build in all files;" \
+            "turn docker's feature containerd-snapshotter on, or use podman"
+}
+
 # Builds without a cache, with all times set to an epoch: build_image ENGINE TAG EPOCH ARGUMENT...
 build_image() {
     local engine=$1 tag=$2 epoch=$3

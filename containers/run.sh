@@ -239,6 +239,8 @@ code=0
 "${start[@]}" "${terminal[@]}" "${mounts[@]}" "$image" "${program[@]}" "${arguments[@]}" || code=$?
 case $code in
     124) echo "run.sh: stopped after $seconds s, the limit of --time" >&2 ;;
-    137) echo "run.sh: killed, most likely for want of memory; the limit is --memory $memory" >&2 ;;
+    137)
+        if $limits; then limit="the limit is --memory $memory"; else limit="there was no limit"; fi
+        echo "run.sh: killed, most likely for want of memory; $limit" >&2 ;;
 esac
 exit $code

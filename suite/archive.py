@@ -14,7 +14,10 @@ from suite.schema import check_run_folder
 # to go on with a run that was stopped: the ledger, a method's own steps, weights, where the
 # seconds went that cell.json adds up.
 KEPT = (
-    "table.*",
+    "table.md",
+    "table.csv",
+    "table.tex",
+    "table.json",
     "report.html",
     "plots/*.svg",
     "cells/*/cell.json",
@@ -51,7 +54,7 @@ def archive_run(run: Path, output: Path) -> None:
 
     Raises:
         InputError: `run` isn't a complete run, or a file doesn't fit its schema; or `output`
-            exists.
+            exists or can't be written.
     """
     record = read_json(run / "run.json")
     if not isinstance(record, dict) or record.get("status") != "complete":
@@ -61,6 +64,16 @@ def archive_run(run: Path, output: Path) -> None:
         output.mkdir(parents=True)
     except FileExistsError:
         raise InputError(f"{output} exists; name another --output") from None
+    except OSError as error:
+        raise InputError(f"{output}: {error.strerror}") from None
+    try:
+        _copy(run, output)
+    except OSError as error:
+        shutil.rmtree(output, ignore_errors=True)
+        raise InputError(f"{output}: {error.strerror}") from None
+
+
+def _copy(run: Path, output: Path) -> None:
     for path in kept_files(run):
         name = path.relative_to(run)
         target = output / name

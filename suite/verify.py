@@ -10,7 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ioa_jax.files import is_there, read_json
+from ioa_jax.files import is_there, read_json, read_text
 from ioa_jax.graders.base import Grader, Item, Verdict
 from ioa_jax.journal import read_journal
 from suite.cells import TEACHER, Cell
@@ -325,7 +325,7 @@ def _verify_tables(result: RunResult, findings: list[str], skipped: list[str]) -
         path = result.directory / name
         if not path.is_file():
             skipped.append(f"{path}: there is none; `report` writes it")
-        elif path.read_text(encoding="utf-8") != text:
+        elif read_text(path) != text:
             findings.append(f"{path}: isn't what the records give")
     return 1 + len(again.texts)
 

@@ -269,13 +269,13 @@ def curriculum(
     ] = 0.9,
 ) -> None:
     """Plan when to teach which target of a diagnosis, and say why."""
-    from ioa_jax.files import read_text
+    from ioa_jax.files import read_value
     from ioa_jax.identifier.diagnosis import Diagnosis
     from ioa_jax.organizer.curriculum import plan_curriculum
     from ioa_jax.organizer.zone import ZoneSettings
 
     path = directory / "diagnosis.json"
-    diagnosis = Diagnosis.from_json(read_text(path), str(path))
+    diagnosis = read_value(path, Diagnosis)
     plan = plan_curriculum(
         diagnosis.targets.modules,
         diagnosis.graph,

@@ -313,6 +313,8 @@ class Generator:
             while any(stop in self._decoded(slot.tokens[:-1]) for stop in params.stop):
                 slot.tokens.pop()
                 slot.logprobs.pop()
+            text = self._decoded(slot.tokens)
+            cuts = [at for at in (text.find(stop) for stop in params.stop) if at >= 0]
             return text[: min(cuts)], "stop"
         if ended:
             return text, "stop"

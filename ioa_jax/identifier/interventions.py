@@ -51,7 +51,8 @@ class InterventionSettings:
             don't matter.
         steps: Optimiser steps of each adapter.
         snapshots: States of each adapter that are measured, evenly spaced, the last at the end.
-        modules_at_once: Adapters that are trained together; memory grows with it.
+        modules_at_once: Adapters that are trained together; memory grows with it, and their rows
+            with the steps between two snapshots.
         probe_tokens: Tokens of one compiled call of scoring, for each adapter.
     """
 
@@ -124,7 +125,8 @@ def intervene(
         probes: Probes by module id, of the same modules.
         teacher: P_T by module id, by log-probability over the same probes; above 0.
         settings: None is the default.
-        on_step: Called with (steps done, steps in all) over all groups of modules.
+        on_step: Called after each snapshot, with (steps done, steps in all) over all groups of
+            modules.
 
     Raises:
         InputError: The mappings aren't about the same modules; a module without lessons or probes;

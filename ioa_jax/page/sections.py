@@ -268,8 +268,8 @@ def forgetting_section(matrix: ForgettingMatrix) -> Section:
     head[1], head[-2] = "before", "end"
     note = element(
         "p",
-        "The student's performance over the teacher's after each stage, and after the "
-        "consolidation at the end; a strong colour is good. "
+        "The student's performance over the teacher's after each stage, and at the end; a "
+        "strong colour is good. "
         "Lost: how far the last is under the best before it.",
     )
     return Section("forgetting", "Forgetting", join([note, table(head, rows, "Mastery by stage")]))

@@ -44,7 +44,8 @@ _PROPOSALS = tuple(
 # them, that nothing reads then.
 IDLE: dict[tuple[str, Any], tuple[str, ...]] = {
     ("organizer.zone", False): ("organizer.tau_zpd",),
-    ("organizer.gate", False): ("organizer.max_remedial_rounds",),
+    ("organizer.gate", False): ("organizer.max_remedial_rounds", "adapter.remedial_scale"),
+    ("organizer.max_remedial_rounds", 0): ("adapter.remedial_scale",),
     ("organizer.retention", False): _REPLAY,
     ("organizer.stage_mode", "sequential"): _REPLAY,
     ("adapter.dimensions.cognitive_load", False): (

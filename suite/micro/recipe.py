@@ -44,10 +44,12 @@ TEACHER_SKILLS = {
 }
 STUDENT_SKILLS = {"answer": 0.83, "explain": 0.15, "copy": 0.02}
 
-# `uneven`: two thirds of the modules mastered, the rest from hardly to half; `flat`: all half.
+# `uneven`: two thirds of the modules mastered, the rest from hardly to half; `flat`: all near half.
 Variant = Literal["uneven", "flat"]
 VARIANTS: tuple[Variant, ...] = ("uneven", "flat")
 STUDENT_TOKENS: dict[Variant, int] = {"uneven": 10_000_000, "flat": 3_500_000}
+# A module goes on rising with the others after it is there, so less than half is aimed at, and two
+# of the five difficulties are taught.
 FLAT = 0.4
 FLAT_HARDEST = 2
 WEAKEST = 0.45
@@ -237,8 +239,9 @@ class Batches:
             skill = names[int(rng.choice(len(names), p=skill_shares))]
             module = modules[int(rng.choice(len(modules), p=shares))]
             task = SKILLS[skill](rng, module, "train")
-            if task.difficulty is not None and task.difficulty > self._recipe.hardest:
-                continue
+            # Of the same skill and module, so that these keep their shares.
+            while task.difficulty is not None and task.difficulty > self._recipe.hardest:
+                task = SKILLS[skill](rng, module, "train")
             pair = self.encode(task)
             # Two long examples in one array may not fit a row.
             if len(pair) > config.row_length:

@@ -9,7 +9,7 @@ from pathlib import Path
 from pydantic import BaseModel, ConfigDict
 
 from ioa_jax.errors import InputError
-from ioa_jax.files import read_json, read_text
+from ioa_jax.files import is_there, read_json, read_value
 from ioa_jax.identifier.dependency import DependencyGraph
 from ioa_jax.identifier.gap import ModuleGap
 from ioa_jax.identifier.target import Targets
@@ -123,7 +123,7 @@ def read_distilled(cell: CellResult) -> Distilled | None:
             GateResult.from_json(json.dumps(value), f"{folder / 'gates.jsonl'}:{line}")
             for line, value in read_objects(folder / "gates.jsonl")
         ),
-        ForgettingMatrix.from_json(read_text(retention), str(retention)),
+        read_value(retention, ForgettingMatrix),
         _teacher_tokens(folder, cell.file.spend.teacher_tokens),
         read_file(Record, folder / "record.json"),
     )
@@ -142,8 +142,9 @@ def _teacher_tokens(folder: Path, total: int) -> dict[str, int]:
     """
     begun = sorted(
         (
-            (path.parent.name, read_file(Limits, path))
-            for path in folder.glob("parts/*/limits.json")
+            (part.name, read_file(Limits, part / "limits.json"))
+            for part in folder.glob("parts/*")
+            if is_there(part / "limits.json")
         ),
         key=lambda part: (part[1].teacher_from, part[1].student_from),
     )

@@ -309,6 +309,43 @@ def test_stop_strings_cut_the_same_tokens_with_and_without_drafts():
         assert len(found[0].tokens) == len(found[0].logprobs) <= at + 1
 
 
+def test_a_stop_string_counts_before_a_longer_one_around_it():
+    model = tiny_model()
+    (prompt,) = repetitive_prompts()[:1]
+    plain, drafting = Generator(model, draft_tokens=0), Generator(model)
+    (free,) = plain.generate([prompt], SamplingParams(max_tokens=40))
+    numbers = [str(token) for token in free.tokens]
+    # Each token's text is a number; one that no earlier text has in it.
+    places = [
+        at for at in range(1, 39) if numbers[at] not in " ".join(numbers[:at]) and at + 1 < 40
+    ]
+    assert places
+    for at in places:
+        inner, outer = numbers[at], " ".join(numbers[at - 1 : at + 2])
+        params = SamplingParams(max_tokens=40, stop=(inner, outer))
+        for generator in (plain, drafting):
+            (found,) = generator.generate([prompt], params)
+            assert found.tokens == free.tokens[: at + 1]
+            assert found.text == free.text[: free.text.index(inner)]
+
+
+@pytest.mark.parametrize("drafts", [0, 7])
+def test_texts_end_with_the_context(drafts):
+    model = tiny_model()
+    room = 5
+    length = model.decoder.config.max_position - room
+    prompt = (tuple(repetitive_prompts()[0]) * length)[:length]
+    (found,) = Generator(model, draft_tokens=drafts).generate(
+        [prompt], SamplingParams(max_tokens=50)
+    )
+    (expected,) = Generator(model, draft_tokens=0).generate(
+        [prompt], SamplingParams(max_tokens=room)
+    )
+    assert found.tokens == expected.tokens
+    assert found.finish_reason == ("stop" if found.tokens[-1] == 1 else "length")
+    assert len(found.tokens) == room or found.tokens[-1] == 1
+
+
 def test_the_last_rows_go_on_with_drafts():
     model = tiny_model()
     # Three begin when others end, and so are alone at the end.

@@ -123,6 +123,8 @@ def test_a_wrong_sweep_is_named_when_the_profile_is_read(name: str, message: str
         ("ioa_no_retention@organizer.new_share=0.9", "where organizer.retention is false"),
         ("ioa_paper@organizer.raise_factor=2", "where organizer.stage_mode is sequential"),
         ("ioa_no_adapter@adapter.remedial_scale=0.2", "adapter.dimensions.cognitive_load is false"),
+        ("ioa_no_gate@adapter.remedial_scale=0.2", "where organizer.gate is false"),
+        ("ioa_no_remedial@adapter.remedial_scale=0.2", "where organizer.max_remedial_rounds is 0"),
         ("ioa_no_adapter@adapter.size_caps.introductory=9", "cognitive_load is false"),
         ("ioa_no_identifier@diagnose.decompose.min_votes=9", "decompose.decomposer is random"),
     ],
