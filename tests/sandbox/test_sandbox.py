@@ -245,6 +245,7 @@ def test_what_dies_with_its_server_is_run_once_more():
     with Sandbox(backend="landlock+seccomp") as box:
         assert box.run("pass").passed
         server, found = box._server, []
+        assert server is not None
         source = "import time; time.sleep(1)"
         thread = threading.Thread(target=lambda: found.append(box.run(source)))
         thread.start()
