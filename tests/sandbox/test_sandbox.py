@@ -50,6 +50,23 @@ def test_a_program_is_not_main(box):
     assert box.run(dataclass).passed
 
 
+@pytest.mark.skipif(sys.version_info >= (3, 14), reason="annotations are evaluated on demand")
+def test_annotations_are_evaluated(box):
+    forgotten = "def f(x: List[int]) -> int: return 1"
+    test = "assert f([1]) == 1"
+    for source in (forgotten, "class A:\n    x: List[int]\ndef f(x): return 1"):
+        for result in (box.check(source, test, ["f"]), box.run(source)):
+            assert result.status == "failed"
+            assert "name 'List' is not defined" in result.detail
+    for first in ("from typing import List", "from __future__ import annotations"):
+        assert box.check(f"{first}\n{forgotten}", test, ["f"]).detail == ""
+    # Those of the tests' own too.
+    known = "def check(g: int):\n    assert g([1]) == 1\ncheck(f)"
+    assert box.check("def f(x): return 1", known, ["f"]).detail == ""
+    with pytest.raises(InputError, match="List"):
+        box.check("def f(x): return 1", test, ["f"], context="def g(x: List): pass")
+
+
 def test_an_event_loop_works(box):
     source = "import asyncio\nasync def f(): await asyncio.sleep(0.01)\nasyncio.run(f())"
     assert box.run(source).passed

@@ -268,8 +268,9 @@ def _check(channel: Channel, context: str, test: str, entry_points: list[str]) -
             warnings.simplefilter("ignore")
             tree = ast.parse(test, _TEST_FILE)
             channel.foresee(foreseen.foresee(tree, entry_points))
-            code = compile(tree, _TEST_FILE, "exec")
-            exec(compile(context, "<context>", "exec"), namespace)
+            # This module's own `from __future__` isn't theirs.
+            code = compile(tree, _TEST_FILE, "exec", dont_inherit=True)
+            exec(compile(context, "<context>", "exec", dont_inherit=True), namespace)
     except Exception as error:
         raise Stop("bad_test", f"{type(error).__name__}: {error}") from None
     for name in _names(code).difference(namespace, dir(builtins)):

@@ -49,6 +49,7 @@ def foresee(test: ast.Module, entry_points: list[str]) -> list[Request]:
                     or statement.decorator_list
                     or arguments.defaults
                     or arguments.kw_defaults
+                    or _has_annotations(statement)
                 ):
                     return found
                 functions[statement.name] = statement
@@ -58,6 +59,14 @@ def foresee(test: ast.Module, entry_points: list[str]) -> list[Request]:
         return found
     found.append(("end", None, None))
     return found
+
+
+def _has_annotations(function: ast.FunctionDef) -> bool:
+    """Whether its definition evaluates any."""
+    of = function.args
+    arguments = [*of.posonlyargs, *of.args, *of.kwonlyargs, of.vararg, of.kwarg]
+    annotated = any(argument is not None and argument.annotation for argument in arguments)
+    return annotated or function.returns is not None
 
 
 def _is_check(
