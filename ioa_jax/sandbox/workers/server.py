@@ -28,7 +28,7 @@ import signal
 import socket
 import sys
 import time
-from typing import Any
+from typing import Any, NoReturn
 
 from . import program
 from .isolation import FILES_BYTES, FILES_COUNT, Isolation, bounded
@@ -109,6 +109,9 @@ class Server:
         # Those that wait count towards the limit of processes.
         limits: dict[str, int] = json.loads(data)["limits"]
         limits["NPROC"] += len(self._by_pidfd) + self._isolation.count_processes()
+        # What may fail is done before the fork: until it is confined, a process holds what is
+        # the server's.
+        bounds = bounded(limits)
         self._count += 1
         directory = os.path.join(self._isolation.work, str(self._count))
         os.mkdir(directory, 0o700)
@@ -118,7 +121,7 @@ class Server:
         server = os.getpid()
         pid = self._isolation.fork()
         if pid == 0:
-            self._become(report, others, directory, ruleset, server, bounded(limits))
+            self._become(report, others, directory, ruleset, server, bounds)
         for descriptor in (*others, *(() if ruleset is None else (ruleset,))):
             os.close(descriptor)
         job = _Job(pid, report, leaving, directory)
@@ -137,7 +140,7 @@ class Server:
         ruleset: int | None,
         server: int,
         limits: list[tuple[int, tuple[int, int]]],
-    ) -> None:
+    ) -> NoReturn:
         """In the forked process: never returns."""
         try:
             # From here on `program`'s few descriptors and this one are all there are.
