@@ -9,8 +9,8 @@ process confines itself and then waits at its socket for one packet, a JSON obje
 `program`): so it can be made ahead of its program. If it can't be confined it reports `{"refused":
 why}` there, in JSON; at its end the server reports `{"code", "cpu", "files"}`: exit code, negative
 for a signal, or null if the program had nothing more to do and was ended; processor time in
-seconds; whether its files were too many. When nobody can write to that socket any more, its process
-is killed.
+seconds; whether its files were too many. If there can be no process, the server reports all four.
+When nobody can write to that socket any more, its process is killed.
 """
 
 from __future__ import annotations
@@ -102,12 +102,58 @@ class Server:
                         _kill(job.pid)
 
     def _accept(self) -> bool:
-        data, descriptors, _, _ = socket.recv_fds(self._control, MAX_REQUEST_BYTES, MAX_DESCRIPTORS)
+        data, descriptors, flags, _ = socket.recv_fds(
+            self._control, MAX_REQUEST_BYTES, MAX_DESCRIPTORS
+        )
         if not data:
             return False
+        if not descriptors:
+            # Lost for want of room; whoever asked sees that its socket has no other end.
+            return True
         report, *others = descriptors
+        with contextlib.ExitStack() as passed, contextlib.ExitStack() as kept:
+            kept.callback(os.close, report)
+            for descriptor in others:
+                passed.callback(os.close, descriptor)
+            try:
+                if flags & socket.MSG_CTRUNC:
+                    raise OSError("no room for its descriptors")
+                job = self._start(json.loads(data)["limits"], report, others, passed, kept)
+            except OSError as error:
+                end = {"refused": str(error), "code": 1, "cpu": 0.0, "files": False}
+                # Whoever asked may have given up.
+                with contextlib.suppress(OSError):
+                    os.write(report, json.dumps(end).encode())
+                return True
+            kept.pop_all()
+        self._by_pidfd[job.pidfd] = self._by_report[report] = self._by_leaving[job.leaving] = job
+        self._poll.register(job.pidfd, select.POLLIN)
+        # Its packets are for the process.
+        self._poll.register(report, select.POLLRDHUP)
+        self._poll.register(job.leaving, select.POLLIN)
+        return True
+
+    def _start(
+        self,
+        limits: dict[str, int],
+        report: int,
+        others: list[int],
+        passed: contextlib.ExitStack,
+        kept: contextlib.ExitStack,
+    ) -> _Job:
+        """Make a process.
+
+        Args:
+            limits: The request's.
+            report: Descriptor for its reports.
+            others: What it gets as descriptors 0, 1 and so on.
+            passed: Takes what there is to be closed afterwards, as the process has its own.
+            kept: Takes what there is to be undone if this fails.
+
+        Raises:
+            OSError: There is want of something.
+        """
         # Those that wait count towards the limit of processes.
-        limits: dict[str, int] = json.loads(data)["limits"]
         limits["NPROC"] += len(self._by_pidfd) + self._isolation.count_processes()
         # What may fail is done before the fork: until it is confined, a process holds what is
         # the server's.
@@ -115,22 +161,19 @@ class Server:
         self._count += 1
         directory = os.path.join(self._isolation.work, str(self._count))
         os.mkdir(directory, 0o700)
+        kept.callback(_remove, directory)
         ruleset = self._isolation.ruleset(directory)
+        if ruleset is not None:
+            passed.callback(os.close, ruleset)
         leaving, last = os.pipe()
-        others.append(last)
+        kept.callback(os.close, leaving)
+        passed.callback(os.close, last)
         server = os.getpid()
         pid = self._isolation.fork()
         if pid == 0:
-            self._become(report, others, directory, ruleset, server, bounds)
-        for descriptor in (*others, *(() if ruleset is None else (ruleset,))):
-            os.close(descriptor)
-        job = _Job(pid, report, leaving, directory)
-        self._by_pidfd[job.pidfd] = self._by_report[report] = self._by_leaving[leaving] = job
-        self._poll.register(job.pidfd, select.POLLIN)
-        # Its packets are for the process.
-        self._poll.register(report, select.POLLRDHUP)
-        self._poll.register(leaving, select.POLLIN)
-        return True
+            self._become(report, [*others, last], directory, ruleset, server, bounds)
+        kept.callback(_end, pid)
+        return _Job(pid, report, leaving, directory)
 
     def _become(
         self,
@@ -192,9 +235,7 @@ class Server:
         if not job.is_reported and not silently:
             code = os.waitstatus_to_exitcode(status)
             self._report(job, code, usage.ru_utime + usage.ru_stime)
-        # A process that the program left behind, where it could, may still write there.
-        with contextlib.suppress(OSError):
-            _remove(job.directory)
+        _remove(job.directory)
         del self._by_pidfd[job.pidfd], self._by_report[job.report], self._by_leaving[job.leaving]
         for descriptor in (job.pidfd, job.report, job.leaving):
             # It isn't registered any more where it has had its event.
@@ -213,6 +254,11 @@ def _kill(pid: int, *, alone: bool = True) -> None:
     if alone:
         with contextlib.suppress(ProcessLookupError):
             os.kill(pid, signal.SIGKILL)
+
+
+def _end(pid: int) -> None:
+    _kill(pid)
+    os.waitpid(pid, 0)
 
 
 def _has_too_many_files(directory: str) -> bool:
@@ -244,27 +290,29 @@ def _has_too_many_files(directory: str) -> bool:
 
 def _remove(directory: str) -> None:
     """Remove a program's directory, however deep, and even what it made unreadable."""
-    pending = [directory]
-    moved = 0
-    while pending:
-        folder = pending.pop()
-        with contextlib.suppress(OSError):
-            os.rmdir(folder)
-            continue
-        os.chmod(folder, 0o700)
-        with os.scandir(folder) as entries:
-            found = list(entries)
-        pending.append(folder)
-        for entry in found:
-            if entry.is_dir(follow_symlinks=False):
-                # To beside the program's own, so that no path gets long.
-                moved += 1
-                aside = f"{directory}.{moved}"
-                os.chmod(entry.path, 0o700)
-                os.rename(entry.path, aside)
-                pending.append(aside)
-            else:
-                os.unlink(entry.path)
+    # A process that the program left behind, where it could, may still write there.
+    with contextlib.suppress(OSError):
+        pending = [directory]
+        moved = 0
+        while pending:
+            folder = pending.pop()
+            with contextlib.suppress(OSError):
+                os.rmdir(folder)
+                continue
+            os.chmod(folder, 0o700)
+            with os.scandir(folder) as entries:
+                found = list(entries)
+            pending.append(folder)
+            for entry in found:
+                if entry.is_dir(follow_symlinks=False):
+                    # To beside the program's own, so that no path gets long.
+                    moved += 1
+                    aside = f"{directory}.{moved}"
+                    os.chmod(entry.path, 0o700)
+                    os.rename(entry.path, aside)
+                    pending.append(aside)
+                else:
+                    os.unlink(entry.path)
 
 
 def _readable() -> list[str]:
