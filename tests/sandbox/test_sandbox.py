@@ -226,6 +226,18 @@ def test_no_descriptors_are_left_open(box):
     assert len(os.listdir("/proc/self/fd")) == before
 
 
+def test_the_files_of_one_program_are_no_concern_of_the_next(box):
+    # Nearly all there is room for; much memory, since files are removed after it.
+    write = "with open('a', 'wb') as file: file.write(bytes({} << 20))\ndef f(): return 1\n"
+    first, second = write.format(60) + "x = b'x' * (256 << 20)", write.format(6)
+    limits = Limits(file_bytes=64 << 20, memory_bytes=1 << 30)
+    for _ in range(3):
+        for source in (first, second):
+            assert box.check(source, "assert f() == 1", ["f"], limits).detail == ""
+        for source in (first, second):
+            assert box.run(source, limits).detail == ""
+
+
 def test_a_program_has_no_descriptors_of_others(box):
     # So many at a time that the server's own go past those that a process begins with.
     source = (

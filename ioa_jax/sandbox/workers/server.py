@@ -56,7 +56,7 @@ class _Job:
         self.report = report
         self.leaving = leaving
         self.directory = directory
-        self.is_reported = False
+        self.has_left = self.is_reported = False
 
 
 class Server:
@@ -215,15 +215,22 @@ class Server:
     def _leave(self, job: _Job) -> None:
         """End a process that has nothing more to do.
 
-        Nobody need wait until the kernel has taken its memory apart.
+        Nobody need wait until the kernel has taken its memory apart. But the next program may find
+        no room before this one's files are gone.
         """
         _kill(job.pid)
-        # The clock of a process's processor time, as the C library's clock_getcpuclockid has it.
-        self._report(job, None, time.clock_gettime(~job.pid << 3 | _CLOCK_OF_PROCESS))
-
-    def _report(self, job: _Job, code: int | None, cpu: float) -> None:
+        job.has_left = True
+        try:
+            # Succeeds only if there are none; none can be made afterwards.
+            os.rmdir(job.directory)
+        except OSError:
+            return
         job.is_reported = True
-        files = not self._isolation.files_bounded and _has_too_many_files(job.directory)
+        # The clock of a process's processor time, as the C library's clock_getcpuclockid has it.
+        cpu = time.clock_gettime(~job.pid << 3 | _CLOCK_OF_PROCESS)
+        self._report(job, None, cpu, files=False)
+
+    def _report(self, job: _Job, code: int | None, cpu: float, files: bool) -> None:
         # Whoever asked may have given up.
         with contextlib.suppress(OSError):
             os.write(job.report, json.dumps({"code": code, "cpu": cpu, "files": files}).encode())
@@ -232,10 +239,11 @@ class Server:
         _, status, usage = os.wait4(job.pid, 0)
         # What the program may have started, where it could.
         _kill(job.pid, alone=False)
-        if not job.is_reported and not silently:
-            code = os.waitstatus_to_exitcode(status)
-            self._report(job, code, usage.ru_utime + usage.ru_stime)
+        files = not self._isolation.files_bounded and _has_too_many_files(job.directory)
         _remove(job.directory)
+        if not job.is_reported and not silently:
+            code = None if job.has_left else os.waitstatus_to_exitcode(status)
+            self._report(job, code, usage.ru_utime + usage.ru_stime, files)
         del self._by_pidfd[job.pidfd], self._by_report[job.report], self._by_leaving[job.leaving]
         for descriptor in (job.pidfd, job.report, job.leaving):
             # It isn't registered any more where it has had its event.
