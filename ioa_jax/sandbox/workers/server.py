@@ -93,7 +93,6 @@ class Server:
                     _kill(job.pid)
                 elif descriptor == self._control.fileno() and not self._accept():
                     for job in list(self._by_pidfd.values()):
-                        _kill(job.pid)
                         self._finish(job, silently=True)
                     return
             if watch:
@@ -236,9 +235,10 @@ class Server:
             os.write(job.report, json.dumps({"code": code, "cpu": cpu, "files": files}).encode())
 
     def _finish(self, job: _Job, silently: bool = False) -> None:
+        # What the program may have started, where it could, is of its group. After the wait the
+        # number could be another's.
+        _kill(job.pid)
         _, status, usage = os.wait4(job.pid, 0)
-        # What the program may have started, where it could.
-        _kill(job.pid, alone=False)
         files = not self._isolation.files_bounded and _has_too_many_files(job.directory)
         _remove(job.directory)
         if not job.is_reported and not silently:
@@ -252,16 +252,11 @@ class Server:
             os.close(descriptor)
 
 
-def _kill(pid: int, *, alone: bool = True) -> None:
-    """Kill a process's group and, unless it has been reaped, the process.
-
-    It may not lead a group yet.
-    """
-    with contextlib.suppress(ProcessLookupError):
-        os.killpg(pid, signal.SIGKILL)
-    if alone:
+def _kill(pid: int) -> None:
+    """Kill a process that hasn't been reaped, and its group. It may not lead one yet."""
+    for kill in (os.killpg, os.kill):
         with contextlib.suppress(ProcessLookupError):
-            os.kill(pid, signal.SIGKILL)
+            kill(pid, signal.SIGKILL)
 
 
 def _end(pid: int) -> None:
