@@ -266,11 +266,12 @@ def _check(channel: Channel, context: str, test: str, entry_points: list[str]) -
         with warnings.catch_warnings():
             # An unknown escape in a benchmark's texts is not the program's fault.
             warnings.simplefilter("ignore")
-            tree = ast.parse(test, _TEST_FILE)
-            channel.foresee(foreseen.foresee(tree, entry_points))
             # This module's own `from __future__` isn't theirs.
+            helpers = compile(context, "<context>", "exec", dont_inherit=True)
+            tree = ast.parse(test, _TEST_FILE)
+            channel.foresee(foreseen.foresee(tree, entry_points, _names(helpers)))
             code = compile(tree, _TEST_FILE, "exec", dont_inherit=True)
-            exec(compile(context, "<context>", "exec", dont_inherit=True), namespace)
+            exec(helpers, namespace)
     except Exception as error:
         raise Stop("bad_test", f"{type(error).__name__}: {error}") from None
     for name in _names(code).difference(namespace, dir(builtins)):
@@ -288,7 +289,7 @@ def _check(channel: Channel, context: str, test: str, entry_points: list[str]) -
 
 
 def _names(code: types.CodeType) -> set[str]:
-    """Global names that code may look up; those of attributes are among them, and do no harm."""
+    """Global names that code may look up or bind; those of attributes are among them, and do no harm."""
     found = set(code.co_names)
     for constant in code.co_consts:
         if isinstance(constant, types.CodeType):
