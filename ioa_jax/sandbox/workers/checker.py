@@ -31,7 +31,7 @@ from . import foreseen, wire
 
 _LONGEST_DETAIL = 2000
 _TEST_FILE = "<test>"
-_MOST_AHEAD = 1 << 16  # bytes, which a socket holds without its other end
+_MOST_AHEAD = 1 << 16  # bytes, which a socket takes while nobody reads
 
 
 class Stop(BaseException):
@@ -109,7 +109,7 @@ class Channel:
         except wire.TooLongError:
             self._foreseen.clear()
             return
-        # More could wait for the program to read it, and the program for its answers to be read.
+        # What the socket doesn't take at once would have to wait for the program's code to run.
         if len(data) > _MOST_AHEAD:
             self._foreseen.clear()
         elif self._foreseen:
@@ -289,7 +289,7 @@ def _check(channel: Channel, context: str, test: str, entry_points: list[str]) -
 
 
 def _names(code: types.CodeType) -> set[str]:
-    """Global names that code may look up or bind; those of attributes are among them, and do no harm."""
+    """Global names that code may look up or bind, and those of attributes, which do no harm."""
     found = set(code.co_names)
     for constant in code.co_consts:
         if isinstance(constant, types.CodeType):

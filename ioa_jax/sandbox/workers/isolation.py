@@ -97,8 +97,8 @@ class Isolation:
     def fork(self) -> int:
         """As `os.fork`, without what the interpreter and its modules do in the new process.
 
-        It takes as long as the fork, and there is nothing to do: no thread but this one holds a
-        lock, and `program` seeds `random`.
+        They make locks anew, forget other threads and seed `random`, which takes as long as the
+        fork: here no other thread holds a lock, and `program` seeds `random`.
         """
         pid: int = self._python.fork()
         if pid < 0:
