@@ -25,6 +25,10 @@ def calls(*arguments):
         ("def check(g):\n  assert g(1)\n", [END]),
         # Something else comes after these.
         ("assert f(1)\nassert f(x=2)", calls((1,))),
+        (f"assert f(1)\nassert f(1{'0' * 400} + 1j)", calls((1,))),
+        (f"assert f(1)\nassert f({'-' * 1500}2)", calls((1,))),
+        (f"def check(g):\n  assert g(1)\n  assert {'-' * 1500}g(2)\ncheck(f)", calls((1,))),
+        ("assert f(1)\nassert isinstance(f(2), int)", calls((1,))),
         ("assert f(1)\nassert f(y)", calls((1,))),
         ("assert f(1)\nassert f(f(2))", calls((1,))),
         ("assert f(1)\nassert h(f(2))", calls((1,))),
@@ -48,6 +52,11 @@ def calls(*arguments):
         ("@f\ndef check(g):\n  assert g(1)\ncheck(f)", []),
         ("def check(g=f(2)):\n  assert g(1)\ncheck(f)", []),
         ("def check(g, *h):\n  assert g(1)\ncheck(f)", []),
+        ("def check(g: f(2)):\n  assert g(1)\ncheck(f)", []),
+        ("def check(g) -> f(2):\n  assert g(1)\ncheck(f)", []),
+        ("def h(*x: f(2)): pass\nassert f(1)", []),
+        ("def h(**x: f(2)): pass\nassert f(1)", []),
+        ("def h(*, x: f(2)): pass\nassert f(1)", []),
         ("def check(g):\n  assert g(1)\n  yield\ncheck(f)", []),
         ("async def check(g):\n  assert g(1)\ncheck(f)", []),
         ("class f:\n  pass\nassert f(1)", []),
@@ -55,6 +64,14 @@ def calls(*arguments):
 )
 def test_only_what_is_certain_is_foreseen(test, foreseen):
     assert foresee(ast.parse(test), ["f"]) == foreseen
+
+
+def test_a_builtin_of_another_meaning_is_not_harmless():
+    test = "def check(g):\n  assert g(1)\n  assert sum(g(2)) == max(g(3))\ncheck(f)"
+    assert foresee(ast.parse(test), ["f"]) == [*calls((1,), (2,), (3,)), END]
+    for names, known in ((["f", "sum"], []), (["f"], ["sum"])):
+        assert foresee(ast.parse(test), names, known) == calls((1,))
+    assert foresee(ast.parse(test), ["f"], ["max"]) == calls((1,), (2,))
 
 
 @pytest.fixture(scope="module")
@@ -96,6 +113,17 @@ def test_a_program_sees_the_same_as_if_nothing_were_foreseen(box):
     result = box.check(source, "assert f(1) == 1\nassert f(2) == 2\nassert f(3) == 3", ["f"])
     assert (result.status, result.stdout) == ("failed", "1\n2\n")
     assert "two" in result.detail
+
+
+def test_builtins_of_another_meaning(box):
+    source = "def sum(x): return [x]\ndef f(x): return x"
+    test = "def check(g):\n  assert sum(g(1)) == [1]\n  assert g(2) == 2\ncheck(f)"
+    assert box.check(source, test, ["f", "sum"]).detail == ""
+    for context in (
+        "def sum(x): return [f(x)]",
+        "def bind():\n  global sum\n  sum = lambda x: [f(x)]\nbind()",
+    ):
+        assert box.check("def f(x): return x", test, ["f"], context=context).detail == ""
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import tempfile
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -48,6 +49,23 @@ def test_a_program_is_not_main(box):
         "import dataclasses\n@dataclasses.dataclass\nclass A:\n    x: int\nassert A(1).x == 1"
     )
     assert box.run(dataclass).passed
+
+
+@pytest.mark.skipif(sys.version_info >= (3, 14), reason="annotations are evaluated on demand")
+def test_annotations_are_evaluated(box):
+    forgotten = "def f(x: List[int]) -> int: return 1"
+    test = "assert f([1]) == 1"
+    for source in (forgotten, "class A:\n    x: List[int]\ndef f(x): return 1"):
+        for result in (box.check(source, test, ["f"]), box.run(source)):
+            assert result.status == "failed"
+            assert "name 'List' is not defined" in result.detail
+    for first in ("from typing import List", "from __future__ import annotations"):
+        assert box.check(f"{first}\n{forgotten}", test, ["f"]).detail == ""
+    # Those of the tests' own too.
+    known = "def check(g: int):\n    assert g([1]) == 1\ncheck(f)"
+    assert box.check("def f(x): return 1", known, ["f"]).detail == ""
+    with pytest.raises(InputError, match="List"):
+        box.check("def f(x): return 1", test, ["f"], context="def g(x: List): pass")
 
 
 def test_an_event_loop_works(box):
@@ -208,6 +226,18 @@ def test_no_descriptors_are_left_open(box):
     assert len(os.listdir("/proc/self/fd")) == before
 
 
+def test_the_files_of_one_program_are_no_concern_of_the_next(box):
+    # Nearly all there is room for; much memory, since files are removed after it.
+    write = "with open('a', 'wb') as file: file.write(bytes({} << 20))\ndef f(): return 1\n"
+    first, second = write.format(60) + "x = b'x' * (256 << 20)", write.format(6)
+    limits = Limits(file_bytes=64 << 20, memory_bytes=1 << 30)
+    for _ in range(3):
+        for source in (first, second):
+            assert box.check(source, "assert f() == 1", ["f"], limits).detail == ""
+        for source in (first, second):
+            assert box.run(source, limits).detail == ""
+
+
 def test_a_program_has_no_descriptors_of_others(box):
     # So many at a time that the server's own go past those that a process begins with.
     source = (
@@ -278,6 +308,59 @@ def test_a_sandbox_that_cannot_confine_says_nothing_about_the_program(
         for result in (box.run("pass"), box.check("def f(): pass", "f()", ["f"])):
             assert result.status == "infra_error"
             assert "broken" in result.detail
+
+
+@pytest.mark.parametrize(
+    ("name", "call"),
+    [
+        ("server", "        os.mkdir(directory, 0o700)\n"),
+        ("server", "        ruleset = self._isolation.ruleset(directory)\n"),
+        ("landlock", "            own = os.open(writable, os.O_PATH | os.O_CLOEXEC)\n"),
+        ("server", "        leaving, last = os.pipe()\n"),
+        ("server", "        pid = self._isolation.fork()\n"),
+        ("server", "        self.pidfd = os.pidfd_open(pid)\n"),
+    ],
+)
+def test_a_server_outlives_what_it_cannot_have(tmp_path, monkeypatch, name, call):
+    folder = tmp_path / "workers"
+    shutil.copytree(Path(workers.__file__).parent, folder)
+    module = folder / f"{name}.py"
+    assert module.read_text().count(call) == 1
+    indent = call[: len(call) - len(call.lstrip())]
+    # The processes of these numbers fail, one right after another among them.
+    failing = (
+        f"{indent}import builtins\n"
+        f"{indent}builtins.number = getattr(builtins, 'number', 0) + 1\n"
+        f"{indent}if builtins.number in (4, 6, 7, 9): raise OSError('broken')\n"
+    )
+    module.write_text(module.read_text().replace(call, failing + call))
+    monkeypatch.setattr(workers, "__file__", str(folder / "__init__.py"))
+
+    def count_descriptors():
+        # Beside three for each process that waits; the last program's are given back after its
+        # report. Only root can see into the server.
+        time.sleep(0.5)
+        if os.geteuid() != 0:
+            return 0
+        return len(os.listdir(f"/proc/{server.process.pid}/fd")) - 3 * len(server._spare)
+
+    # Without a jail, the process that was started is the server itself.
+    with Sandbox(backend="landlock+seccomp") as box, ThreadPoolExecutor(1) as pool:
+        assert box.run("pass").passed
+        server = box._server
+        before = count_descriptors()
+        long = pool.submit(box.run, "import time; time.sleep(2)")
+        while server._running == 0:
+            pass
+        results = [box.run("pass") for _ in range(8)]
+        # What fails once is tried once more.
+        assert [result.status for result in results].count("infra_error") == 1
+        assert [result.status for result in results].count("passed") == 7
+        assert all("broken" in r.detail for r in results if not r.passed)
+        assert long.result().passed
+        assert box._server is server
+        assert server.alive
+        assert count_descriptors() == before
 
 
 def test_closing_ends_everything_and_leaves_nothing(monkeypatch):

@@ -31,7 +31,7 @@ from . import foreseen, wire
 
 _LONGEST_DETAIL = 2000
 _TEST_FILE = "<test>"
-_MOST_AHEAD = 1 << 16  # bytes, which a socket holds without its other end
+_MOST_AHEAD = 1 << 16  # bytes, which a socket takes while nobody reads
 
 
 class Stop(BaseException):
@@ -109,7 +109,7 @@ class Channel:
         except wire.TooLongError:
             self._foreseen.clear()
             return
-        # More could wait for the program to read it, and the program for its answers to be read.
+        # What the socket doesn't take at once would have to wait for the program's code to run.
         if len(data) > _MOST_AHEAD:
             self._foreseen.clear()
         elif self._foreseen:
@@ -266,10 +266,12 @@ def _check(channel: Channel, context: str, test: str, entry_points: list[str]) -
         with warnings.catch_warnings():
             # An unknown escape in a benchmark's texts is not the program's fault.
             warnings.simplefilter("ignore")
+            # This module's own `from __future__` isn't theirs.
+            helpers = compile(context, "<context>", "exec", dont_inherit=True)
             tree = ast.parse(test, _TEST_FILE)
-            channel.foresee(foreseen.foresee(tree, entry_points))
-            code = compile(tree, _TEST_FILE, "exec")
-            exec(compile(context, "<context>", "exec"), namespace)
+            channel.foresee(foreseen.foresee(tree, entry_points, _names(helpers)))
+            code = compile(tree, _TEST_FILE, "exec", dont_inherit=True)
+            exec(helpers, namespace)
     except Exception as error:
         raise Stop("bad_test", f"{type(error).__name__}: {error}") from None
     for name in _names(code).difference(namespace, dir(builtins)):
@@ -287,7 +289,7 @@ def _check(channel: Channel, context: str, test: str, entry_points: list[str]) -
 
 
 def _names(code: types.CodeType) -> set[str]:
-    """Global names that code may look up; those of attributes are among them, and do no harm."""
+    """Global names that code may look up or bind, and those of attributes, which do no harm."""
     found = set(code.co_names)
     for constant in code.co_consts:
         if isinstance(constant, types.CodeType):

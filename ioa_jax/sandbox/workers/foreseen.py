@@ -12,6 +12,7 @@ There is no `match`, which takes several times as long, and this is a part of ea
 from __future__ import annotations
 
 import ast
+from collections.abc import Collection, Set
 from typing import Any
 
 Request = tuple[str, str | None, Any]
@@ -19,8 +20,8 @@ Request = tuple[str, str | None, Any]
 # Builtin functions that ask nothing of plain data.
 _HARMLESS = frozenset(
     (
-        "abs", "bool", "dict", "float", "frozenset", "int", "isinstance", "len", "list", "max",
-        "min", "repr", "round", "set", "sorted", "str", "sum", "tuple", "type",
+        "abs", "bool", "dict", "float", "frozenset", "int", "len", "list", "max", "min", "repr",
+        "round", "set", "sorted", "str", "sum", "tuple", "type",
     )
 )  # fmt: skip
 
@@ -29,14 +30,22 @@ class _UnforeseenError(Exception):
     """From here on nothing is certain."""
 
 
-def foresee(test: ast.Module, entry_points: list[str]) -> list[Request]:
+# An expression may be too deep, and a literal may have no value.
+_UNFORESEEN = (_UnforeseenError, RecursionError, OverflowError)
+
+
+def foresee(
+    test: ast.Module, entry_points: list[str], known: Collection[str] = ()
+) -> list[Request]:
     """What `Channel.ask` will be called with, in order; with the end only if nothing is left out.
 
     Args:
         test: The tests' code.
         entry_points: Names of the program's functions in it.
+        known: Names that may mean something else than in Python before the tests begin.
     """
     subjects = {name: name for name in entry_points}
+    harmless = _HARMLESS.difference(entry_points, known)
     functions: dict[str, ast.FunctionDef] = {}
     found: list[Request] = []
     try:
@@ -45,25 +54,35 @@ def foresee(test: ast.Module, entry_points: list[str]) -> list[Request]:
                 arguments = statement.args
                 if (
                     statement.name in subjects
-                    or statement.name in _HARMLESS
+                    or statement.name in harmless
                     or statement.decorator_list
                     or arguments.defaults
                     or arguments.kw_defaults
+                    or _has_annotations(statement)
                 ):
                     return found
                 functions[statement.name] = statement
-            elif not _is_check(statement, functions, subjects, found):
-                _add_statement(statement, subjects, functions, found)
-    except _UnforeseenError:
+            elif not _is_check(statement, functions, subjects, harmless, found):
+                _add_statement(statement, subjects, functions, harmless, found)
+    except _UNFORESEEN:
         return found
     found.append(("end", None, None))
     return found
+
+
+def _has_annotations(function: ast.FunctionDef) -> bool:
+    """Whether its definition evaluates any."""
+    of = function.args
+    arguments = [*of.posonlyargs, *of.args, *of.kwonlyargs, of.vararg, of.kwarg]
+    annotated = any(argument is not None and argument.annotation for argument in arguments)
+    return annotated or function.returns is not None
 
 
 def _is_check(
     statement: ast.stmt,
     functions: dict[str, ast.FunctionDef],
     subjects: dict[str, str],
+    harmless: Set[str],
     found: list[Request],
 ) -> bool:
     """Whether it calls a function of the tests' with one of the program's; if so, what that asks.
@@ -92,8 +111,8 @@ def _is_check(
     asked: list[Request] = []
     try:
         for inner in function.body:
-            _add_statement(inner, subjects, functions, asked)
-    except _UnforeseenError:
+            _add_statement(inner, subjects, functions, harmless, asked)
+    except _UNFORESEEN:
         # Of a generator, nothing runs.
         if not any(isinstance(node, ast.Yield | ast.YieldFrom) for node in ast.walk(function)):
             found += asked
@@ -106,11 +125,12 @@ def _add_statement(
     statement: ast.stmt,
     subjects: dict[str, str],
     functions: dict[str, ast.FunctionDef],
+    harmless: Set[str],
     found: list[Request],
 ) -> None:
     if isinstance(statement, ast.Assert):
         # A message is only made where the tests end.
-        _add_expression(statement.test, subjects, functions, found)
+        _add_expression(statement.test, subjects, functions, harmless, found)
         if statement.msg is not None and not isinstance(statement.msg, ast.Constant):
             raise _UnforeseenError
     elif isinstance(statement, ast.Assign):
@@ -120,7 +140,7 @@ def _add_statement(
             or not isinstance(target, ast.Name)
             or target.id in subjects
             or target.id in functions
-            or target.id in _HARMLESS
+            or target.id in harmless
         ):
             raise _UnforeseenError
         _literal(statement.value)
@@ -135,6 +155,7 @@ def _add_expression(
     expression: ast.expr,
     subjects: dict[str, str],
     functions: dict[str, ast.FunctionDef],
+    harmless: Set[str],
     found: list[Request],
 ) -> None:
     """In the order in which Python evaluates it."""
@@ -156,7 +177,7 @@ def _add_expression(
             arguments = tuple([_literal(argument) for argument in parts])
             found.append(("call", subjects[name], [arguments, {}]))
             return
-        if name not in _HARMLESS or name in functions:
+        if name not in harmless or name in functions:
             raise _UnforeseenError
     elif isinstance(expression, ast.List | ast.Tuple | ast.Set):
         parts = expression.elts
@@ -170,7 +191,7 @@ def _add_expression(
         _literal(expression)
         return
     for part in parts:
-        _add_expression(part, subjects, functions, found)
+        _add_expression(part, subjects, functions, harmless, found)
 
 
 def _literal(expression: ast.expr) -> Any:

@@ -97,8 +97,8 @@ class Isolation:
     def fork(self) -> int:
         """As `os.fork`, without what the interpreter and its modules do in the new process.
 
-        It takes as long as the fork, and there is nothing to do: no thread but this one holds a
-        lock, and `program` seeds `random`.
+        They make locks anew, forget other threads and seed `random`, which takes as long as the
+        fork: here no other thread holds a lock, and `program` seeds `random`.
         """
         pid: int = self._python.fork()
         if pid < 0:
@@ -129,7 +129,7 @@ class Isolation:
             server: The server's process number.
 
         Raises:
-            OSError: The kernel refuses.
+            OSError: The kernel refuses, or a ruleset is missing.
         """
         # A group of its own, so that it can be killed whole where it could fork.
         os.setsid()
@@ -137,7 +137,9 @@ class Isolation:
         if os.getppid() != server:
             raise OSError("the server ended")
         os.chdir(directory)
-        if self._landlock is not None and ruleset is not None:
+        if self._landlock is not None:
+            if ruleset is None:
+                raise OSError("no ruleset")
             self._landlock.restrict(ruleset)
 
     def confine(self) -> None:

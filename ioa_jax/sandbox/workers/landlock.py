@@ -93,10 +93,16 @@ class Landlock:
         """
         size = ctypes.c_size_t(len(self._attributes))
         ruleset = _call(self._libc, "create_ruleset", _CREATE_RULESET, self._attributes, size, 0)
-        own = os.open(writable, os.O_PATH | os.O_CLOEXEC)
-        for rule in (*self._rules, _rule(_WRITABLE & self._handled, own)):
-            _call(self._libc, "add_rule", _ADD_RULE, ruleset, _RULE_PATH_BENEATH, rule, 0)
-        os.close(own)
+        try:
+            own = os.open(writable, os.O_PATH | os.O_CLOEXEC)
+            try:
+                for rule in (*self._rules, _rule(_WRITABLE & self._handled, own)):
+                    _call(self._libc, "add_rule", _ADD_RULE, ruleset, _RULE_PATH_BENEATH, rule, 0)
+            finally:
+                os.close(own)
+        except OSError:
+            os.close(ruleset)
+            raise
         return ruleset
 
     def restrict(self, ruleset: int) -> None:

@@ -41,7 +41,9 @@ def main(nonce: str | None) -> None:
     module = types.ModuleType("program")
     sys.modules["program"] = module
     try:
-        exec(compile(source, "<program>", "exec"), module.__dict__)
+        # This module's own `from __future__` isn't the program's.
+        code = compile(source, "<program>", "exec", dont_inherit=True)
+        exec(code, module.__dict__)
         if nonce is None:
             wire.send(CHANNEL, {"ready": True})
             _Answers(module.__dict__).serve()

@@ -9,8 +9,8 @@ process confines itself and then waits at its socket for one packet, a JSON obje
 `program`): so it can be made ahead of its program. If it can't be confined it reports `{"refused":
 why}` there, in JSON; at its end the server reports `{"code", "cpu", "files"}`: exit code, negative
 for a signal, or null if the program had nothing more to do and was ended; processor time in
-seconds; whether its files were too many. When nobody can write to that socket any more, its process
-is killed.
+seconds; whether its files were too many. If there can be no process, the server reports all four.
+When nobody can write to that socket any more, its process is killed.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ import signal
 import socket
 import sys
 import time
-from typing import Any
+from typing import Any, NoReturn
 
 from . import program
 from .isolation import FILES_BYTES, FILES_COUNT, Isolation, bounded
@@ -56,7 +56,7 @@ class _Job:
         self.report = report
         self.leaving = leaving
         self.directory = directory
-        self.is_reported = False
+        self.has_left = self.is_reported = False
 
 
 class Server:
@@ -93,7 +93,6 @@ class Server:
                     _kill(job.pid)
                 elif descriptor == self._control.fileno() and not self._accept():
                     for job in list(self._by_pidfd.values()):
-                        _kill(job.pid)
                         self._finish(job, silently=True)
                     return
             if watch:
@@ -102,32 +101,78 @@ class Server:
                         _kill(job.pid)
 
     def _accept(self) -> bool:
-        data, descriptors, _, _ = socket.recv_fds(self._control, MAX_REQUEST_BYTES, MAX_DESCRIPTORS)
+        data, descriptors, flags, _ = socket.recv_fds(
+            self._control, MAX_REQUEST_BYTES, MAX_DESCRIPTORS
+        )
         if not data:
             return False
+        if not descriptors:
+            # Lost for want of room; whoever asked sees that its socket has no other end.
+            return True
         report, *others = descriptors
-        # Those that wait count towards the limit of processes.
-        limits: dict[str, int] = json.loads(data)["limits"]
-        limits["NPROC"] += len(self._by_pidfd) + self._isolation.count_processes()
-        self._count += 1
-        directory = os.path.join(self._isolation.work, str(self._count))
-        os.mkdir(directory, 0o700)
-        ruleset = self._isolation.ruleset(directory)
-        leaving, last = os.pipe()
-        others.append(last)
-        server = os.getpid()
-        pid = self._isolation.fork()
-        if pid == 0:
-            self._become(report, others, directory, ruleset, server, bounded(limits))
-        for descriptor in (*others, *(() if ruleset is None else (ruleset,))):
-            os.close(descriptor)
-        job = _Job(pid, report, leaving, directory)
-        self._by_pidfd[job.pidfd] = self._by_report[report] = self._by_leaving[leaving] = job
+        with contextlib.ExitStack() as passed, contextlib.ExitStack() as kept:
+            kept.callback(os.close, report)
+            for descriptor in others:
+                passed.callback(os.close, descriptor)
+            try:
+                if flags & socket.MSG_CTRUNC:
+                    raise OSError("no room for its descriptors")
+                job = self._start(json.loads(data)["limits"], report, others, passed, kept)
+            except OSError as error:
+                end = {"refused": str(error), "code": 1, "cpu": 0.0, "files": False}
+                # Whoever asked may have given up.
+                with contextlib.suppress(OSError):
+                    os.write(report, json.dumps(end).encode())
+                return True
+            kept.pop_all()
+        self._by_pidfd[job.pidfd] = self._by_report[report] = self._by_leaving[job.leaving] = job
         self._poll.register(job.pidfd, select.POLLIN)
         # Its packets are for the process.
         self._poll.register(report, select.POLLRDHUP)
-        self._poll.register(leaving, select.POLLIN)
+        self._poll.register(job.leaving, select.POLLIN)
         return True
+
+    def _start(
+        self,
+        limits: dict[str, int],
+        report: int,
+        others: list[int],
+        passed: contextlib.ExitStack,
+        kept: contextlib.ExitStack,
+    ) -> _Job:
+        """Make a process.
+
+        Args:
+            limits: The request's.
+            report: Descriptor for its reports.
+            others: What it gets as descriptors 0, 1 and so on.
+            passed: Takes what there is to be closed afterwards, as the process has its own.
+            kept: Takes what there is to be undone if this fails.
+
+        Raises:
+            OSError: There is want of something.
+        """
+        # Those that wait count towards the limit of processes.
+        limits["NPROC"] += len(self._by_pidfd) + self._isolation.count_processes()
+        # What may fail is done before the fork: until it is confined, a process holds what is
+        # the server's.
+        bounds = bounded(limits)
+        self._count += 1
+        directory = os.path.join(self._isolation.work, str(self._count))
+        os.mkdir(directory, 0o700)
+        kept.callback(_remove, directory)
+        ruleset = self._isolation.ruleset(directory)
+        if ruleset is not None:
+            passed.callback(os.close, ruleset)
+        leaving, last = os.pipe()
+        kept.callback(os.close, leaving)
+        passed.callback(os.close, last)
+        server = os.getpid()
+        pid = self._isolation.fork()
+        if pid == 0:
+            self._become(report, [*others, last], directory, ruleset, server, bounds)
+        kept.callback(_end, pid)
+        return _Job(pid, report, leaving, directory)
 
     def _become(
         self,
@@ -137,7 +182,7 @@ class Server:
         ruleset: int | None,
         server: int,
         limits: list[tuple[int, tuple[int, int]]],
-    ) -> None:
+    ) -> NoReturn:
         """In the forked process: never returns."""
         try:
             # From here on `program`'s few descriptors and this one are all there are.
@@ -169,29 +214,36 @@ class Server:
     def _leave(self, job: _Job) -> None:
         """End a process that has nothing more to do.
 
-        Nobody need wait until the kernel has taken its memory apart.
+        Nobody need wait until the kernel has taken its memory apart. But the next program may find
+        no room before this one's files are gone.
         """
         _kill(job.pid)
-        # The clock of a process's processor time, as the C library's clock_getcpuclockid has it.
-        self._report(job, None, time.clock_gettime(~job.pid << 3 | _CLOCK_OF_PROCESS))
-
-    def _report(self, job: _Job, code: int | None, cpu: float) -> None:
+        job.has_left = True
+        try:
+            # Succeeds only if there are none; none can be made afterwards.
+            os.rmdir(job.directory)
+        except OSError:
+            return
         job.is_reported = True
-        files = not self._isolation.files_bounded and _has_too_many_files(job.directory)
+        # The clock of a process's processor time, as the C library's clock_getcpuclockid has it.
+        cpu = time.clock_gettime(~job.pid << 3 | _CLOCK_OF_PROCESS)
+        self._report(job, None, cpu, files=False)
+
+    def _report(self, job: _Job, code: int | None, cpu: float, files: bool) -> None:
         # Whoever asked may have given up.
         with contextlib.suppress(OSError):
             os.write(job.report, json.dumps({"code": code, "cpu": cpu, "files": files}).encode())
 
     def _finish(self, job: _Job, silently: bool = False) -> None:
+        # What the program may have started, where it could, is of its group. After the wait the
+        # number could be another's.
+        _kill(job.pid)
         _, status, usage = os.wait4(job.pid, 0)
-        # What the program may have started, where it could.
-        _kill(job.pid, alone=False)
+        files = not self._isolation.files_bounded and _has_too_many_files(job.directory)
+        _remove(job.directory)
         if not job.is_reported and not silently:
-            code = os.waitstatus_to_exitcode(status)
-            self._report(job, code, usage.ru_utime + usage.ru_stime)
-        # A process that the program left behind, where it could, may still write there.
-        with contextlib.suppress(OSError):
-            _remove(job.directory)
+            code = None if job.has_left else os.waitstatus_to_exitcode(status)
+            self._report(job, code, usage.ru_utime + usage.ru_stime, files)
         del self._by_pidfd[job.pidfd], self._by_report[job.report], self._by_leaving[job.leaving]
         for descriptor in (job.pidfd, job.report, job.leaving):
             # It isn't registered any more where it has had its event.
@@ -200,16 +252,16 @@ class Server:
             os.close(descriptor)
 
 
-def _kill(pid: int, *, alone: bool = True) -> None:
-    """Kill a process's group and, unless it has been reaped, the process.
-
-    It may not lead a group yet.
-    """
-    with contextlib.suppress(ProcessLookupError):
-        os.killpg(pid, signal.SIGKILL)
-    if alone:
+def _kill(pid: int) -> None:
+    """Kill a process that hasn't been reaped, and its group. It may not lead one yet."""
+    for kill in (os.killpg, os.kill):
         with contextlib.suppress(ProcessLookupError):
-            os.kill(pid, signal.SIGKILL)
+            kill(pid, signal.SIGKILL)
+
+
+def _end(pid: int) -> None:
+    _kill(pid)
+    os.waitpid(pid, 0)
 
 
 def _has_too_many_files(directory: str) -> bool:
@@ -241,27 +293,29 @@ def _has_too_many_files(directory: str) -> bool:
 
 def _remove(directory: str) -> None:
     """Remove a program's directory, however deep, and even what it made unreadable."""
-    pending = [directory]
-    moved = 0
-    while pending:
-        folder = pending.pop()
-        with contextlib.suppress(OSError):
-            os.rmdir(folder)
-            continue
-        os.chmod(folder, 0o700)
-        with os.scandir(folder) as entries:
-            found = list(entries)
-        pending.append(folder)
-        for entry in found:
-            if entry.is_dir(follow_symlinks=False):
-                # To beside the program's own, so that no path gets long.
-                moved += 1
-                aside = f"{directory}.{moved}"
-                os.chmod(entry.path, 0o700)
-                os.rename(entry.path, aside)
-                pending.append(aside)
-            else:
-                os.unlink(entry.path)
+    # A process that the program left behind, where it could, may still write there.
+    with contextlib.suppress(OSError):
+        pending = [directory]
+        moved = 0
+        while pending:
+            folder = pending.pop()
+            with contextlib.suppress(OSError):
+                os.rmdir(folder)
+                continue
+            os.chmod(folder, 0o700)
+            with os.scandir(folder) as entries:
+                found = list(entries)
+            pending.append(folder)
+            for entry in found:
+                if entry.is_dir(follow_symlinks=False):
+                    # To beside the program's own, so that no path gets long.
+                    moved += 1
+                    aside = f"{directory}.{moved}"
+                    os.chmod(entry.path, 0o700)
+                    os.rename(entry.path, aside)
+                    pending.append(aside)
+                else:
+                    os.unlink(entry.path)
 
 
 def _readable() -> list[str]:

@@ -193,7 +193,7 @@ def send(descriptor: int, message: dict[str, Any]) -> None:
 
 
 def write(descriptor: int, data: bytes) -> None:
-    """Write all of it. Not with `socket.send`, which a program's system call filter forbids.
+    """Write all of it.
 
     Raises:
         OSError: The other side is gone.
