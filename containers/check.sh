@@ -48,7 +48,8 @@ fi
 
 cd "$containers/.."
 export IOA_CONTAINER_IMAGE=$image IOA_CONTAINER_ENGINE=$engine
-step python -m pytest -q --confcutdir tests/containers tests/containers/test_image.py
+step python -m pytest -q --confcutdir tests/containers tests/containers/test_image.py \
+    tests/containers/test_registry.py
 # Programs that attack the sandbox, here without bubblewrap.
 step "${run[@]}" test -q -n 2 tests/sandbox tests/test_record.py
 
