@@ -227,6 +227,7 @@ def test_a_gate_measures_what_the_diagnosis_measured(found, student):
     assert all(by_logprob[m].values == pytest.approx(before[m].values) for m in probes)
 
 
+@pytest.mark.slow
 def test_snapshots_of_a_warm_up(student, tmp_path):
     diagnosis = diagnose(
         student, KnowingTeacher(), SEEDS, settings(estimator="snapshots"), tmp_path
@@ -278,6 +279,7 @@ def long_item(words, number=0):
     return dataclasses.replace(seed, prompt=prompt)
 
 
+@pytest.mark.slow
 def test_seeds_that_are_too_long_for_adapters_are_left_out_and_named(student, tmp_path):
     # As many as fit the context and not a row of 128 tokens; at least one of them is no probe.
     long = [long_item(150 + n, n) for n in range(2)]
