@@ -130,7 +130,8 @@ def _verify_task(
     ]
     without = [cell.name for cell in result.cells if cell not in cells]
     if without:
-        skipped.append(f"{record.name}: no texts were saved of {', '.join(without)}")
+        of = ", ".join(without) if cells else "any cell"
+        skipped.append(f"{record.name}: no texts were saved of {of}")
         _check_probabilities(result, record, without, findings)
     if not cells:
         return 0, 0

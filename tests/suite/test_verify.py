@@ -1,4 +1,5 @@
 import json
+import shutil
 import subprocess
 import sys
 
@@ -14,6 +15,8 @@ from suite.report import write_report
 from suite.verify import verify_run
 from tests.suite.runs import change_lines, write_lines, write_run
 from tests.suite.world import write_profile
+
+CELLS = ("teacher", "undistilled")
 
 
 @pytest.fixture
@@ -37,7 +40,7 @@ def graded(tmp_path_factory):
     write_json(directory / "run.json", {**record, "settings": profile.model_dump(mode="json")})
     probes = load_seed_items(profile.seed_items, DataSource()).probes
     with SeedGrader(probes, profile.sandbox) as grader:
-        for cell in ("teacher", "undistilled"):
+        for cell in CELLS:
             texts, verdicts, scores = [], [], []
             for i, probe in enumerate(probes):
                 text = probe.reference if i % 2 else "I don't know."
@@ -183,6 +186,16 @@ def test_without_tables_there_is_nothing_to_compare(run):
     found = verify_run(run, None)
     assert found.tables == 0
     assert "`report` writes it" in found.skipped[1]
+
+
+def test_cells_without_texts_are_named_unless_they_are_all(graded, tmp_path):
+    run = tmp_path / "run"
+    shutil.copytree(graded, run)
+    saved = [run / "cells" / cell / "tasks" / PROBES / "texts.jsonl" for cell in CELLS]
+    saved[1].unlink()
+    assert f"{PROBES}: no texts were saved of undistilled" in verify_run(run, DataSource()).skipped
+    saved[0].unlink()
+    assert f"{PROBES}: no texts were saved of any cell" in verify_run(run, DataSource()).skipped
 
 
 def test_texts_are_graded_again(graded):
