@@ -47,8 +47,8 @@ STUDENT_SKILLS = {"answer": 0.83, "explain": 0.15, "copy": 0.02}
 # `uneven`: two thirds of the modules mastered, the rest from hardly to half; `flat`: all near half.
 Variant = Literal["uneven", "flat"]
 VARIANTS: tuple[Variant, ...] = ("uneven", "flat")
-# Two of the five difficulties are taught to `flat`, which bounds its mathematics. What it learns
-# before those goes on rising with them after it is there, so less is aimed at.
+# Two of the five difficulties are taught to `flat`, which bounds its mathematics, the last that it
+# learns. Code and instructions go on rising with it after they are there, so less is aimed at.
 FLAT: dict[Domain, float] = {"math": 0.6, "code": 0.2, "instruction": 0.2}
 FLAT_HARDEST = 2
 WEAKEST = 0.45

@@ -73,8 +73,8 @@ class _Reading:
         """All statements of a module.
 
         Raises:
-            _UnforeseenError: One may do anything; what comes before it is in `found`. So do the
-                other methods.
+            _UnforeseenError: One may do anything; what comes before it is in `found`. The methods
+                below raise it likewise.
         """
         for statement in body:
             if isinstance(statement, ast.FunctionDef):
