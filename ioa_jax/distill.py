@@ -15,6 +15,7 @@ from ioa_jax.config import MethodConfig
 from ioa_jax.engine.training import StepMetrics
 from ioa_jax.files import locked
 from ioa_jax.identifier.diagnosis import Diagnosis, diagnose
+from ioa_jax.identifier.probes import ProbeGraders
 from ioa_jax.run import open_run
 from ioa_jax.seeds import SeedItem
 from ioa_jax.student import Student
@@ -46,6 +47,7 @@ def distill(
     benchmarks: BenchmarkIndex | None = None,
     on_step: Callable[[str, StepMetrics, Callable[[], Student]], None] | None = None,
     shared: Path | None = None,
+    graders: ProbeGraders | None = None,
 ) -> DistillResult:
     """Teach the student what it lacks, in an order that it can follow.
 
@@ -63,6 +65,7 @@ def distill(
         on_step: Called after each optimiser step with the part's name, the step's figures and what
             gives the student as it is then.
         shared: As `diagnose` takes it.
+        graders: Likewise; runs that share them don't wait for each one's processes to start.
 
     Raises:
         InputError: Seeds, settings or models don't fit, or the folder is of another run.
@@ -70,10 +73,17 @@ def distill(
     """
     with locked(directory):
         diagnosis = diagnose(  # Eq. 2 to 6
-            student, teacher, seeds, config.diagnose, directory, config.seed, shared=shared
+            student,
+            teacher,
+            seeds,
+            config.diagnose,
+            directory,
+            config.seed,
+            graders=graders,
+            shared=shared,
         )
         with open_run(
-            student, teacher, seeds, diagnosis, config, directory, benchmarks, on_step
+            student, teacher, seeds, diagnosis, config, directory, benchmarks, on_step, graders
         ) as run:
             for number in range(1, config.organizer.rounds + 1):
                 targets = run.choose_targets(number)  # none, if nothing is lacking or left to spend

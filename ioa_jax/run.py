@@ -36,7 +36,6 @@ from ioa_jax.config import MethodConfig
 from ioa_jax.engine.batching import TokenPair
 from ioa_jax.engine.training import StepMetrics
 from ioa_jax.files import finished, write_json, write_values
-from ioa_jax.graders.registry import make_grader
 from ioa_jax.identifier.diagnosis import Diagnosis
 from ioa_jax.identifier.gap import deficient_modules, module_gaps
 from ioa_jax.identifier.measure import ModulePerformance
@@ -116,10 +115,25 @@ def open_run(
     directory: Path,
     benchmarks: BenchmarkIndex | None,
     on_step: OnStep | None,
+    graders: ProbeGraders | None,
 ) -> Generator[Run]:
     """Begin a run after its diagnosis, or go on; arguments as of `distill`."""
     with contextlib.ExitStack() as stack:
-        yield Run(stack, student, teacher, seeds, diagnosis, config, directory, benchmarks, on_step)
+        if graders is None:
+            measure = config.diagnose.measure
+            graders = stack.enter_context(ProbeGraders(measure.threads, measure.allow_weak_sandbox))
+        yield Run(
+            stack,
+            student,
+            teacher,
+            seeds,
+            diagnosis,
+            config,
+            directory,
+            benchmarks,
+            on_step,
+            graders,
+        )
 
 
 class Run:
@@ -136,6 +150,7 @@ class Run:
         directory: Path,
         benchmarks: BenchmarkIndex | None,
         on_step: OnStep | None,
+        graders: ProbeGraders,
     ) -> None:
         """As `open_run`; what has to be closed goes on the stack."""
         self.config = config
@@ -166,10 +181,7 @@ class Run:
         )
         mastered = tuple(sorted(self._mastered_now())) if config.organizer.retention else ()
         self._retention = RetentionState(mastered)
-        measure = config.diagnose.measure
-        self._graders = stack.enter_context(
-            ProbeGraders(measure.threads, measure.allow_weak_sandbox)
-        )
+        self._graders = graders
         self._journal = stack.enter_context(Journal(directory / "train.jsonl", ("part", "step")))
         self._clock = stack.enter_context(Clock(directory / "seconds.jsonl"))
         self._teaching = stack.enter_context(self._open_teaching(student))
@@ -603,9 +615,7 @@ class Run:
             benchmark=benchmarks or BenchmarkIndex({}),
             # The probes among them: nothing that is measured with may be taught.
             known={seed.id: seed.prompt for seed in seeds},
-            graders={
-                kind: stack.enter_context(make_grader(kind)) for kind in sorted(kinds - {"code"})
-            },
+            graders={kind: self._graders.of(kind) for kind in sorted(kinds - {"code"})},
             sandbox=(stack.enter_context(Sandbox(allow_weak=weak)) if "code" in kinds else None),
             scorer=self._student_nll,
             seed=self.config.seed,

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import ClassVar, TypeVar
+import functools
+from typing import Any, ClassVar, TypeVar
 
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
@@ -26,7 +27,7 @@ class Value:
 
     def to_json(self) -> str:
         """Indented JSON text."""
-        return TypeAdapter(type(self)).dump_json(self, indent=2).decode()
+        return str(_adapter(type(self)).dump_json(self, indent=2), "utf-8")
 
     @classmethod
     def from_json(cls: type[Kind], text: str, source: str) -> Kind:
@@ -40,6 +41,13 @@ class Value:
             InputError: Names the source and the first bad field.
         """
         try:
-            return TypeAdapter(cls).validate_json(text)
+            return _adapter(cls).validate_json(text)
         except ValidationError as error:
             raise InputError(f"{source}: {first_fault(error, cls.__name__)}") from None
+
+
+# Making one takes a millisecond, and a run writes thousands of values. Any: beartype can't check
+# pydantic's generic class.
+@functools.cache
+def _adapter(kind: type[Value]) -> Any:
+    return TypeAdapter(kind)

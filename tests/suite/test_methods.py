@@ -9,6 +9,7 @@ import pytest
 from ioa_jax.adapter.duplicates import BenchmarkIndex
 from ioa_jax.engine.batching import TokenPair
 from ioa_jax.errors import InputError
+from ioa_jax.identifier.probes import ProbeGraders
 from ioa_jax.seeds import SeedItem
 from ioa_jax.student import Student
 from ioa_jax.teachers.base import Sampling
@@ -35,6 +36,13 @@ BASELINES = (
     "llm2llm", "multi_agent",
 )  # fmt: skip
 STUDENT_TOKENS = 1200
+GRADERS = ProbeGraders()
+
+
+@pytest.fixture(scope="module", autouse=True)
+def graders():
+    with GRADERS:
+        yield
 
 
 @pytest.fixture(scope="module")
@@ -77,6 +85,7 @@ def make_context(student, directory, script=teacher_script, **changes):
         sampling=Sampling(max_tokens=10, temperature=0.7),
         pack="paper",
         sandbox=SandboxSettings(),
+        graders=GRADERS,
         seed=0,
         directory=directory / "cell",
         on_step=lambda part, metrics, now: steps.append((part, metrics.tokens)),
