@@ -275,8 +275,10 @@ def test_shares_make_the_same_run_and_are_joined(world, finished):
 def start(world, *arguments):
     environment = {
         **os.environ,
-        # Compiled once for all the processes of this test.
-        "JAX_COMPILATION_CACHE_DIR": str(world / "jax"),
+        # Compiled once for all the processes of this test, at the most.
+        "JAX_COMPILATION_CACHE_DIR": os.environ.get(
+            "JAX_COMPILATION_CACHE_DIR", str(world / "jax")
+        ),
         "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
     }
     log = (world / "killed.log").open("ab")
