@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import importlib.util
 import os
 from collections.abc import Sequence
@@ -187,18 +188,25 @@ def _lora_parameters(config: DecoderConfig, rank: int) -> int:
 
 def _architecture(spec: str, stated: dict[str, object] | None) -> DecoderConfig | None:
     """From the model's own files where they are here, else as the profile states it."""
-    from ioa_jax.models.gguf import GGUFFile
     from ioa_jax.models.huggingface import read_config
     from ioa_jax.models.load import find_smollm2
 
     if spec == "smollm2" and _is_here(spec):
-        return GGUFFile(find_smollm2()).config
+        return _gguf_config(find_smollm2())
     if spec.startswith("gguf:") and _is_here(spec):
-        return GGUFFile(Path(spec.removeprefix("gguf:"))).config
+        return _gguf_config(Path(spec.removeprefix("gguf:")))
     folder = _folder(spec)
     if folder is not None:
         return read_config(folder)
     return None if stated is None else DecoderConfig.from_hf(dict(stated), f"{spec} as stated")
+
+
+@functools.cache
+def _gguf_config(path: Path) -> DecoderConfig:
+    """Reading the vocabulary before it takes seconds, and teacher and student may be one file."""
+    from ioa_jax.models.gguf import GGUFFile
+
+    return GGUFFile(path).config
 
 
 def _folder(spec: str) -> Path | None:
