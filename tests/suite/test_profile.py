@@ -40,7 +40,7 @@ def test_the_main_profile_is_what_it_says():
         "ioa-seed0",
         "sft_matched-seed0",
         "ioa_shuffled-seed0",
-        "ioa_no_adapter-seed0",
+        "ioa_easy_to_hard-seed0",
     ]
     assert plan.missing == ()
     short = make_plan(load_profile("smollm2-short")[1])
