@@ -120,6 +120,7 @@ def test_a_file_that_is_missing_or_broken_on_the_hub(server, table, tmp_path):
         assert said.count(way) == 2
 
 
+@pytest.mark.slow
 def test_without_a_hub_the_error_says_what_to_do(tmp_path):
     with hub() as gone:
         pass
