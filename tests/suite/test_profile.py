@@ -32,7 +32,7 @@ def test_shipped_profiles_are_valid(name):
 def test_the_main_profile_is_what_it_says():
     plan = make_plan(load_profile("smollm2")[1])
     assert (plan.seeds, plan.probes) == (120, 72)
-    assert plan.items == {"humaneval": 55}
+    assert plan.items == {"humaneval": 41}
     assert [cell.name for cell in plan.cells] == [
         "teacher",
         "undistilled",
@@ -40,7 +40,6 @@ def test_the_main_profile_is_what_it_says():
         "ioa-seed0",
         "sft_matched-seed0",
         "ioa_shuffled-seed0",
-        "ioa_no_adapter-seed0",
     ]
     assert plan.missing == ()
     short = make_plan(load_profile("smollm2-short")[1])
@@ -61,7 +60,7 @@ def test_gsm8k_is_measured_too_where_a_data_folder_is_given(tmp_path, monkeypatc
     (tmp_path / "gsm8k" / "test.jsonl").write_text("".join(json.dumps(r) + "\n" for r in rows))
     monkeypatch.setenv("IOA_DATA_DIR", str(tmp_path))
     plan = make_plan(profile)
-    assert (plan.items, plan.missing) == ({"humaneval": 55, "gsm8k": 48}, ())
+    assert (plan.items, plan.missing) == ({"humaneval": 41, "gsm8k": 48}, ())
 
 
 def test_plan_counts_upper_bounds():
