@@ -118,7 +118,7 @@ class Generator:
         model: The model.
         batch_size: Rows that decode together; fewer beside prompts of over about 2,000 tokens, so
             that memory doesn't grow with the longest prompt times the rows.
-        draft_tokens: Tokens at most that a greedy step drafts for each row and verifies.
+        draft_tokens: Tokens at most that a step drafts for each row and verifies.
     """
 
     def __init__(
@@ -130,11 +130,12 @@ class Generator:
             model: Weights are used in the dtype they have; bfloat16 halves the memory traffic that
                 bounds decoding.
             batch_size: Rows that decode together, at most. Memory grows with it.
-            draft_tokens: Greedy decoding guesses this many tokens at most from what followed the
-                same tokens before in the row (prompt lookup decoding, Saxena 2023) and verifies
-                them in one step (Leviathan et al. 2023): the tokens are the same, up to ties of
-                rounding. Only where 8 rows or fewer decode, since more positions in a step cost
-                more than drafts gain. 0 drafts none; sampling never drafts.
+            draft_tokens: A step guesses this many tokens at most from what followed the same tokens
+                before in the row (prompt lookup decoding, Saxena 2023) and verifies them
+                (speculative decoding, Leviathan et al. 2023). What is sampled at a place depends on
+                the row's stream and the place alone, so a guess is right if it is that very token,
+                and texts are the same as without drafts, up to rounding. Only where 8 rows or fewer
+                decode, since more positions in a step cost more than drafts gain. 0 drafts none.
 
         Raises:
             InputError: `batch_size` under 1, `draft_tokens` under 0.
@@ -238,8 +239,7 @@ class Generator:
             params: How to sample.
             finish: Called with slot, text and reason as each ends.
         """
-        drafting = params.temperature == 0 and self.draft_tokens > 0
-        fewest = -(-self._min_rows // (1 + self.draft_tokens)) if drafting else self._min_rows
+        fewest = -(-self._min_rows // (1 + self.draft_tokens))
         rows = min(most, batching.power_of_two(max(len(queue), fewest)))
         slots: list[_Slot | None] = [None] * rows
         state = self._empty_state(rows, 0)
@@ -249,13 +249,13 @@ class Generator:
             # Drafts serve the last rows better than empty rows beside them. Once, since each number
             # of rows is a program.
             fewer, live = CHEAP_POSITIONS // 2, len(slots) - len(free)
-            if drafting and not (queue or prefilled) and live <= fewer < len(slots):
+            last = not (queue or prefilled) and live <= fewer < len(slots)
+            if self.draft_tokens and last:
                 kept = sorted(range(len(slots)), key=lambda row: slots[row] is None)[:fewer]
                 slots, free = [slots[row] for row in kept], []
                 self._note("compact", state.length.shape[0], state.cache.num_slots)
                 state = _take_rows(state, jnp.asarray(kept))
             drafted = max(0, min(self.draft_tokens, CHEAP_POSITIONS // len(slots) - 1))
-            drafted = drafted if drafting else 0
             while free and (queue or prefilled):
                 if prefilled is None:
                     prefilled = self._prefill_prompts(queue, len(free), shared, prefix_cache)

@@ -243,10 +243,18 @@ def steps_and_tokens(monkeypatch, generator, prompts, params):
 
 
 @pytest.mark.parametrize("count", [1, 3, 8, 11])
-def test_drafts_change_no_token(monkeypatch, count):
+@pytest.mark.parametrize(
+    "params",
+    [
+        SamplingParams(max_tokens=45),
+        SamplingParams(max_tokens=45, temperature=0.02, seed=3),
+        SamplingParams(max_tokens=45, temperature=0.02, seed=3, top_p=0.9, top_k=5),
+    ],
+    ids=["greedy", "sampled", "filtered"],
+)
+def test_drafts_change_no_token(monkeypatch, count, params):
     model = tiny_model()
     prompts = repetitive_prompts()[:count]
-    params = SamplingParams(max_tokens=45)
     plain, one_each = steps_and_tokens(
         monkeypatch, Generator(model, batch_size=16, draft_tokens=0), prompts, params
     )
