@@ -32,6 +32,9 @@ CPU_MIN_ROWS = 8
 # Positions that a step computes at little more than what reading the weights takes. SmolLM2-135M on
 # one core of an AMD EPYC without AMX: 8 take 54 ms, 16 take 60, 32 take 85.
 CHEAP_POSITIONS = 16
+# Rows times slots of a cache that is made as long as its texts may become: where few rows decode,
+# attention takes little, and each size that a cache grows through is a program to compile.
+CHEAP_SLOTS = 4096
 DRAFT_TOKENS = 7  # more are hardly ever right
 DRAFT_NGRAM = 3  # longest match that a draft is chosen by
 # What bounds the memory of prompts. Powers of two: they are the sizes that programs come in.
@@ -220,6 +223,11 @@ class Generator:
         slots = batching.row_bucket(len(prompt) + STEPS_PER_DISPATCH, smallest=64)
         return most if slots <= ROW_SLOTS else _power_of_two_within(most * ROW_SLOTS // slots)
 
+    def _rows(self, texts: int) -> int:
+        """Rows of a batch; of few sizes, since each is a program to compile."""
+        few = CHEAP_POSITIONS // (1 + self.draft_tokens) if self.draft_tokens else 0
+        return few if texts <= few else batching.power_of_two(max(texts, self._min_rows))
+
     def _generate_group(
         self,
         queue: collections.deque[_Slot],
@@ -239,8 +247,7 @@ class Generator:
             params: How to sample.
             finish: Called with slot, text and reason as each ends.
         """
-        fewest = -(-self._min_rows // (1 + self.draft_tokens))
-        rows = min(most, batching.power_of_two(max(len(queue), fewest)))
+        rows = min(most, self._rows(len(queue)))
         slots: list[_Slot | None] = [None] * rows
         state = self._empty_state(rows, 0)
         prefilled: _Prefilled | None = None
@@ -330,10 +337,14 @@ class Generator:
             (len(s.prompt) + min(len(s.tokens) + fresh, s.limit) for s in slots if s), default=1
         )
         wanted = batching.row_bucket(longest, smallest=64)
+        rows = state.length.shape[0]
+        if rows <= CHEAP_POSITIONS // 2:
+            ends = max((len(slot.prompt) + slot.limit for slot in slots if slot), default=1)
+            wanted = max(wanted, min(batching.power_of_two(ends), CHEAP_SLOTS // rows))
         have = state.cache.num_slots
         if have == wanted:
             return state
-        self._note("resize", state.length.shape[0], have, wanted)
+        self._note("resize", rows, have, wanted)
         return dataclasses.replace(
             state, cache=_resize(state.cache, wanted), text=_fit_array(state.text, wanted, 1)
         )
@@ -383,8 +394,11 @@ class Generator:
             prefix_cache: Keys and values of the shared prefix.
         """
         width, slots, most = _prefill_shape(len(queue[0].prompt), shared)
-        # Padding rows cost as much as prompts: waiting prompts take their place.
+        # Padding rows cost as much as prompts: waiting prompts take their place. A few prompts are
+        # computed one by one, with the program of one.
         count = min(len(queue), max(free, self._min_rows), most)
+        if count < most and count <= self._min_rows // 2:
+            count = 1
         new = [queue.popleft() for _ in range(count)]
         rows = min(most, batching.power_of_two(count))
         cache = self._decoder.init_cache(rows, slots)
