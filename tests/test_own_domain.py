@@ -142,14 +142,8 @@ def unkilled(cook: Server, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "run"
 
 
-@pytest.mark.parametrize(
-    "reached",
-    [
-        "parts/*",
-        pytest.param("diagnosis/decomposition.json", marks=pytest.mark.slow),
-        pytest.param("gates/*", marks=pytest.mark.slow),
-    ],
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("reached", ["parts/*", "diagnosis/decomposition.json", "gates/*"])
 def test_a_killed_run_resumes(folder: Path, cook: Server, unkilled: Path, reached: str) -> None:
     words = small(commands(cook, folder)[4])
     process = subprocess.Popen(

@@ -244,6 +244,7 @@ def test_a_failed_cell_is_reported_tried_again_and_does_not_stop_the_others(
     assert scores(directory, "sft-seed0") == scores(finished, "sft-seed0")
 
 
+@pytest.mark.slow
 def test_shares_make_the_same_run_and_are_joined(world, finished):
     from suite.cells import Share
 

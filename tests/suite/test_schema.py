@@ -33,6 +33,7 @@ def test_there_is_no_schema_without_a_model():
     assert {path.name.split(".")[0] for path in FOLDER.glob("*.json")} == set(SCHEMAS)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("folder", REFERENCES, ids=lambda path: path.name)
 def test_committed_results_fit_their_schemas_and_their_tables_follow_from_them(folder):
     check_run_folder(folder)

@@ -113,6 +113,7 @@ def test_what_is_installed_is_listed(site, tmp_path):
     assert "  half:" not in suite(tmp_path, "list").stdout
 
 
+@pytest.mark.slow
 def test_a_profile_runs_it(site, tmp_path):
     write_model(tmp_path / "model")
     write_profile(
