@@ -16,8 +16,14 @@ if TYPE_CHECKING:
     from ioa_jax.engine.generation import Completion, Generator
     from ioa_jax.engine.sampling import SamplingParams
     from ioa_jax.engine.scoring import Score, Scorer
-    from ioa_jax.engine.trainer import Trainer
-    from ioa_jax.engine.training import LoRAConfig, TrainConfig, TrainResult, train
+    from ioa_jax.engine.training import (
+        Batch,
+        LoRAConfig,
+        TrainConfig,
+        Trainer,
+        TrainResult,
+        train,
+    )
     from ioa_jax.errors import InputError, IOAError
     from ioa_jax.identifier.diagnosis import Diagnosis, diagnose
     from ioa_jax.models.huggingface import write_decoder
@@ -40,7 +46,8 @@ _MODULES = {
     "SamplingParams": "engine.sampling",
     "Score": "engine.scoring",
     "Scorer": "engine.scoring",
-    "Trainer": "engine.trainer",
+    "Trainer": "engine.training",
+    "Batch": "engine.training",
     "LoRAConfig": "engine.training",
     "TrainConfig": "engine.training",
     "TrainResult": "engine.training",
@@ -65,6 +72,7 @@ _MODULES = {
 }
 
 __all__ = [
+    "Batch",
     "Completion",
     "Diagnosis",
     "DistillConfig",
