@@ -1,40 +1,49 @@
 """IOA from end to end: Algorithm 1 of the paper.
 
 seeds -> Identifier -> diagnosis -> Organizer -> curriculum
-      -> for each stage: Adapter -> lessons -> training -> mastery gate -> ... -> student
+      -> for each stage: Adapter -> examples -> training -> mastery gate -> ... -> student
+
+What a step takes and gives is a frozen value that lies in the run's folder (`ioa_jax.run` has the
+steps); the weights alone are in the trainer's checkpoints.
 """
 
 from __future__ import annotations
 
-import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from ioa_jax.adapter.duplicates import BenchmarkIndex
 from ioa_jax.config import MethodConfig
-from ioa_jax.engine.training import StepMetrics
 from ioa_jax.files import locked
-from ioa_jax.identifier.diagnosis import Diagnosis, diagnose
+from ioa_jax.identifier.diagnosis import diagnose
 from ioa_jax.identifier.probes import ProbeGraders
-from ioa_jax.run import open_run
+from ioa_jax.run import (
+    DistillResult,
+    OnStep,
+    Run,
+    State,
+    consolidate,
+    finish,
+    first_state,
+    judge,
+    judge_all,
+    measure_all,
+    open_run,
+    plan_stages,
+    replan_stages,
+    retain,
+    train_alone,
+    train_stage,
+    write_bridge_examples,
+    write_examples,
+    write_late_examples,
+    write_probes,
+    write_remedial_examples,
+    write_stage_examples,
+)
 from ioa_jax.seeds import SeedItem
 from ioa_jax.student import Student
 from ioa_jax.teachers.replay import LedgeredTeacher
-
-
-@dataclasses.dataclass(frozen=True)
-class DistillResult:
-    """A distilled student, and the record of why it was taught what.
-
-    Attributes:
-        student: Trained.
-        diagnosis: What it lacked before.
-        directory: The run's folder; `record.json` in it has every decision.
-    """
-
-    student: Student
-    diagnosis: Diagnosis
-    directory: Path
 
 
 def distill(
@@ -45,7 +54,8 @@ def distill(
     directory: Path,
     *,
     benchmarks: BenchmarkIndex | None = None,
-    on_step: Callable[[str, StepMetrics, Callable[[], Student]], None] | None = None,
+    baseline: bool = False,
+    on_step: OnStep | None = None,
     shared: Path | None = None,
     graders: ProbeGraders | None = None,
 ) -> DistillResult:
@@ -61,11 +71,17 @@ def distill(
         seeds: At least `ioa_jax.seeds.MIN_SEEDS`.
         config: Every option of the method.
         directory: The run's folder; one process works in it at a time.
-        benchmarks: Test items that no lesson may overlap with.
-        on_step: Called after each optimiser step with the part's name, the step's figures and what
+        benchmarks: Test items that no example may overlap with.
+        baseline: Train a second student on the seeds' references alone, with the same tokens, and
+            report it.
+        on_step: Called after each optimiser step with the stage's name, the step's figures and what
             gives the student as it is then.
         shared: As `diagnose` takes it.
         graders: Likewise; runs that share them don't wait for each one's processes to start.
+
+    Returns:
+        The student and how it went: a run that has nothing to teach, or gets no usable example of
+        its teacher, trains nothing and says so in `outcome`.
 
     Raises:
         InputError: Seeds, settings or models don't fit, or the folder is of another run.
@@ -81,21 +97,48 @@ def distill(
             config.seed,
             graders=graders,
             shared=shared,
+            student_tokens=config.budget.student_tokens,
         )
         with open_run(
             student, teacher, seeds, diagnosis, config, directory, benchmarks, on_step, graders
         ) as run:
-            for number in range(1, config.organizer.rounds + 1):
-                targets = run.choose_targets(number)  # none, if nothing is lacking or left to spend
-                curriculum = run.plan(number, targets)  # Eq. 7, 8
-                while curriculum.stages:
-                    stage = curriculum.stages[0]
-                    run.teach(stage)  # Eq. 1
-                    gate = run.judge(stage)  # Eq. 9
-                    while gate.action == "remediate":
-                        run.remediate(stage, gate)
-                        gate = run.judge(stage)
-                    run.close_stage(stage, gate)
-                    curriculum = run.replan(curriculum, stage)
-            run.consolidate()
-            return DistillResult(run.finish(), diagnosis, directory)
+            pooled = config.organizer.stage_mode == "pooled"
+            state = teach_from_pool(run) if pooled else teach_in_sequence(run)
+            return finish(run, state, baseline)
+
+
+def teach_from_pool(run: Run) -> State:
+    """`pooled` [ours]: a first pass through the stages, and consolidation over everything.
+
+    Most examples are there before training begins, since what comes late is trained on too little;
+    the gates decide what the kept tokens are for.
+    """
+    state = plan_stages(run, first_state(run))  # Eq. 7, 8
+    state = write_probes(run, state)
+    retained = retain(run, state)
+    examples = write_examples(run, state)  # Eq. 1
+    if not examples.lessons:
+        return state
+    for stage in state.curriculum.stages:
+        train_stage(run, state, stage, examples, retained)
+        state = judge(run, state, stage)  # Eq. 9
+    state = judge_all(run, measure_all(run, state, "first-pass"), 1)
+    late = write_late_examples(run, state, examples)
+    consolidate(run, state, (examples, late), retained)
+    return judge_all(run, measure_all(run, state, "end"), 2)
+
+
+def teach_in_sequence(run: Run) -> State:
+    """`sequential`, the paper read literally: each stage alone, until its gate is passed."""
+    state = plan_stages(run, first_state(run))  # Eq. 7, 8
+    while state.curriculum.stages:
+        stage = state.curriculum.stages[0]
+        if stage.bridge is not None:
+            train_alone(run, state, stage, write_bridge_examples(run, state, stage), "bridge")
+        train_alone(run, state, stage, write_stage_examples(run, state, stage), "stage")  # Eq. 1
+        state = judge(run, state, stage)  # Eq. 9
+        while state.gates[-1].action == "remediate":
+            train_alone(run, state, stage, write_remedial_examples(run, state, stage), "remedial")
+            state = judge(run, state, stage)
+        state = replan_stages(run, measure_all(run, state, f"stage-{stage.number:02d}"), stage)
+    return measure_all(run, state, "end")

@@ -16,7 +16,7 @@ import math
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
@@ -36,6 +36,8 @@ from ioa_jax.models.lora import LoRA, init_lora, merge_lora
 from ioa_jax.streams import stream
 
 log = logging.getLogger(__name__)
+
+Retention = Literal["divergence", "replay"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -75,8 +77,11 @@ class TrainConfig:
         remat: See `Decoder.hidden`.
         lora: Train adapters; None trains every weight.
         save_every: Steps between checkpoints, if a directory is given.
-        retention_weight: λ: factor of the Kullback-Leibler divergence on retained examples [ours].
-        retained_share: Share of a step's rows that retained examples fill, in [0, 1); 0: none.
+        retained_share: Share of a step's rows that retained examples fill, in [0, 1); 0: none
+            [ours].
+        retention: What is minimised on them: `divergence`, λ · KL(before ‖ now); or `replay`, the
+            cross-entropy as on all others.
+        retention_weight: λ.
     """
 
     learning_rate: float = 2e-5
@@ -95,8 +100,9 @@ class TrainConfig:
     remat: str = "full"
     lora: LoRAConfig | None = None
     save_every: int = 50
-    retention_weight: float = 4.0
     retained_share: float = 0.0
+    retention: Retention = "divergence"
+    retention_weight: float = 4.0
 
     def __post_init__(self) -> None:
         for field in ("epochs", "batch_rows", "row_length", "accumulation", "save_every"):
@@ -119,8 +125,16 @@ class TrainConfig:
         most = self.batch_rows - 1 if self.batch_rows > 1 else 1
         return min(math.ceil(self.retained_share * self.batch_rows), most)
 
+    @property
+    def needs_student_before(self) -> bool:
+        """Whether a step looks at what the student was before training."""
+        return self.retained_rows > 0 and self.retention == "divergence"
+
     def step_settings(self) -> StepSettings:
         """The part that a compiled step depends on."""
+        diverging = self.needs_student_before
+        # Where a step is split, each part may have retained examples in any row.
+        rows = self.retained_rows if self.accumulation == 1 else self.batch_rows
         return StepSettings(
             self.accumulation,
             self.weight_decay,
@@ -128,11 +142,8 @@ class TrainConfig:
             self.beta2,
             self.clip,
             self.remat,
-            # Where a step is split, each part may have them anywhere.
-            self.retained_rows
-            if self.accumulation == 1
-            else self.batch_rows // self.accumulation * (self.retained_rows > 0),
-            self.retention_weight if self.retained_share else 0.0,
+            min(rows, self.batch_rows // self.accumulation) if diverging else 0,
+            self.retention_weight if diverging else 0.0,
         )
 
     def learning_rate_at(self, progress: float) -> float:
@@ -573,10 +584,10 @@ class Trainer:
             trainable = init_lora(decoder.config, key, lora.rank, lora.alpha, lora.targets)
         if mesh is not None:
             trainable = jax.device_put(trainable, decoder_shardings(trainable, mesh))
-            if config.lora is not None or config.retained_rows:
+            if config.lora is not None or config.needs_student_before:
                 self._base = jax.device_put(decoder, decoder_shardings(decoder, mesh))
         self._frozen = None if config.lora is None else self._base
-        self._before = self._base if config.retained_rows else None
+        self._before = self._base if config.needs_student_before else None
         self._state: tuple[Any, Any] = (
             trainable,
             _init_optimizer(trainable, settings=self._settings),
@@ -584,13 +595,14 @@ class Trainer:
         self._checkpoints = None if directory is None else Checkpoints(directory)
         self._saved_step = 0
         if self._checkpoints is not None and self._checkpoints.latest is not None:
-            self._state, data = self._checkpoints.restore(self._state)
+            restored, data = self._checkpoints.restore(self._state)
             if data["digest"] != self._digest():
                 self._checkpoints.close()
                 raise InputError(
                     f"{directory}: the checkpoints are of a run with other data or settings or "
                     "another budget; name another directory or delete them"
                 )
+            self._state = restored
             self.steps, self.tokens = int(data["step"]), int(data["tokens"])
             self.truncated = int(data["truncated"])
             self._saved_step = self.steps
@@ -667,7 +679,7 @@ class Trainer:
         """
         if not batch.examples and not batch.retained:
             raise InputError(f"step {self.steps + 1}: a batch without examples")
-        if batch.retained and self._before is None:
+        if batch.retained and not self.config.retained_rows:
             raise InputError("retained examples need a retained_share above 0")
         began = time.perf_counter()
         left = self.budget_tokens - self.tokens

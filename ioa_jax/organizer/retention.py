@@ -1,35 +1,50 @@
-"""Whether what was mastered stays mastered (method 2.4).
+"""What the student could do before stays: what is retained, and what was forgotten (method 2.4).
 
-All of it is [ours]: the paper leaves forgetting open.
+All of it is [ours]: the paper leaves forgetting open. With `self_distillation` the student as it
+was answers problems of every module that isn't taught, and training keeps it near those answers'
+distributions: λ · KL(before ‖ now), since what is forgotten goes with that divergence (arXiv
+2509.04259). With `replay` it is trained on these modules' references.
 """
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 
 from ioa_jax.errors import InputError
-from ioa_jax.organizer.mastery import masters
 from ioa_jax.values import Value
 
 
 @dataclasses.dataclass(frozen=True)
-class RetentionState(Value):
-    """Modules that were mastered at some gate.
+class RetainedExample(Value):
+    """A problem of a module that isn't taught, with the answer that is retained.
 
     Attributes:
-        mastered: Ids, sorted; measured again at every gate.
-        fallen: Those of them that were under `τ_mastery - δ` at the last gate, sorted; their data
-            is replayed more in the next stage.
+        module: Id.
+        prompt: The problem.
+        answer: The student's own, as it was before training; with `replay` the reference.
+        written: Whether the teacher wrote the problem; else it is a seed's.
     """
 
-    mastered: tuple[str, ...] = ()
-    fallen: tuple[str, ...] = ()
+    module: str
+    prompt: str
+    answer: str
+    written: bool = False
 
-    @property
-    def held(self) -> tuple[str, ...]:
-        """Modules that are mastered still, sorted."""
-        return tuple(module for module in self.mastered if module not in self.fallen)
+
+@dataclasses.dataclass(frozen=True)
+class Retained(Value):
+    """What a run retains.
+
+    Attributes:
+        modules: Every module that isn't taught, sorted.
+        examples: Of these.
+        unanswered: Problems that the student gave no whole answer to.
+    """
+
+    modules: tuple[str, ...] = ()
+    examples: tuple[RetainedExample, ...] = ()
+    unanswered: int = 0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -92,37 +107,3 @@ class ForgettingMatrix(Value):
             if last is not None and best:
                 found[module] = max(best) - last
         return found
-
-
-def update_retention(
-    state: RetentionState,
-    ratios: Mapping[str, float],
-    newly_mastered: Collection[str],
-    tau_mastery: float = 0.9,
-    delta: float = 0.05,
-) -> RetentionState:
-    """Look at a gate's measurements of what was mastered before.
-
-    Args:
-        state: After the gate before.
-        ratios: r(k) by module id, measured now; of every module mastered before.
-        newly_mastered: Modules that passed Eq. 9 at this gate.
-        tau_mastery: τ_mastery.
-        delta: δ: how far a module may fall before its data is replayed more.
-
-    Raises:
-        InputError: A module mastered before wasn't measured, or δ is negative.
-    """
-    if delta < 0:
-        raise InputError(f"delta={delta}: at least 0")
-    for module in state.mastered:
-        if module not in ratios:
-            raise InputError(
-                f"module {module!r} was mastered before, but not measured at this gate"
-            )
-    return RetentionState(
-        tuple(sorted({*state.mastered, *newly_mastered})),
-        tuple(
-            module for module in state.mastered if not masters(ratios[module], tau_mastery - delta)
-        ),
-    )

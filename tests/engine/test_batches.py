@@ -28,9 +28,9 @@ def test_an_epoch_has_every_example_once_in_an_order_of_its_own():
     assert batches != take(200, pairs, dataclasses.replace(CONFIG, seed=1))
     assert batches != take(200, pairs, CONFIG, "another purpose")
     kept = take(3, pairs, dataclasses.replace(CONFIG, shuffle=False))
-    assert [pair for batch in kept for pair in batch.examples] == pairs[: sum(
-        len(batch.examples) for batch in kept
-    )]
+    assert [pair for batch in kept for pair in batch.examples] == pairs[
+        : sum(len(batch.examples) for batch in kept)
+    ]
 
 
 def test_batches_fill_their_rows():

@@ -24,7 +24,9 @@ def batches(count):
 
 def test_the_budget_is_used_up_and_never_exceeded():
     data = batches(6)
-    budget = sum(len(pair) for batch in data for pair in batch.examples) - len(data[-1].examples[-1])
+    budget = sum(len(pair) for batch in data for pair in batch.examples) - len(
+        data[-1].examples[-1]
+    )
     trainer = Trainer(tiny_decoder(), CONFIG, budget)
     steps = [trainer.step(batch) for batch in data]
     assert trainer.tokens == budget

@@ -185,12 +185,8 @@ def test_retained_examples_are_kept_by_divergence_and_others_by_cross_entropy():
     """λ KL(before || now), from the whole distributions, against the chunked primitive."""
     now, before = tiny_decoder(), tiny_decoder(seed=1)
     examples, retained = random_pairs(2), random_pairs(1, seed=7)
-    settings = dataclasses.replace(
-        CONFIG, retained_share=0.5, retention_weight=3.0
-    ).step_settings()
-    total, count = retained_loss_sum(
-        now, None, before, retained_rows(examples, retained), settings
-    )
+    settings = dataclasses.replace(CONFIG, retained_share=0.5, retention_weight=3.0).step_settings()
+    total, count = retained_loss_sum(now, None, before, retained_rows(examples, retained), settings)
 
     def logprobs(decoder, pair):
         tokens = jnp.array([[*pair.prompt, *pair.completion]], jnp.int32)

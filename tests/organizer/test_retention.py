@@ -1,26 +1,7 @@
 import pytest
 
 from ioa_jax.errors import InputError
-from ioa_jax.organizer.retention import ForgettingMatrix, RetentionState, update_retention
-
-
-def test_what_falls_too_far_is_replayed():
-    state = update_retention(RetentionState(), {}, ["b", "a"])
-    assert state == RetentionState(("a", "b"), ())
-    # Under 0.9 but not under 0.85 is still held.
-    state = update_retention(state, {"a": 0.86, "b": 0.84}, ["c"])
-    assert state == RetentionState(("a", "b", "c"), ("b",))
-    assert state.held == ("a", "c")
-    # A module that has come back is no longer replayed more.
-    state = update_retention(state, {"a": 0.85, "b": 0.95, "c": 0.2}, [])
-    assert state == RetentionState(("a", "b", "c"), ("c",))
-
-
-def test_everything_mastered_is_measured_again():
-    with pytest.raises(InputError, match="'a' was mastered before"):
-        update_retention(RetentionState(("a",)), {"b": 1.0}, [])
-    with pytest.raises(InputError, match="delta"):
-        update_retention(RetentionState(), {}, [], delta=-0.1)
+from ioa_jax.organizer.retention import ForgettingMatrix, Retained, RetainedExample
 
 
 def test_forgetting_is_the_fall_from_the_best():
@@ -37,8 +18,8 @@ def test_forgetting_is_the_fall_from_the_best():
 def test_a_matrix_is_read_back_as_written():
     matrix = ForgettingMatrix(("a", "b")).with_stage(0, {"a": 0.2}).with_stage(1, {"b": 0.2})
     assert ForgettingMatrix.from_json(matrix.to_json(), "forgetting.json") == matrix
-    state = RetentionState(("a", "b"), ("b",))
-    assert RetentionState.from_json(state.to_json(), "retention.json") == state
+    retained = Retained(("a",), (RetainedExample("a", "How many?", "3", True),), 2)
+    assert Retained.from_json(retained.to_json(), "retained.json") == retained
 
 
 def test_rows_come_in_order_and_fit():
