@@ -3,7 +3,7 @@
 Paper: He et al., 2026 (arXiv 2602.12172); controls that its reviewers asked for.
 Loop: the pool is every lesson of that cell and the references that it trains on beside them; what
 it retains is retained here too. Nothing is asked of the teacher. Shuffled, the pool is trained on
-as any data are. Ordered by difficulty, it is cut into parts of equal tokens, and each in turn has an
+as any data are. Ordered by difficulty, it is cut into parts of equal tokens; each in turn has an
 equal share of the student's budget, under one schedule.
 Departures: a lesson is as easy as its module was for the student before (P_S), then as its
 difficulty says; the paper has no such controls to depart from. Teacher tokens are those of the
