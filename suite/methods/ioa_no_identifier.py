@@ -4,8 +4,7 @@ Paper: He et al., 2026 (arXiv 2602.12172); a control of it.
 Loop: `ioa`, but seeds are dealt to modules at random.
 Departures: everything after the decomposition is as in `ioa`: gaps and dependencies are those of
 random modules. These are all about as weak, often none by τ_gap, so each of them may be a target.
-Their names say nothing, so an example may name another module, as a teacher does that recognises
-what the seed is about.
+Their names say nothing; an example belongs to the module that it was asked for.
 """
 
 from __future__ import annotations
@@ -15,8 +14,5 @@ from suite.methods.ioa import IOA
 
 METHOD: Method = IOA(
     "IOA on random modules",
-    {
-        "diagnose": {"decompose": {"decomposer": "random"}, "tau_gap": -1.0},
-        "adapter": {"check_module": False},
-    },
+    {"diagnose": {"decompose": {"decomposer": "random"}, "tau_gap": -1.0}},
 )
