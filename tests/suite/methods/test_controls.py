@@ -29,7 +29,6 @@ CHANGES: dict[str, dict[str, Any]] = {
     "ioa_no_identifier": {
         "diagnose.decompose.decomposer": "random",
         "diagnose.tau_gap": -1.0,
-        "adapter.check_module": False,
     },
     "ioa_no_zone": {"organizer.zone": False},
     "ioa_no_gate": {"organizer.gate": False, "organizer.remedial_share": 0.0},
