@@ -220,6 +220,7 @@ def _teach(
             tuple(measured),
             tuple(measured.values()),
             tuple(teacher[module] for module in modules),
+            tuple(len(probes[module]) for module in modules),
         ),
         sum(s.tokens(step) for s in schedules for step in range(settings.steps)),
     )
