@@ -247,7 +247,8 @@ def estimate(config: DistillConfig) -> Estimate:
     # Each round's targets are a share of the modules, and so roughly of the seeds; every remedial
     # round may ask for all of them again.
     parts = config.organizer.rounds * (1 + config.organizer.max_remedial_rounds)
-    taught = -(-round((len(seeds) - probes) * diagnose.target_fraction * 100) // 100)
+    share = 1.0 if diagnose.target_fraction is None else diagnose.target_fraction
+    taught = -(-round((len(seeds) - probes) * share * 100) // 100)
     asked = taught * adapter.examples_per_seed * adapter.rewrites
     examples = parts * asked * (1 + adapter.max_retries)
     solutions = examples * adapter.verification.num_solutions if adapter.verification.on else 0

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -21,13 +22,16 @@ from ioa_jax.identifier.decompose import (
     merge_proposals,
     merge_taxonomy,
     module_id,
+    slug,
 )
 from ioa_jax.identifier.rendering import (
+    Messages,
     render_module_choice,
     render_module_name,
     render_proposal,
 )
 from ioa_jax.identifier.seeds import (
+    MIXED,
     MergedModule,
     Role,
     merge_small_modules,
@@ -45,6 +49,12 @@ from ioa_jax.values import Value
 
 PURPOSE = "decompose"
 CHOICE_TOKENS = 64
+
+# category/module, alone in a line (words may be several), and among other words (one word each).
+_LINE = re.compile(r"^\W*(\w[\w -]{0,59}?)\s*/\s*(\w[\w -]{0,59}?)\W*$", re.MULTILINE)
+_WORDS = re.compile(r"([\w-]+)/([\w-]+)")
+
+Answer = TypeVar("Answer")
 
 
 class DecompositionError(TeacherError):
@@ -130,7 +140,8 @@ def decompose(
     find the modules. So where it is the teacher (or its hidden states) that finds them, items are
     split at random first, proposals read synthesis seeds alone, and the split is stratified
     afterwards as far as it can be without making a probe of what was read (`stratify_roles`).
-    Where modules are known beforehand, the split is stratified from the start.
+    Where modules are known beforehand, or named seed by seed without any proposal, the split is
+    stratified from the start.
 
     Args:
         teacher: Asked by `teacher` and `embedding` alone.
@@ -154,9 +165,11 @@ def decompose(
         reason = str(error)
         found = _find(settings.fallback, *arguments)
     if found.roles is None:
-        roles = split_seeds(found.modules, probe_fraction, seed)
+        roles = split_seeds(found.modules, probe_fraction, seed, settings.min_probes)
     else:
-        roles = stratify_roles(found.modules, found.roles, found.shown, probe_fraction, seed)
+        roles = stratify_roles(
+            found.modules, found.roles, found.shown, probe_fraction, seed, settings.min_probes
+        )
     kept = merge_small_modules(
         found.modules,
         roles,
@@ -178,12 +191,15 @@ def decompose(
         if module.id not in used
     ]
     merged = (*unused, *kept.merged)
+    taxonomy = found.taxonomy
+    if any(entry.into == MIXED for entry in merged):
+        taxonomy = _joined(taxonomy, _mixed(taxonomy, merged))
     return Decomposition(
         requested=settings.decomposer,
         decomposer=found.decomposer,
         fallback_reason=reason,
         assignment=found.assignment,
-        taxonomy=merge_taxonomy(found.taxonomy, merged),
+        taxonomy=merge_taxonomy(taxonomy, merged),
         modules=kept.modules,
         roles=roles,
         margins=dict(found.margins),
@@ -274,6 +290,8 @@ def _by_teacher(
     directory: Path,
     seed: int,
 ) -> _Found:
+    if not settings.max_batches:
+        return _by_name(teacher, seeds, taken, settings, seed)
     readable = sorted((item for item in seeds if roles[item.id] == "seed"), key=lambda x: x.id)
     if not readable:
         raise InputError("no synthesis seeds that the teacher could read; give more seeds")
@@ -307,6 +325,75 @@ def _by_teacher(
         len(batches),
         len(valid),
     )
+
+
+def _by_name(
+    teacher: Teacher,
+    seeds: Sequence[SeedItem],
+    taken: _Found,
+    settings: DecomposeSettings,
+    seed: int,
+) -> _Found:
+    """The modules are those that the teacher names, seed by seed [ours].
+
+    For a teacher that was taught the names. Nothing is proposed, so that no prerequisite is named.
+
+    Raises:
+        DecompositionError: No seed was given a name that can be used.
+    """
+    named = _ask_each(
+        teacher,
+        seeds,
+        lambda item: render_module_name(settings.pack, item.prompt),
+        read_name,
+        settings,
+        seed,
+    )
+    members: dict[str, list[SeedItem]] = {}
+    for item in seeds:
+        if item.id in named:
+            members.setdefault(module_id(*named[item.id]), []).append(item)
+    members = {module: own for module, own in members.items() if len(own) >= settings.min_votes}
+    if not members:
+        raise DecompositionError(
+            f"the teacher was asked for the module of {len(seeds)} seeds, and named none as "
+            "category/module (decompose.assignment=name without proposals is for one that was "
+            "taught the names); set decompose.assignment to auto and decompose.max_batches to 16"
+        )
+    found = tuple(
+        KnowledgeModule(
+            module,
+            *named[own[0].id],
+            float(statistics.median(x.difficulty or 1.0 for x in own)),
+            len(own),
+        )
+        for module, own in sorted(members.items())
+    )
+    modules = {item.id: module for module, own in members.items() for item in own}
+    return _Found(
+        "teacher",
+        "name",
+        _joined(taken.taxonomy, Taxonomy(found)),
+        {**taken.modules, **modules},
+        unassigned=tuple(sorted(item.id for item in seeds if item.id not in modules)),
+    )
+
+
+def read_name(text: str) -> tuple[str, str] | None:
+    """Category and module in an answer; None if it has no such name."""
+    match = _LINE.search(text) or _WORDS.search(text)
+    if match is None or not (slug(match[1]) and slug(match[2])):
+        return None
+    return match[1], match[2]
+
+
+def _mixed(taxonomy: Taxonomy, merged: Sequence[MergedModule]) -> Taxonomy:
+    """The module of those without a sibling."""
+    levels = taxonomy.difficulty()
+    own = [levels[entry.module] for entry in merged if entry.into == MIXED]
+    category, name = MIXED.split("/")
+    module = KnowledgeModule(MIXED, category, name, float(statistics.median(own)), 0)
+    return Taxonomy((module,), taxonomy.prerequisites, taxonomy.unresolved)
 
 
 def _joined(first: Taxonomy, second: Taxonomy) -> Taxonomy:
@@ -433,9 +520,6 @@ def assign_by_answer(
 ) -> tuple[Assignment, ...]:
     """Ask which of the modules each seed belongs to [ours].
 
-    The first answer is greedy; one that names no module is asked for again at the settings'
-    temperature.
-
     Args:
         teacher: Any.
         seeds: Items to assign.
@@ -447,27 +531,44 @@ def assign_by_answer(
     Returns:
         One entry for each seed of which a module was named.
     """
-    found: dict[str, str] = {}
+
+    def question(item: SeedItem) -> Messages:
+        if listed:
+            return render_module_choice(settings.pack, item.prompt, modules)
+        return render_module_name(settings.pack, item.prompt)
+
+    found = _ask_each(
+        teacher, seeds, question, lambda text: named_module(text, modules), settings, seed
+    )
+    return tuple(Assignment(item.id, found[item.id], None) for item in seeds if item.id in found)
+
+
+def _ask_each(
+    teacher: Teacher,
+    seeds: Sequence[SeedItem],
+    question: Callable[[SeedItem], Messages],
+    read: Callable[[str], Answer | None],
+    settings: DecomposeSettings,
+    seed: int,
+) -> dict[str, Answer]:
+    """Something short about each item, by its id; items without a usable answer are left out.
+
+    The first answer is greedy; one that can't be read is asked for again at the settings'
+    temperature.
+    """
+    found: dict[str, Answer] = {}
     for attempt in range(settings.max_retries + 1):
         asked = [item for item in seeds if item.id not in found]
         if not asked:
             break
-        requests = [
-            ChatRequest(
-                render_module_choice(settings.pack, item.prompt, modules)
-                if listed
-                else render_module_name(settings.pack, item.prompt),
-                PURPOSE,
-                int(stream(seed, "choice", attempt).integers(2**31)) if attempt else seed,
-            )
-            for item in asked
-        ]
+        number = int(stream(seed, "choice", attempt).integers(2**31)) if attempt else seed
+        requests = [ChatRequest(question(item), PURPOSE, number) for item in asked]
         sampling = Sampling(CHOICE_TOKENS, settings.temperature if attempt else 0.0)
         for item, completion in zip(asked, teacher.generate(requests, sampling), strict=True):
-            module = named_module(completion.text, modules)
-            if module is not None:
-                found[item.id] = module
-    return tuple(Assignment(item.id, found[item.id], None) for item in seeds if item.id in found)
+            answer = read(completion.text)
+            if answer is not None:
+                found[item.id] = answer
+    return found
 
 
 def named_module(text: str, modules: Sequence[str]) -> str | None:

@@ -224,6 +224,7 @@ def _teach(
             tuple(measured),
             tuple(measured.values()),
             tuple(teacher[module] for module in modules),
+            tuple(len(probes[module]) for module in modules),
         ),
         sum(len(pair) for own in batches for batch in own for pair in batch),
     )

@@ -12,6 +12,7 @@ from ioa_jax.identifier.decomposers import (
     DecompositionError,
     decompose,
     named_module,
+    read_name,
 )
 from ioa_jax.identifier.settings import DecomposeSettings
 from ioa_jax.seeds import SeedItem
@@ -168,6 +169,88 @@ def test_items_without_a_named_module_are_reported(tmp_path):
 )
 def test_named_module(text, module):
     assert named_module(text, ["m/add", "m/add-carry", "m/b"]) == module
+
+
+def naming(**changes):
+    return micro(assignment="name", max_batches=0, min_seeds=4, **changes)
+
+
+def name_it(request, number):
+    return "maths/" + request.messages[-1]["content"].split()[1]
+
+
+def test_without_proposals_the_modules_are_what_the_names_say(tmp_path):
+    teacher = ReadingTeacher(name_it)
+    found = decompose(teacher, SEEDS, naming(), tmp_path)
+    assert len(teacher.asked) == len(SEEDS)
+    assert found.modules == {s.id: f"maths/{s.id.split('-')[0]}" for s in SEEDS}
+    assert [(m.id, m.votes) for m in found.taxonomy.modules] == [(m, 20) for m in MODULES]
+    assert (found.decomposer, found.assignment) == ("teacher", "name")
+    assert (found.proposals, found.shown, found.unassigned) == (0, (), ())
+    # Nothing was read for a taxonomy, so that the split is stratified.
+    assert [len(found.items(m, "probe")) for m in MODULES] == [4, 4]
+
+
+def test_a_name_that_can_not_be_read_is_asked_for_again(tmp_path):
+    def stutter(request, number):
+        odd = "7 and 7" in request.messages[-1]["content"] and number < len(SEEDS)
+        return "I don't know" if odd else name_it(request, number)
+
+    teacher = ReadingTeacher(stutter)
+    found = decompose(teacher, SEEDS, naming(), tmp_path)
+    assert len(teacher.asked) == len(SEEDS) + sum("7 and 7" in s.prompt for s in SEEDS)
+    assert found.unassigned == ()
+
+    def rare(request, number):
+        return "maths/odd" if "multiply 7 and 7" in str(request.messages) else name_it(request, 0)
+
+    found = decompose(ReadingTeacher(rare), SEEDS, naming(min_votes=2), tmp_path)
+    assert found.unassigned == ("multiply-07",)
+    with pytest.raises(DecompositionError, match=r"named none .*assignment to auto"):
+        decompose(ReadingTeacher(lambda *_: "no"), SEEDS, naming(), tmp_path)
+
+
+def test_seeds_with_and_without_a_name_of_their_own(tmp_path):
+    named = [item(n, "add", module="Maths/Add") for n in range(20)]
+    teacher = ReadingTeacher(name_it)
+    found = decompose(teacher, [*named, *SEEDS[20:]], naming(), tmp_path)
+    assert len(teacher.asked) == 20
+    assert set(found.modules.values()) == set(MODULES)
+
+
+def test_without_proposals_modules_have_to_be_named():
+    with pytest.raises(ValueError, match="set assignment to name"):
+        micro(max_batches=0)
+    assert micro(max_batches=0, decomposer="embedding").max_batches == 0
+
+
+@pytest.mark.parametrize(
+    ("text", "name"),
+    [
+        ("maths/add", ("maths", "add")),
+        (
+            "**Number Theory / Greatest common divisor**.",
+            ("Number Theory", "Greatest common divisor"),
+        ),
+        ("I think it is `number-theory/gcd`, since", ("number-theory", "gcd")),
+        ("Sure:\nmaths/add-carry\n", ("maths", "add-carry")),
+        ("maths", None),
+        ("-/_", None),
+        ("", None),
+    ],
+)
+def test_read_name(text, name):
+    assert read_name(text) == name
+
+
+def test_small_modules_without_a_sibling_are_one(tmp_path):
+    seeds = [item(n, f"verb{n % 7}", module=f"c{n % 7}/verb{n % 7}") for n in range(35)]
+    found = decompose(ReadingTeacher(), seeds, micro(), tmp_path)
+    assert [(m.id, m.category, m.name) for m in found.taxonomy.modules] == [
+        ("mixed/rest", "mixed", "rest")
+    ]
+    assert len(found.modules) == 35
+    assert Decomposition.from_json(found.to_json(), "x") == found
 
 
 def test_invalid_json_stops_the_run_and_is_kept(tmp_path):
