@@ -422,7 +422,7 @@ class _Job:
             teacher=teacher,
             seeds=work.split.seeds,
             budgets=self.profile.budgets,
-            train=self.profile.train,
+            train=self.profile.train_of(cell.method),
             sampling=Sampling(**self.profile.sampling.model_dump()),
             pack=self.profile.pack,
             sandbox=self.profile.sandbox,

@@ -1,8 +1,8 @@
 """The methods that are compared: a file each, one table of IOA's controls, one interface.
 
 An installed package adds a method by an entry point of the group `ioa.methods`, whose name is the
-method's and whose object is one. `METHOD@SETTING=VALUE` is a method too: IOA or a control of it
-with one number changed (`sweep`).
+method's and whose object is one. `METHOD@SETTING=VALUE` is a method too: another one with one
+number changed (`sweep`).
 """
 
 from __future__ import annotations
