@@ -29,7 +29,7 @@ import jax
 import numpy as np
 
 from ioa_jax.adapter.duplicates import BenchmarkIndex
-from ioa_jax.adapter.forms import Forms, choose_forms
+from ioa_jax.adapter.forms import FormChoice, choose_forms
 from ioa_jax.adapter.schema import LEVELS, Lesson, Level, StageKind
 from ioa_jax.adapter.stage import StageMaterial, StageRequest, StageSeed
 from ioa_jax.adapter.synthesize import Adapter
@@ -84,6 +84,17 @@ class Allotment(Value):
     student_to: int
     teacher_from: int
     teacher_to: int | None
+
+
+@dataclasses.dataclass(frozen=True)
+class Forms(Value):
+    """How answers are written, as the student chose.
+
+    Attributes:
+        choices: By module id.
+    """
+
+    choices: dict[str, FormChoice]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -239,12 +250,9 @@ class Run:
     def forms(self) -> Forms:
         """How answers are written in each module."""
         path = self.directory / "forms.json"
+        taught = {module: self.seeds[module] for module in self.diagnosis.targets.modules}
         return finished(
-            path,
-            Forms,
-            lambda: choose_forms(
-                self.seeds, functools.partial(nll, self.before), self.config.adapter
-            ),
+            path, Forms, lambda: Forms(choose_forms(taught, functools.partial(nll, self.before)))
         )
 
     def materials(self) -> list[tuple[str, StageMaterial]]:
@@ -600,7 +608,12 @@ def _synthesize(
         seeds=_seeds(run, state, modules),
         levels=levels,
         round=round_,
-        forms=run.forms.by_module(),
+        forms={module: run.forms.choices[module].form for module in modules}
+        if run.config.adapter.form_by_student
+        else {},
+        tokens=None
+        if limits.teacher_to is None
+        else max(0, limits.teacher_to - limits.teacher_from),
     )
 
     def write() -> StageMaterial:

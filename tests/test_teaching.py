@@ -9,11 +9,11 @@ from typing import Any
 import jax
 import numpy as np
 import pytest
+from ioa_jax.organizer.schedule import PoolSettings
+from ioa_jax.teaching import Material, PooledTeaching, SequentialTeaching, Teaching
 
 from ioa_jax.engine.training import StepMetrics, TrainConfig
-from ioa_jax.organizer.schedule import PoolSettings
 from ioa_jax.student import Student
-from ioa_jax.teaching import Material, PooledTeaching, SequentialTeaching, Teaching
 from tests.tiny import random_pairs, tiny_model
 
 CONFIG = TrainConfig(learning_rate=1e-2, epochs=2, batch_rows=2, row_length=64, save_every=2)

@@ -595,16 +595,16 @@ class Trainer:
         self._checkpoints = None if directory is None else Checkpoints(directory)
         self._saved_step = 0
         if self._checkpoints is not None and self._checkpoints.latest is not None:
-            restored, data = self._checkpoints.restore(self._state)
-            if data["digest"] != self._digest():
+            restored, saved = self._checkpoints.restore(self._state)
+            if saved["digest"] != self._digest():
                 self._checkpoints.close()
                 raise InputError(
                     f"{directory}: the checkpoints are of a run with other data or settings or "
                     "another budget; name another directory or delete them"
                 )
             self._state = restored
-            self.steps, self.tokens = int(data["step"]), int(data["tokens"])
-            self.truncated = int(data["truncated"])
+            self.steps, self.tokens = int(saved["step"]), int(saved["tokens"])
+            self.truncated = int(saved["truncated"])
             self._saved_step = self.steps
             log.info("resumed at step %d, %d of %d tokens", self.steps, self.tokens, budget_tokens)
 

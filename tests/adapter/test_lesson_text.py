@@ -1,8 +1,8 @@
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-
 from ioa_jax.adapter.lesson_text import LessonText, read_lesson, split_lessons, write_lesson
+
 from ioa_jax.teachers.structured import Unfit
 
 # Without what has a meaning of its own: label, fence, other line ends.

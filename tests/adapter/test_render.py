@@ -2,9 +2,9 @@ import dataclasses
 import json
 
 import pytest
+from ioa_jax.adapter.lesson_text import LessonText, read_lesson
 
 from ioa_jax.adapter.dimensions import PLAIN, DimensionSettings
-from ioa_jax.adapter.lesson_text import LessonText, read_lesson
 from ioa_jax.adapter.render import AnswerForm, Pack, SynthesisSpec, render_solve, render_synthesis
 from ioa_jax.adapter.schema import ExampleList
 from ioa_jax.errors import InputError

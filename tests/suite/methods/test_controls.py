@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 import yaml
+from ioa_jax.engine.trainer import Trainer
 
 from ioa_jax.engine.batching import TokenPair
-from ioa_jax.engine.trainer import Trainer
 from ioa_jax.engine.training import StepMetrics, TrainConfig
 from ioa_jax.files import read_json
 from ioa_jax.models.huggingface import write_decoder
