@@ -22,6 +22,10 @@ class _Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
+# Of each stage in `pooled`: when it is first trained, after the first pass, and at the end.
+POOLED_GATES = 3
+
+
 class TeacherConfig(_Section):
     """Who teaches."""
 
@@ -166,8 +170,8 @@ class OrganizerConfig(_Section):
         )
 
     def gate_settings(self) -> GateSettings:
-        """As the gates take it; `pooled` has no remedial rounds."""
-        rounds = self.max_remedial_rounds if self.stage_mode == "sequential" else 0
+        """As the gates take it; `pooled` judges after a stage, the first pass and at the end."""
+        rounds = self.max_remedial_rounds if self.stage_mode == "sequential" else POOLED_GATES - 1
         return GateSettings(self.tau_mastery, rounds, self.gate, self.prior)
 
 

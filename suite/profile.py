@@ -109,6 +109,9 @@ class Budgets(Settings):
 class SamplingSettings(Settings):
     max_tokens: Positive = Field(description="Longest answer, in tokens.")
     temperature: float = Field(default=0.7, ge=0, description="0 is greedy.")
+    answer_temperature: float | None = Field(
+        default=None, ge=0, description="Of answers to tasks; null: as all else that is written."
+    )
     top_k: int = Field(default=0, ge=0, description="Sample among this many; 0 is no limit.")
     top_p: float = Field(default=1.0, gt=0, le=1, description="Nucleus; 1 is no limit.")
 

@@ -85,7 +85,8 @@ class MethodContext:
         seeds: Tasks to start from.
         budgets: Teacher tokens generated and student tokens trained on, at most.
         train: Hyperparameters, the same for all methods.
-        sampling: How the teacher answers tasks.
+        sampling: How the teacher writes.
+        answer_temperature: Of its answers to tasks; None is `sampling`'s.
         pack: Of prompts, as the teacher needs them.
         sandbox: Limits of programs that are tested.
         graders: Of seeds' checks, for all cells of a process.
@@ -121,6 +122,14 @@ class MethodContext:
     shared: Path
     retention: Retention = Retention()
     meter: Meter = dataclasses.field(default_factory=Meter)
+    answer_temperature: float | None = None
+
+    @property
+    def answer_sampling(self) -> Sampling:
+        """How the teacher answers tasks."""
+        if self.answer_temperature is None:
+            return self.sampling
+        return dataclasses.replace(self.sampling, temperature=self.answer_temperature)
 
     def train_config(self) -> TrainConfig:
         """The engine's view of `train`, `retention` and `seed`."""
@@ -272,7 +281,7 @@ def answer_tasks(
     context: MethodContext, chats: Sequence[Messages], sample: int = 0
 ) -> tuple[list[Answered | None], bool]:
     """As `ask`, the teacher's answers to tasks; None also where it refused or wrote nothing."""
-    sampling = context.sampling
+    sampling = context.answer_sampling
     if sample > 0 and sampling.temperature == 0:
         # Greedy, a second answer would be the first one again.
         sampling = dataclasses.replace(sampling, temperature=RESAMPLING_TEMPERATURE)
@@ -290,7 +299,7 @@ def answer_tasks(
 def ask_rationales(context: MethodContext) -> list[tuple[str, str, str]]:
     """(prompt, rationale, final answer) of every seed that the teacher explained to the end."""
     chats = [render(context.pack, "rationale", prompt=seed.prompt) for seed in context.seeds]
-    texts, _ = ask_texts(context, chats, "rationale", context.sampling)
+    texts, _ = ask_texts(context, chats, "rationale", context.answer_sampling)
     found: list[tuple[str, str, str]] = []
     for seed, text in zip(context.seeds, texts, strict=True):
         rationale, answer = split_rationale(seed, text or "")
