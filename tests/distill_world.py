@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,8 @@ from tests.teachers.recorded import ScriptedTeacher
 
 # Of each kitchen measure, how many of the smaller one it is.
 RATES = {"spoons": 3, "cups": 16, "pints": 2}
+# Numbers in what the cook writes; the seeds have smaller ones.
+FIRST_NEW, NEW = 14, 80
 QUESTION = re.compile(r"How many units are (\d+) (\w+)\?")
 
 
@@ -49,10 +52,11 @@ SEEDS = tuple(seed(number, measure) for measure in RATES for number in range(2, 
 
 
 class Cook(ScriptedTeacher):
-    """Knows all rates; of its examples every fifth has a wrong answer."""
+    """Knows all rates; of the examples that it writes every fifth has a wrong answer."""
 
-    def __init__(self) -> None:
+    def __init__(self, speak: Callable[[str, int], str] | None = None) -> None:
         super().__init__(self.say, tokens=40)
+        self.speak = speak or globals()["speak"]
 
     @property
     def capabilities(self) -> Capabilities:
@@ -70,7 +74,7 @@ class Cook(ScriptedTeacher):
         return scores
 
     def say(self, request: ChatRequest, number: int) -> str:
-        return speak(request.messages[-1]["content"], request.seed)
+        return self.speak(request.messages[-1]["content"], request.seed)
 
 
 def speak(text: str, seed: int) -> str:
@@ -82,18 +86,31 @@ def speak(text: str, seed: int) -> str:
             if name in text
         ]
         return json.dumps({"modules": modules})
-    if "Module: kitchen/" in text or "Write for the module: kitchen/" in text:
-        measure = text.partition("odule: kitchen/")[2].split()[0]
-        return json.dumps([example(text, measure, seed)])
     found = QUESTION.search(text)
     assert found is not None, text
+    number, measure = int(found[1]), found[2]
     if "Which one of these knowledge modules" in text:
-        return f"kitchen/{found[2]}"
-    return solution(int(found[1]), found[2])
+        return f"kitchen/{measure}"
+    new = FIRST_NEW + seed % NEW
+    # The protocol `schema`; `lean` in the pack `paper`; problems alone, in both packs.
+    if text.startswith(("Write 1 math example", "You prepare study material")):
+        return json.dumps([example(text, measure, seed)])
+    if text.startswith("Write a new problem with its correct solution"):
+        return f"Problem: {question(new, measure)}\nSolution: {answer(new, measure)}"
+    if text.startswith(("Write a new problem like", "Make this problem harder", "Here is a task")):
+        return question(new, measure)
+    return answer(number, measure) if text == found[0] else solution(number, measure)
+
+
+def answer(number: int, measure: str) -> str:
+    """Of a question alone; of the new ones every fifth is wrong, which a second look finds out."""
+    if number >= FIRST_NEW and number % 5 == 0:
+        return solution(number, measure).replace("boxed{", "boxed{1")
+    return solution(number, measure)
 
 
 def example(prompt: str, measure: str, seed: int) -> dict[str, Any]:
-    number = 14 + seed % 80
+    number = FIRST_NEW + seed % NEW
     right = number * RATES[measure]
     level = re.search(r"(?:Level|Difficulty): (\w+)", prompt)
     assert level is not None
@@ -128,28 +145,28 @@ def new_student() -> Student:
 
 
 def method_config(**changes: dict[str, Any]) -> MethodConfig:
-    """A short run in which some gates are passed, after remediation, and one isn't."""
+    """A short run in which some gates are passed and some aren't."""
     settings: dict[str, Any] = {
         "diagnose": {
             "decompose": {"min_seeds": 4, "min_probes": 2},
-            "measure": {"scorer": "logprob"},
-            # What the teacher named; interventions have tests of their own, and compile slowly.
-            "dependencies": {"estimator": "teacher_prior"},
+            "measure": {"scorer": "logprob", "max_tokens": 16},
             "probe_fraction": 0.33,
             "target_fraction": 0.7,
+            "min_gate_probes": 8,
             "resamples": 50,
         },
-        "organizer": {"max_remedial_rounds": 2, "tau_mastery": 0.3, "rounds": 2},
+        "organizer": {"max_remedial_rounds": 2, "tau_mastery": 0.3},
         "adapter": {
             "pack": "micro",
             "examples_per_seed": 2,
             "max_tokens": 64,
+            "max_problem_tokens": 64,
+            "calls_per_round": 8,
             "verification": {"max_tokens": 64},
             "size_caps": {"introductory": 1000, "intermediate": 2000, "advanced": None},
         },
         "train": {
             "learning_rate": 2e-2,
-            "batch_size": 4,
             "epochs": 8,
             "batch_rows": 2,
             "row_length": 96,
