@@ -129,6 +129,10 @@ class Adapter:
         for name, prompt in prompts.items():
             self._known.add(name, prompt)
 
+    def is_clean(self, text: str) -> bool:
+        """Whether a text has nothing of a benchmark's test items."""
+        return not self._benchmark.find(text)
+
     def synthesize(
         self, request: StageRequest, accepted_so_far: Sequence[Lesson] = ()
     ) -> StageMaterial:
