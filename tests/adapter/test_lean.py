@@ -316,7 +316,7 @@ HALF = SeedItem(
 )
 DOUBLE = "```python\ndef double(n):\n    return 2 * n\n```"
 WRONG = "```python\ndef double(n):\n    return 2 + n\n```"
-CONSTANT = "```python\ndef double(n):\n    return 0\n```"
+CONSTANT = "```python\ndef double(n):\n    return 7\n```"
 
 
 def programs(adapter, answers, undecided: Undecided = "solve", solutions=2):
