@@ -290,10 +290,13 @@ class Adapter:
         kept = self.settings.max_tokens
         if self.settings.two_calls:
             kept = max(kept, self.settings.max_problem_tokens)
-        each = self.settings.lesson_tokens * rewrites
+        left = tokens - work.tokens - kept
         if work.asked:
             each = max(1.0, work.tokens / work.asked)
-        return min(most, max(0, int((tokens - work.tokens - kept) / each)))
+        else:
+            # A guess that is too low must not cost everything.
+            left, each = left / 2, self.settings.lesson_tokens * rewrites
+        return min(most, max(0, int(left / each)))
 
     def _call_seed(self, work: _Work, what: str, unit: Unit, *which: int) -> int:
         request = work.request

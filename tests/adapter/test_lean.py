@@ -214,9 +214,9 @@ def test_batches_are_as_large_as_the_tokens_left_will_pay_for(adapter):
         made.synthesize(StageRequest("stage", seeds(), OWN, tokens=tokens))
         return teacher.batches
 
-    # Ten tokens a lesson, whatever the first guess was.
-    assert sizes(64 + 100, lesson_tokens=10) == [10, 10]
-    assert sizes(64 + 100, lesson_tokens=20) == [5, 5, 5, 5]
+    # Ten tokens a lesson, whatever the first guess was, of which half is trusted.
+    assert sizes(64 + 100, lesson_tokens=10) == [5, 5, 5, 5]
+    assert sizes(64 + 100, lesson_tokens=25) == [2, 2, 8, 8]
     assert sizes(100_000, lesson_tokens=10, calls_per_round=60)[:4] == [60] * 4
     assert sizes(70, lesson_tokens=10) == []
 
