@@ -295,12 +295,12 @@ class Adapter:
         if self.settings.two_calls:
             kept = max(kept, self.settings.max_problem_tokens)
         left = tokens - work.tokens - kept
+        if left <= 0:
+            return 0
         if work.asked:
-            each = max(1.0, work.tokens / work.asked)
-        else:
-            # A guess that is too low must not cost everything.
-            left, each = left / 2, self.settings.lesson_tokens * rewrites
-        return min(most, max(0, int(left / each)))
+            return min(most, int(left / max(1.0, work.tokens / work.asked)))
+        # A guess that is too low must not cost everything, and one too high not forbid to try.
+        return min(most, max(1, int(left / 2 / (self.settings.lesson_tokens * rewrites))))
 
     def _call_seed(self, work: _Work, what: str, unit: Unit, *which: int) -> int:
         request = work.request

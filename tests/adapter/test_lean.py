@@ -218,7 +218,8 @@ def test_batches_are_as_large_as_the_tokens_left_will_pay_for(adapter):
     assert sizes(64 + 100, lesson_tokens=10) == [5, 5, 5, 5]
     assert sizes(64 + 100, lesson_tokens=25) == [2, 2, 8, 8]
     assert sizes(100_000, lesson_tokens=10, calls_per_round=60)[:4] == [60] * 4
-    assert sizes(70, lesson_tokens=10) == []
+    assert sizes(70, lesson_tokens=200) == [1, 1]
+    assert sizes(64, lesson_tokens=10) == []
 
 
 def test_only_new_problems_are_answered(adapter):
