@@ -93,6 +93,12 @@ class RetentionConfig(_Section):
         description="Share of the teacher's tokens for further problems of these modules, without "
         "answers; none where these tokens have no limit.",
     )
+    variants: int = Field(
+        default=8,
+        ge=0,
+        description="Further prompts of each seed for self_distillation, which cost nothing: with "
+        "other numbers, and words of the module's other prompts. They need no right answer.",
+    )
 
 
 class OrganizerConfig(_Section):

@@ -46,7 +46,12 @@ from ioa_jax.identifier.probes import ProbeGraders, measure_student
 from ioa_jax.journal import Journal
 from ioa_jax.organizer.curriculum import Curriculum, Stage, plan_curriculum, replan
 from ioa_jax.organizer.mastery import GateResult, judge_stage, masters
-from ioa_jax.organizer.retention import ForgettingMatrix, Retained, RetainedExample
+from ioa_jax.organizer.retention import (
+    ForgettingMatrix,
+    Retained,
+    RetainedExample,
+    prompt_variants,
+)
 from ioa_jax.organizer.stage_training import PooledTrainer, SequentialTrainer, StageTrainer
 from ioa_jax.organizer.zone import bridge_levels
 from ioa_jax.run_record import write_record
@@ -465,6 +470,15 @@ def retain(run: Run, state: State) -> Retained:
                     _seeds(run, state, modules), len(prompts) * 4, "retention"
                 )
             prompts += [(one.module, one.prompt, True) for one in written]
+        probes = {probe.prompt for own in run.probes.values() for probe in own}
+        for module in modules:
+            rng = stream(run.config.seed, "retained variants", module)
+            own = [seed.prompt for seed in run.seeds[module]]
+            prompts += [
+                (module, prompt, False)
+                for prompt in prompt_variants(own, settings.variants, rng)
+                if prompt not in probes and run.adapter.is_clean(prompt)
+            ]
         answers = run.before.generate(
             [as_chat(prompt) for _, prompt, _ in prompts],
             SamplingParams(max_tokens=run.config.diagnose.measure.max_tokens),

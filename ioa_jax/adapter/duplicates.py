@@ -8,6 +8,7 @@ of triples, so that the hashing can miss one but can't report a false one.
 from __future__ import annotations
 
 import dataclasses
+import functools
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Literal
@@ -201,20 +202,17 @@ class DuplicateIndex:
 
     def add(self, name: str, text: str) -> None:
         """Index another text."""
-        shingles = _token_shingles(text)
-        (minhash,) = _minhashes([shingles])
-        self._insert(name, shingles, minhash)
+        self._insert(name, *_hashed(text))
 
     def find(self, text: str) -> tuple[str, float] | None:
         """Name of the indexed text that is most like this one, and the similarity.
 
         Among equals the one that was added first; None if there is no near duplicate.
         """
-        shingles = _token_shingles(text)
+        shingles, minhash = _hashed(text)
         equal = self._first.get(frozenset(shingles))
         if equal is not None:
             return self._names[equal], 1.0
-        (minhash,) = _minhashes([shingles])
         found: list[tuple[float, int]] = []
         for index in self._near.query(minhash):
             assert isinstance(index, int)
@@ -270,6 +268,14 @@ def _token_shingles(text: str) -> set[tuple[str, ...]]:
     """Triples of words and signs; a text with fewer is one shingle as a whole."""
     tokens = tuple(_TOKEN.findall(text.lower()))
     return set(_runs(tokens, SHINGLE)) or {tokens}
+
+
+# A problem is looked up several times before it is added.
+@functools.lru_cache(maxsize=1024)
+def _hashed(text: str) -> tuple[set[tuple[str, ...]], MinHash]:
+    shingles = _token_shingles(text)
+    (minhash,) = _minhashes([shingles])
+    return shingles, minhash
 
 
 def _jaccard(one: set[tuple[str, ...]], other: set[tuple[str, ...]]) -> float:

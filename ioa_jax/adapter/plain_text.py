@@ -198,7 +198,7 @@ def _lines(text: str, with_tests: bool) -> Iterator[tuple[str, str | None, str]]
         if line.lstrip().startswith(_FENCE):
             fenced = not fenced
         if label is not None and (name != "tests" or with_tests):
-            yield line, name, label["rest"].strip()
+            yield line, name, label["rest"].lstrip()
         else:
             yield line, None, line
 

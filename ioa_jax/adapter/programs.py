@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import ast
 import json
+import re
 import warnings
 from collections.abc import Sequence
 
@@ -73,11 +74,11 @@ def main_function(program: str, called: str = "") -> str:
     names = [node.name for node in tree.body if isinstance(node, ast.FunctionDef)]
     if not names:
         raise InputError("the program defines no function")
-    named = [name for name in names if f"{name}(" in called]
+    named = [name for name in names if re.search(rf"(?<!\w){re.escape(name)}\(", called)]
     return (named or names)[-1]
 
 
-def tested_calls(tests: str) -> tuple[str, ...]:
+def calls_under_test(tests: str) -> tuple[str, ...]:
     """The expressions whose values tests are about, such as `half(4)` of `assert half(4) == 2`.
 
     Of a comparison by `==` it is the left side where that calls anything; of any other assertion

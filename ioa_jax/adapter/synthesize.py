@@ -129,6 +129,10 @@ class Adapter:
         for name, prompt in prompts.items():
             self._known.add(name, prompt)
 
+    def is_clean(self, text: str) -> bool:
+        """Whether a text has nothing of a benchmark's test items."""
+        return not self._benchmark.find(text)
+
     def synthesize(
         self, request: StageRequest, accepted_so_far: Sequence[Lesson] = ()
     ) -> StageMaterial:
@@ -162,7 +166,7 @@ class Adapter:
         return work.material()
 
     def write_probes(
-        self, seeds: Sequence[StageSeed], missing: Mapping[str, int]
+        self, seeds: Sequence[StageSeed], missing: Mapping[str, int], round: int = 0
     ) -> dict[str, tuple[SeedItem, ...]]:
         """Verified problems with answers that can be checked, to measure the student with [ours].
 
@@ -172,6 +176,7 @@ class Adapter:
         Args:
             seeds: Of the modules; others than those in `missing` are ignored.
             missing: How many each module needs.
+            round: Another number asks for other probes.
 
         Returns:
             Of each module in `missing` as many as could be had.
@@ -190,7 +195,7 @@ class Adapter:
             return {}
         tries = {module: TRIES * count for module, count in missing.items()}
         units = deal_units(own, tries, 1, self.settings.levels)
-        work = _Work(StageRequest("stage", own), units, missing, (), self.settings)
+        work = _Work(StageRequest("stage", own, round=round), units, missing, (), self.settings)
         work.purpose, work.undecided, work.max_retries = PROBES, "solve", 0
         self._run(work)
         probes: dict[str, list[SeedItem]] = {module: [] for module in missing}
@@ -289,10 +294,13 @@ class Adapter:
         kept = self.settings.max_tokens
         if self.settings.two_calls:
             kept = max(kept, self.settings.max_problem_tokens)
-        each = self.settings.lesson_tokens * rewrites
+        left = tokens - work.tokens - kept
+        if left <= 0:
+            return 0
         if work.asked:
-            each = max(1.0, work.tokens / work.asked)
-        return min(most, max(0, int((tokens - work.tokens - kept) / each)))
+            return min(most, int(left / max(1.0, work.tokens / work.asked)))
+        # A guess that is too low must not cost everything, and one too high not forbid to try.
+        return min(most, max(1, int(left / 2 / (self.settings.lesson_tokens * rewrites))))
 
     def _call_seed(self, work: _Work, what: str, unit: Unit, *which: int) -> int:
         request = work.request
@@ -393,8 +401,8 @@ class Adapter:
         if as_record:
             size_cap = settings.size_cap(seed, unit.level, request.kind)
             step_cap = settings.step_cap(unit.level)
-        elif settings.protocol == "lean" and unit.level != "advanced":
-            step_cap = self._reference_steps(unit.of)
+        elif settings.protocol == "lean":
+            step_cap = self._reference_steps(unit)
         dimensions = settings.dimensions
         if not self._is_styled(unit):
             dimensions = dimensions.model_copy(update={"concretization": False, "language": False})
@@ -426,15 +434,17 @@ class Adapter:
             complaint=unit.complaint,
         )
 
-    def _reference_steps(self, of: StageSeed) -> int | None:
+    def _reference_steps(self, unit: Unit) -> int | None:
         """As many steps as the seed's reference has, unless the student fails at these."""
+        of = unit.of
         if of.mastery is not None and of.mastery <= self.settings.decompose_below:
             return None
         try:
             steps, _ = split_solution(of.seed.reference, of.seed.kind)
         except Unfit:
             return None
-        return len(steps) or None
+        # A notch harder is a step more.
+        return len(steps) + (unit.level == "advanced") if steps else None
 
     def _is_styled(self, unit: Unit) -> bool:
         """Whether everyday situations and plain words are asked of a unit's examples."""

@@ -32,12 +32,12 @@ from ioa_jax.adapter.answer import plain_answer, plain_program
 from ioa_jax.adapter.plain_text import split_solution
 from ioa_jax.adapter.programs import (
     STUB_VALUES,
+    calls_under_test,
     main_function,
     parse_python,
     renamed,
     same_values,
     stub_program,
-    tested_calls,
     values_of,
     write_tests,
 )
@@ -325,7 +325,7 @@ class Verifier:
         if seed.kind == "math":
             final = rf"\boxed{{{plain_answer(final)}}}"
         verdict = self._graders[seed.kind].grade(seed.item(), final)
-        return _by_verdict(verdict, "agreement with the reference", "the reference has another")
+        return _by_verdict(verdict, "the seed's own check", "not the seed's answer")
 
     def _run(self, programs: _Programs) -> Verification:
         assert self._sandbox is not None
@@ -431,10 +431,10 @@ class _Agreement:
         program = plain_program(example.solution.final_answer)
         tests = plain_program(example.solution.verification)
         try:
-            calls = tested_calls(tests)
+            calls = calls_under_test(tests)
             name = main_function(program, tests or example.problem)
             if not calls:
-                calls = renamed(tested_calls(check["tests"]), check["entry_point"], name)
+                calls = renamed(calls_under_test(check["tests"]), check["entry_point"], name)
             programs = [(program, calls)]
             for one in solutions:
                 assert one is not None
@@ -463,7 +463,8 @@ class _Agreement:
         if 2 * agreeing <= len(self.programs):
             return Verification("check_failed", by, "most solutions return other values")
         known = {value for value in values if value is not None}
-        if len(known) == 1 and known <= set(STUB_VALUES):
+        tested = sum(value is not None for value in values)
+        if len(known) == 1 and (tested > 1 or known <= set(STUB_VALUES)):
             return Verification("vacuous_tests", by, f"it always returns {known.pop()}")
         return Verification(None, by, tests=write_tests(calls, values))
 

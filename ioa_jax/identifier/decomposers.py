@@ -139,7 +139,8 @@ def decompose(
     The split has to be stratified by module, and yet the teacher may read only synthesis seeds to
     find the modules. So where it is the teacher (or its hidden states) that finds them, items are
     split at random first, proposals read synthesis seeds alone, and the split is stratified
-    afterwards as far as it can be without making a probe of what was read (`stratify_roles`).
+    afterwards as far as it can be without making a probe of what was read (`stratify_roles`), which
+    is at most half of the synthesis seeds, or one batch [ours].
     Where modules are known beforehand, or named seed by seed without any proposal, the split is
     stratified from the start.
 
@@ -225,7 +226,7 @@ def _find(
     if decomposer == "random":
         return _at_random(seeds, settings, seed)
     given = [item for item in seeds if item.module is not None] if settings.use_given else []
-    taken = _given(given)
+    taken = _Found("given", "given", *given_modules(given))
     if len(given) == len(seeds):
         return taken
     roles = split_seeds({item.id: "all" for item in seeds}, probe_fraction, seed)
@@ -234,8 +235,12 @@ def _find(
     return find(teacher, rest, taken, roles, settings, directory, seed)
 
 
-def _given(seeds: Sequence[SeedItem]) -> _Found:
-    """Modules that the seeds name."""
+def given_modules(seeds: Sequence[SeedItem]) -> tuple[Taxonomy, dict[str, str]]:
+    """The modules that seeds name, and the module id by item id.
+
+    Args:
+        seeds: Each names its module.
+    """
     modules: dict[str, str] = {}
     names: dict[str, tuple[str, str]] = {}
     levels: dict[str, list[float]] = {}
@@ -252,7 +257,7 @@ def _given(seeds: Sequence[SeedItem]) -> _Found:
             for identity, own in sorted(levels.items())
         )
     )
-    return _Found("given", "given", taxonomy, modules)
+    return taxonomy, modules
 
 
 def _by_metadata(seeds: Sequence[SeedItem], settings: DecomposeSettings) -> _Found:
@@ -290,53 +295,77 @@ def _by_teacher(
     directory: Path,
     seed: int,
 ) -> _Found:
-    if not settings.max_batches:
-        return _by_name(teacher, seeds, taken, settings, seed)
-    readable = sorted((item for item in seeds if roles[item.id] == "seed"), key=lambda x: x.id)
-    if not readable:
-        raise InputError("no synthesis seeds that the teacher could read; give more seeds")
-    order = stream(seed, "proposal order").permutation(len(readable))
-    shown = [readable[i] for i in order[: settings.batch_size * settings.max_batches]]
-    batches = [
-        shown[start : start + settings.batch_size]
-        for start in range(0, len(shown), settings.batch_size)
-    ]
-    proposals = _propose(teacher, batches, settings, directory, seed)
-    valid = [proposal for proposal in proposals if proposal is not None]
-    taxonomy = _joined(taken.taxonomy, merge_proposals(valid, settings.min_votes))
-    modules = tuple(module.id for module in taxonomy.modules)
+    taxonomy, shown, valid = taken.taxonomy, (), 0
+    batches: list[Sequence[SeedItem]] = []
+    if settings.max_batches:
+        readable = sorted((item for item in seeds if roles[item.id] == "seed"), key=lambda x: x.id)
+        if not readable:
+            raise InputError("no synthesis seeds that the teacher could read; give more seeds")
+        order = stream(seed, "proposal order").permutation(len(readable))
+        # What is read can't become a probe: of a small file a half stays unread, so that modules
+        # get theirs.
+        most = max(settings.batch_size, -(-len(readable) // 2))
+        limit = min(settings.batch_size * settings.max_batches, most)
+        shown = tuple(readable[i] for i in order[:limit])
+        batches = [
+            shown[start : start + settings.batch_size]
+            for start in range(0, len(shown), settings.batch_size)
+        ]
+        proposals = _propose(teacher, batches, settings, directory, seed)
+        proposed = [proposal for proposal in proposals if proposal is not None]
+        valid = len(proposed)
+        taxonomy = _joined(taxonomy, merge_proposals(proposed, settings.min_votes))
     rule: str = settings.assignment
     if rule == "auto":
         rule = "score" if teacher.capabilities.score else "choice"
-    if rule == "score":
-        assignments = assign_by_score(teacher, seeds, modules, settings.pack)
+    modules = tuple(module.id for module in taxonomy.modules)
+    margins: dict[str, float] = {}
+    if rule == "name":
+        named, assigned = name_modules(teacher, seeds, modules, settings, seed)
+        taxonomy = _joined(taxonomy, named)
+    elif rule == "score":
+        found = assign_by_score(teacher, seeds, modules, settings.pack)
+        assigned = {one.seed: one.module for one in found}
+        margins = {one.seed: one.margin for one in found if one.margin is not None}
     else:
-        assignments = assign_by_answer(teacher, seeds, modules, settings, seed, rule == "choice")
-    assigned = {one.seed: one.module for one in assignments}
+        found = assign_by_choice(teacher, seeds, modules, settings, seed)
+        assigned = {one.seed: one.module for one in found}
     return _Found(
         "teacher",
         rule,
         taxonomy,
         {**taken.modules, **assigned},
-        roles,
-        {one.seed: one.margin for one in assignments if one.margin is not None},
+        roles if shown else None,
+        margins,
         tuple(sorted(item.id for item in seeds if item.id not in assigned)),
         tuple(sorted(item.id for item in shown)),
         len(batches),
-        len(valid),
+        valid,
     )
 
 
-def _by_name(
+def name_modules(
     teacher: Teacher,
     seeds: Sequence[SeedItem],
-    taken: _Found,
+    known: Sequence[str],
     settings: DecomposeSettings,
-    seed: int,
-) -> _Found:
-    """The modules are those that the teacher names, seed by seed [ours].
+    seed: int = 0,
+) -> tuple[Taxonomy, dict[str, str]]:
+    """Ask a teacher that was taught the modules' names for the one of each seed [ours].
 
-    For a teacher that was taught the names. Nothing is proposed, so that no prerequisite is named.
+    A name counts whether or not a proposal had it, so that proposals may be few or none; what they
+    alone give is prerequisites.
+
+    Args:
+        teacher: Any.
+        seeds: Items to assign.
+        known: Ids of modules that were proposed or given.
+        settings: Pack, retries and temperature; a module that isn't known needs `min_votes` seeds.
+        seed: Of further attempts.
+
+    Returns:
+        All modules that seeds were named to be of, and the module id by item id; items without a
+        usable name have none.
 
     Raises:
         DecompositionError: No seed was given a name that can be used.
@@ -353,30 +382,29 @@ def _by_name(
     for item in seeds:
         if item.id in named:
             members.setdefault(module_id(*named[item.id]), []).append(item)
-    members = {module: own for module, own in members.items() if len(own) >= settings.min_votes}
+    members = {
+        module: own
+        for module, own in sorted(members.items())
+        if module in known or len(own) >= settings.min_votes
+    }
     if not members:
         raise DecompositionError(
             f"the teacher was asked for the module of {len(seeds)} seeds, and named none as "
-            "category/module (decompose.assignment=name without proposals is for one that was "
-            "taught the names); set decompose.assignment to auto and decompose.max_batches to 16"
+            "category/module (decompose.assignment=name is for a teacher that was taught the "
+            "names); set decompose.assignment to auto"
         )
-    found = tuple(
-        KnowledgeModule(
-            module,
-            *named[own[0].id],
-            float(statistics.median(x.difficulty or 1.0 for x in own)),
-            len(own),
+    taxonomy = Taxonomy(
+        tuple(
+            KnowledgeModule(
+                module,
+                *named[own[0].id],
+                float(statistics.median(x.difficulty or 1.0 for x in own)),
+                len(own),
+            )
+            for module, own in members.items()
         )
-        for module, own in sorted(members.items())
     )
-    modules = {item.id: module for module, own in members.items() for item in own}
-    return _Found(
-        "teacher",
-        "name",
-        _joined(taken.taxonomy, Taxonomy(found)),
-        {**taken.modules, **modules},
-        unassigned=tuple(sorted(item.id for item in seeds if item.id not in modules)),
-    )
+    return taxonomy, {item.id: module for module, own in members.items() for item in own}
 
 
 def read_name(text: str) -> tuple[str, str] | None:
@@ -393,7 +421,7 @@ def _mixed(taxonomy: Taxonomy, merged: Sequence[MergedModule]) -> Taxonomy:
     own = [levels[entry.module] for entry in merged if entry.into == MIXED]
     category, name = MIXED.split("/")
     module = KnowledgeModule(MIXED, category, name, float(statistics.median(own)), 0)
-    return Taxonomy((module,), taxonomy.prerequisites, taxonomy.unresolved)
+    return Taxonomy((module,))
 
 
 def _joined(first: Taxonomy, second: Taxonomy) -> Taxonomy:
@@ -401,8 +429,8 @@ def _joined(first: Taxonomy, second: Taxonomy) -> Taxonomy:
     known = {module.id: module for module in (*second.modules, *first.modules)}
     return Taxonomy(
         tuple(module for _, module in sorted(known.items())),
-        second.prerequisites,
-        second.unresolved,
+        (*first.prerequisites, *second.prerequisites),
+        (*first.unresolved, *second.unresolved),
     )
 
 
@@ -510,35 +538,32 @@ def score_pairs(
     return teacher.score(pairs)
 
 
-def assign_by_answer(
+def assign_by_choice(
     teacher: Teacher,
     seeds: Sequence[SeedItem],
     modules: Sequence[str],
     settings: DecomposeSettings,
     seed: int = 0,
-    listed: bool = True,
 ) -> tuple[Assignment, ...]:
     """Ask which of the modules each seed belongs to [ours].
 
     Args:
         teacher: Any.
         seeds: Items to assign.
-        modules: Ids.
+        modules: Ids, which the question lists.
         settings: Pack, retries and temperature.
         seed: Of further attempts.
-        listed: The question lists the modules; without, the teacher has to know their names.
 
     Returns:
         One entry for each seed of which a module was named.
     """
-
-    def question(item: SeedItem) -> Messages:
-        if listed:
-            return render_module_choice(settings.pack, item.prompt, modules)
-        return render_module_name(settings.pack, item.prompt)
-
     found = _ask_each(
-        teacher, seeds, question, lambda text: named_module(text, modules), settings, seed
+        teacher,
+        seeds,
+        lambda item: render_module_choice(settings.pack, item.prompt, modules),
+        lambda text: named_module(text, modules),
+        settings,
+        seed,
     )
     return tuple(Assignment(item.id, found[item.id], None) for item in seeds if item.id in found)
 

@@ -46,15 +46,15 @@ class DecomposeSettings(_Options):
     assignment: AssignmentName = Field(
         default="auto",
         description="How the teacher says which module is a seed's: score, by the likelihood of "
-        "every module's name; choice, out of a list of them; name, by writing a name, for one that "
-        "was taught the names; auto, score where the teacher can and else choice.",
+        "every module's name; choice, out of a list of them; name, by writing a name, proposed or "
+        "not, for one that was taught the names; auto, score where the teacher can, else choice.",
     )
     batch_size: int = Field(default=8, ge=1, description="Seeds that one proposal reads.")
     max_batches: int = Field(
         default=16,
         ge=0,
-        description="Proposals that are asked for; 0, with the assignment name: none, the modules "
-        "are those that seeds are named to be of.",
+        description="Proposals that are asked for; 0 needs the assignment name: the modules are "
+        "those that seeds are named to be of, and no prerequisite is named.",
     )
     seed_characters: int = Field(
         default=1500, ge=1, description="A longer seed is cut where proposals read it."
@@ -69,7 +69,7 @@ class DecomposeSettings(_Options):
     min_votes: int = Field(
         default=1,
         ge=1,
-        description="Proposals that a module has to be in; without proposals, seeds.",
+        description="Proposals that a module has to be in, or seeds that are named to be of it.",
     )
     category_field: str = Field(default="subject", description="Of metadata.")
     module_field: str = Field(default="topic", description="Of metadata.")
@@ -78,7 +78,7 @@ class DecomposeSettings(_Options):
     )
     num_modules: int = Field(default=10, ge=1, description="Of embedding and random.")
     min_seeds: int = Field(
-        default=8, ge=1, description="A module with fewer synthesis seeds is merged."
+        default=4, ge=1, description="A module with fewer synthesis seeds is merged [ours]."
     )
     min_probes: int = Field(
         default=2,

@@ -43,8 +43,8 @@ def gap_section(diagnosis: Diagnosis) -> Section:
         element(
             "p",
             "How far the student is behind the teacher, relative to the teacher (Eq. 2), with its "
-            "bootstrap interval over probes; behind each bar the gap, and the teacher's and the "
-            f"student's {diagnosis.measurement.scorer}. The dashed line is τ_gap "
+            "interval, the wider the fewer probes there are; behind each bar the gap, and the "
+            f"teacher's and the student's {diagnosis.measurement.scorer}. The dashed line is τ_gap "
             f"({diagnosis.tau_gap:g}); red bars are deficient (Eq. 6).",
         ),
         _figure(bar_chart("Relative gap of every module", bars, diagnosis.tau_gap)),

@@ -285,19 +285,26 @@ def ask_for_tasks(
 def answer_tasks(
     context: MethodContext, chats: Sequence[Messages], sample: int = 0
 ) -> tuple[list[Answered | None], bool]:
-    """As `ask`, the teacher's answers to tasks; None also where it refused or wrote nothing."""
+    """As `ask`, the teacher's answers to tasks; None also where it refused or wrote nothing.
+
+    A task or an answer that has anything of a benchmark's test items is left out, as the Adapter
+    of IOA leaves it out; the task before it is paid for.
+    """
     sampling = context.answer_sampling
     if sample > 0 and sampling.temperature == 0:
         # Greedy, a second answer would be the first one again.
         sampling = dataclasses.replace(sampling, temperature=RESAMPLING_TEMPERATURE)
-    requests = [make_request(context, chat, "answer", sampling, sample) for chat in chats]
+    index = context.benchmarks()
+    clean = [number for number, chat in enumerate(chats) if not index.find(chat[-1]["content"])]
+    requests = [make_request(context, chats[n], "answer", sampling, sample) for n in clean]
     answers, complete = ask(context, requests, sampling)
-    answered = [
-        None
-        if answer is None or answer.finish_reason == "filtered" or not answer.text
-        else Answered(chat, answer.text, answer.finish_reason == "stop")
-        for chat, answer in zip(chats, answers, strict=True)
-    ]
+    answered: list[Answered | None] = [None] * len(chats)
+    for number, answer in zip(clean, answers, strict=True):
+        if answer is None or answer.finish_reason == "filtered" or not answer.text:
+            continue
+        if not index.find(answer.text):
+            ended = answer.finish_reason == "stop"
+            answered[number] = Answered(chats[number], answer.text, ended)
     return answered, complete
 
 

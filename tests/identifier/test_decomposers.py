@@ -171,8 +171,22 @@ def test_named_module(text, module):
     assert named_module(text, ["m/add", "m/add-carry", "m/b"]) == module
 
 
+def test_modules_of_a_small_file_get_their_probes(tmp_path):
+    # 24 items, of which a random fifth are probes: without unread seeds, one module of four would
+    # be left with none or one in most draws.
+    seeds = [*SEEDS[:12], *SEEDS[20:32]]
+    for seed in range(5):
+        teacher = ReadingTeacher()
+        found = decompose(
+            teacher, seeds, micro(min_seeds=4, max_batches=9), tmp_path / str(seed), seed=seed
+        )
+        assert len(found.shown) == 10
+        assert [len(found.items(m, "probe")) >= 2 for m in MODULES] == [True, True]
+        assert not {*found.shown} & {i for i, role in found.roles.items() if role == "probe"}
+
+
 def naming(**changes):
-    return micro(assignment="name", max_batches=0, min_seeds=4, **changes)
+    return micro(**({"assignment": "name", "max_batches": 0, "min_seeds": 4} | changes))
 
 
 def name_it(request, number):
@@ -208,6 +222,26 @@ def test_a_name_that_can_not_be_read_is_asked_for_again(tmp_path):
     assert found.unassigned == ("multiply-07",)
     with pytest.raises(DecompositionError, match=r"named none .*assignment to auto"):
         decompose(ReadingTeacher(lambda *_: "no"), SEEDS, naming(), tmp_path)
+
+
+def test_names_count_beside_proposals(tmp_path):
+    """One proposal that has a module of the two, which needs another that no seed is of."""
+    modules = [
+        {"category": "maths", "module": "add", "difficulty": 4, "prerequisites": ["counting"]},
+        {"category": "maths", "module": "counting", "difficulty": 1, "prerequisites": []},
+    ]
+
+    def answer(request, number):
+        return json.dumps({"modules": modules}) if number == 0 else name_it(request, number)
+
+    found = decompose(ReadingTeacher(answer), SEEDS, naming(max_batches=1), tmp_path)
+    assert {m.id: m.difficulty for m in found.taxonomy.modules} == {
+        "maths/add": 4.0,
+        "maths/multiply": 1.0,
+    }
+    assert found.unassigned == ()
+    assert (found.proposals, len(found.shown)) == (1, 6)
+    assert [entry.module for entry in found.merged] == ["maths/counting"]
 
 
 def test_seeds_with_and_without_a_name_of_their_own(tmp_path):
