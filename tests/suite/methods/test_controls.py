@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import jax
 import pytest
 import yaml
 
@@ -25,7 +26,6 @@ from suite.methods.pool import PARTS, parts_in_turn, read_pool
 from suite.methods.retained import read_retention
 from suite.profile import Profile, load_profile, validate
 from tests.distill_world import Cook, method_config, new_student, write_seeds
-from tests.suite.world import END_SCALE
 
 DIMENSIONS = ("concretization", "decomposition", "cognitive_load", "format", "language")
 EASY_FIRST = {"adapter.protocol": "schema", "adapter.level_order": "easy_first"}
@@ -131,7 +131,11 @@ def test_the_paper_is_read_literally() -> None:
     assert (dependencies.tau_high, dependencies.tau_low, dependencies.tau_dep) == (0.9, 0.7, 0.3)
     assert not diagnose.confident_gap
     assert (organizer.tau_zpd, organizer.tau_mastery, organizer.zone) == (0.15, 0.9, True)
-    assert (organizer.stage_mode, organizer.gate, config.train.epochs) == ("sequential", "literal", 3)
+    assert (organizer.stage_mode, organizer.gate, config.train.epochs) == (
+        "sequential",
+        "literal",
+        3,
+    )
     assert organizer.zone_settings().max_stage_modules is None
     assert organizer.gate_settings().max_remedial_rounds == 5
     assert not organizer.references
@@ -184,19 +188,21 @@ class Ran:
 def write_world(folder: Path) -> Path:
     """Seeds, and a student that ends some of its answers, so that some are retained."""
     student = new_student()
-    decoder = student.model.decoder
+    decoder = jax.tree.map(lambda x: x * 5 if x.ndim > 2 else x, student.model.decoder)
     (end,) = decoder.config.eos_token_ids
     embedding = decoder.embedding[...]
-    decoder.embedding[...] = embedding.at[end].set(embedding[end] * END_SCALE)
+    # Found by trying: most of its answers end, and not all alike.
+    decoder.embedding[...] = embedding.at[end].set(embedding[end] * 8)
     write_decoder(decoder, student.model.tokenizer, folder / "model")
     write_seeds(folder / "seeds.jsonl")
     return folder
 
 
-def cooks_settings(folder: Path, methods: Sequence[str], **organizer: Any) -> dict[str, Any]:
+def cooks_settings(folder: Path, methods: Sequence[str], **retention: Any) -> dict[str, Any]:
     # Two of three modules are taught: the third is retained.
     config = method_config(
-        diagnose={"target_fraction": 0.5}, organizer={"first_pass_share": 0.3, **organizer}
+        diagnose={"target_fraction": 0.5},
+        organizer={"retention": {"variants": 1, **retention}},
     ).model_dump(mode="json")
     return {
         "description": "a test",
@@ -318,15 +324,13 @@ def test_what_is_retained_is_paid_for(ran: Ran) -> None:
     assert notes["sft_matched_retained"]["teacher_tokens_allowed"] == spent - cost
     assert notes["sft_matched_retained"]["retained"] == len(ran.retained("ioa-seed0"))
     assert ran.retained("sft_matched-seed0") == set()
-    assert ran.spend("sft_matched_retained-seed0")["teacher_of"] is None
+    assert "teacher_of" not in ran.spend("sft_matched_retained-seed0")
 
 
-def test_replayed_references_are_replayed_by_controls_too(
-    tmp_path: Path,
-) -> None:
+def test_replayed_references_are_replayed_by_controls_too(tmp_path: Path) -> None:
     folder = write_world(tmp_path)
     settings = cooks_settings(
-        folder, ("ioa", "ioa_shuffled", "sft_matched_retained"), retention={"kind": "replay"}
+        folder, ("ioa", "ioa_shuffled", "sft_matched_retained"), kind="replay"
     )
     settings["budgets"] = {"teacher_tokens": 3000, "student_tokens": 3000}
     found = run_watched(folder, settings, "replay")
