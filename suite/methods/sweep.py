@@ -66,7 +66,11 @@ IDLE: tuple[tuple[dict[str, Any], tuple[str, ...]], ...] = (
     ({"organizer.retention.kind": "off"}, ("organizer.retention",)),
     (
         {"organizer.retention.kind": "replay"},
-        ("organizer.retention.weight", "organizer.retention.teacher_share"),
+        (
+            "organizer.retention.weight",
+            "organizer.retention.teacher_share",
+            "organizer.retention.variants",
+        ),
     ),
     *(
         (

@@ -61,10 +61,7 @@ class Oracle:
 
     def run(self, context: MethodContext) -> MethodResult:
         settings = make_config(context, {})
-        before = measure(context, context.student)
-        lacking = tuple(
-            module for module in MODULES if 1 - before[module].mean > settings.diagnose.tau_gap
-        )
+        lacking = deficient(measure(context, context.student), settings.diagnose.tau_gap)
         if not lacking:
             return MethodResult(context.student, {"lacking": [], "gates": {"end": {}}})
         kept = [module for module in MODULES if module not in lacking]
@@ -116,6 +113,11 @@ def measure(context: MethodContext, student: Student) -> Mapping[str, ModulePerf
     return measure_student(
         student, own, "accuracy", graders=context.graders, max_tokens=context.sampling.max_tokens
     )
+
+
+def deficient(performance: Mapping[str, ModulePerformance], tau_gap: float) -> tuple[str, ...]:
+    """Modules whose gap to a teacher that is always right is above τ_gap."""
+    return tuple(module for module in MODULES if 1 - performance[module].mean > tau_gap)
 
 
 def _retention(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -253,10 +253,10 @@ def run_watched(folder: Path, settings: Mapping[str, Any], run_id: str) -> Ran:
 
 
 @pytest.fixture(scope="module")
-def ran(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ran]:
+def ran(tmp_path_factory: pytest.TempPathFactory) -> Ran:
     folder = write_world(tmp_path_factory.mktemp("controls"))
     methods = ("ioa", "sft_matched", *POOL_CONTROLS, *RETAINED)
-    yield run_watched(folder, cooks_settings(folder, methods), "run")
+    return run_watched(folder, cooks_settings(folder, methods), "run")
 
 
 def test_ioa_retains_in_this_world(ran: Ran) -> None:
