@@ -94,7 +94,9 @@ def _gates(by_method: dict[str, tuple[Distilled, ...]]) -> Answer:
     for method, cells in by_method.items():
         first = [gate for one in cells for gate in one.gates if gate.remedial_round == 0]
         passed = [float(gate.passed) for gate in first]
-        rounds = sum(gate.remedial_round > 0 for one in cells for gate in one.gates)
+        rounds = sum(
+            "remedial" in part for one in cells for part in one.record.spend.student_tokens_by_part
+        )
         student = [
             _remedial_share(
                 one.record.spend.student_tokens_by_part, one.cell.file.spend.student_tokens
@@ -120,8 +122,9 @@ def _gates(by_method: dict[str, tuple[Distilled, ...]]) -> Answer:
     return Answer(
         name,
         question,
-        "A stage's first gate (Eq. 9) comes after its lessons; where it isn't passed, lessons for "
-        "the weak modules alone are written and trained on.",
+        "A stage's first gate (Eq. 9) comes after its lessons. Where it isn't passed, lessons for "
+        "the weak modules alone are written: in stages that follow each other they are trained on "
+        "at once, and after a first pass through all stages with everything else.",
         View(
             "gates",
             question,
@@ -242,8 +245,9 @@ def _part(counts: Mapping[str, int], name: str) -> tuple[str, str]:
 
 
 def _remedial_share(parts: dict[str, int], total: int) -> float:
-    """Of a cell's tokens, those of remedial parts."""
-    return sum(n for part, n in parts.items() if "remedial" in part) / total if total else 0.0
+    """Of a cell's tokens, those of remedial parts, and of what the gates were waited for with."""
+    remedial = (n for part, n in parts.items() if "remedial" in part or part == "late")
+    return sum(remedial) / total if total else 0.0
 
 
 def _forgetting(by_method: dict[str, tuple[Distilled, ...]]) -> Answer:

@@ -276,7 +276,14 @@ def _some(modules: Sequence[str], most: int = 2) -> str:
 
 def _measured(one: Distilled) -> list[str]:
     """When a finished cell's r(k) were measured."""
-    return ["before", *map(str, one.matrix.stages[1:-1]), "end"]
+    later = one.matrix.stages[1:]
+    names = ["first pass"] if one.has_first_pass else [str(stage) for stage in later[:-1]]
+    # Where nothing was taught, nothing was measured again.
+    return ["before", *names, "end"] if later else ["before"]
+
+
+def _moment(one: Distilled) -> str:
+    return "measured" if one.has_first_pass else "after stage"
 
 
 def mastery(title: str, one: Distilled) -> Plot:
@@ -311,7 +318,7 @@ def mastery(title: str, one: Distilled) -> Plot:
             )
         axis.axhline(1, color=LIGHT["soft"], linewidth=1, linestyle="--")
         axis.set_xticks(matrix.stages, _measured(one))
-        axis.set_xlabel("after stage")
+        axis.set_xlabel(_moment(one))
         axis.set_ylabel("r(k), share of the teacher's")
         axis.grid(axis="y")
         if taught:
@@ -353,14 +360,19 @@ def forgetting(title: str, one: Distilled) -> Plot:
         axis.set_yticks(range(len(order)), order)
         axis.set_xlim(-0.5, len(matrix.stages) - 0.5)
         axis.set_ylim(len(order) - 0.5, -0.5)
-        axis.set_xlabel("after stage")
+        axis.set_xlabel(_moment(one))
         axis.tick_params(length=0)
         for spine in axis.spines.values():
             spine.set_visible(False)
 
     falls = matrix.forgetting()
     worst = max(falls, key=lambda module: (falls[module], module), default=None)
-    text = f"r(k) after each stage of {_of(one)}: a fall to the right of a rise was forgotten."
+    when = (
+        "after the first pass through the stages and at the end"
+        if one.has_first_pass
+        else ("after each stage")
+    )
+    text = f"r(k) {when} of {_of(one)}: a fall to the right of a rise was forgotten."
     if worst is not None and falls[worst] > 0:
         text += f" {worst} ended {falls[worst]:.2f} under its best, the most of all."
     return draw_plot(

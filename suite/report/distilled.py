@@ -78,9 +78,23 @@ class Gates(_Part):
     stages_end: dict[str, bool] = {}
 
 
+class OrganizerSettings(_Part):
+    """Of record.json's settings; runs of before there was a first pass have no share of it."""
+
+    stage_mode: str = ""
+    first_pass_share: float | None = None
+
+
+class Settings(_Part):
+    """Of record.json's settings."""
+
+    organizer: OrganizerSettings = OrganizerSettings()
+
+
 class Record(_Part):
     """Of record.json."""
 
+    config: Settings = Settings()
     spend: Spend
     performance: dict[str, Performance]
     parked: tuple[str, ...]
@@ -100,7 +114,7 @@ class Distilled:
         diagnosis: Before teaching.
         plans: In the order in which they were made.
         gates: In their order.
-        matrix: r(k) after each stage.
+        matrix: r(k) before, after each stage or after the first pass through all, and at the end.
         teacher_tokens: Generated for each part of the curriculum, by its name.
         record: What it came to.
     """
@@ -112,6 +126,12 @@ class Distilled:
     matrix: ForgettingMatrix
     teacher_tokens: dict[str, int]
     record: Record
+
+    @property
+    def has_first_pass(self) -> bool:
+        """Whether all stages were passed through before anything was measured on all modules."""
+        organizer = self.record.config.organizer
+        return organizer.stage_mode == "pooled" and organizer.first_pass_share is not None
 
 
 def read_distilled(cell: CellResult) -> Distilled | None:

@@ -2,11 +2,12 @@
 
 import hashlib
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
 
-from ioa_jax.files import write_json
+from ioa_jax.files import read_json, write_json
 
 # What a method adds to the chance of a right answer of the undistilled student.
 EFFECTS = {"undistilled": 0.0, "sft": 0.15, "sft_matched": 0.2, "ioa": 0.35, "ioa_no_gate": 0.3}
@@ -359,6 +360,46 @@ def write_distill(folder: Path, seed: int) -> None:
             "lessons": 80,
         },
     )
+
+
+def teach_from_pool(folder: Path) -> None:
+    """Change a cell's folder to what a first pass through all stages leaves."""
+    distill = folder / "distill"
+    _, multiply, linear, _ = MODULES
+    shutil.rmtree(distill / "parts")
+    for part, student, teacher in (("examples", 0, 400), ("late", 20000, 4000)):
+        write_json(
+            distill / "parts" / part / "limits.json",
+            {"student_from": student, "student_to": 1, "teacher_from": teacher, "teacher_to": None},
+        )
+    write_lines(
+        distill / "gates.jsonl",
+        [
+            gate(stage, number, module, ratio, ratio > 0.9)
+            for number, ratios in enumerate(((0.8, 0.6), (0.85, 0.7), (0.95, 0.8)))
+            for stage, module, ratio in ((1, multiply, ratios[0]), (2, linear, ratios[1]))
+        ],
+    )
+    record = read_json(distill / "record.json")
+    record["config"] = {"organizer": {"stage_mode": "pooled", "first_pass_share": 0.3}}
+    by_part = {"stage-01": 10000, "stage-02": 10000, "consolidation": 39000}
+    record["spend"]["student_tokens_by_part"] = by_part
+    write_json(distill / "record.json", record)
+
+
+def teach_nothing(folder: Path) -> None:
+    """Change a cell's folder to what a run leaves whose teacher gave no usable example."""
+    teach_from_pool(folder)
+    distill = folder / "distill"
+    shutil.rmtree(distill / "parts")
+    write_lines(distill / "gates.jsonl", [])
+    matrix = read_json(distill / "retention.json")
+    matrix |= {"stages": [0], "ratios": matrix["ratios"][:1]}
+    write_json(distill / "retention.json", matrix)
+    record = read_json(distill / "record.json")
+    record["spend"]["student_tokens_by_part"] = {}
+    record |= {"lessons": 0, "rejects": {"check_failed": 8}}
+    write_json(distill / "record.json", record)
 
 
 def gate(stage, remedial_round, module, ratio, passed) -> dict:

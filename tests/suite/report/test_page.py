@@ -14,7 +14,7 @@ from suite.report.page import best_baseline
 from suite.report.paper import paper_view
 from suite.report.summary import Figures, summarize
 from suite.results import read_run
-from tests.suite.runs import EFFECTS, environment, write_run
+from tests.suite.runs import EFFECTS, environment, teach_from_pool, write_run
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 BROWSER = next(filter(None, map(shutil.which, BROWSERS)), None)
@@ -159,6 +159,25 @@ def test_time_and_tokens_have_a_row_a_step(run):
     assert rows["ioa"] == ("45,000", "10,000", "4,000", "1,000", "-")
     assert rows["sft"] == ("-", "-", "-", "-", "60,000")
     assert "teacher (reference line)" not in rows
+
+
+def test_gates_of_a_first_pass_are_no_remedial_rounds(tmp_path):
+    directory = write_run(tmp_path / "a", items=6, seeds=(0, 1), curves=False)
+    for seed in (0, 1):
+        teach_from_pool(directory / "cells" / f"ioa-seed{seed}")
+    result = read_run(directory)
+    (one,) = (
+        one
+        for one in answers(result, summarize(Figures(result, resamples=20)))
+        if one.name == "gates"
+    )
+    assert one.view is not None
+    found = {row[0]: row for row in one.view.rows}
+    # No round of its own; of 5,000 teacher tokens 1,000 waited for the gates.
+    method, stages, _, rounds, parked, student, teacher = found["ioa"]
+    assert (stages, rounds, parked, student, teacher) == ("4", "0.0", "0.0", "0.0", "20.0")
+    usual = found["ioa without gate"] if "ioa without gate" in found else found["ioa_no_gate"]
+    assert usual[3] == "1.0"
 
 
 def recorded(directory):

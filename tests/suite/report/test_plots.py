@@ -12,7 +12,7 @@ from suite.report.draw import COLOURS, for_page
 from suite.report.plots import all_plots, mean_curve
 from suite.report.summary import Figures, summarize
 from suite.results import read_run
-from tests.suite.runs import MODULES, write_run
+from tests.suite.runs import MODULES, teach_from_pool, teach_nothing, write_run
 
 NAMES = [
     "methods",
@@ -78,6 +78,27 @@ def test_figures_say_what_they_show(plots):
     # A panel for each method, since its points belong to one line.
     panels = {word for word in words(plots["sensitivity"].svg) if "@" in word}
     assert panels == {"ioa@diagnose.tau_gap", "ioa_no_gate@diagnose.tau_gap"}
+
+
+def test_a_first_pass_has_its_own_place(tmp_path):
+    directory = write_run(tmp_path / "a", items=6, seeds=(0,), curves=False)
+    teach_from_pool(directory / "cells" / "ioa-seed0")
+    plots = {plot.name: plot for plot in plots_of(directory)}
+    for name in ("forgetting", "mastery"):
+        assert {"before", "first pass", "end", "measured"} <= words(plots[name].svg)
+        assert not {"1", "2", "after stage"} & words(plots[name].svg)
+    assert plots["forgetting"].text.startswith("r(k) after the first pass through the stages and")
+    assert {"gate not passed", "stage 2: division", "consolidation"} <= words(plots["timeline"].svg)
+
+
+def test_a_cell_that_taught_nothing_has_its_figures(tmp_path):
+    directory = write_run(tmp_path / "a", items=6, seeds=(0,), curves=False)
+    teach_nothing(directory / "cells" / "ioa-seed0")
+    plots = {plot.name: plot for plot in plots_of(directory)}
+    assert plots["timeline"].svg is None
+    assert "trained on nothing" in plots["timeline"].text
+    assert "before" in words(plots["forgetting"].svg)
+    assert "end" not in words(plots["forgetting"].svg)
 
 
 def test_budget_curves_go_from_the_untrained_student_to_the_last_one(run):
