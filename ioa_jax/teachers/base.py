@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import abc
 import dataclasses
+import math
 from collections.abc import Callable, Mapping, Sequence
 from types import TracebackType
 from typing import Literal, TypeVar
@@ -78,8 +79,8 @@ class Sampling:
     def __post_init__(self) -> None:
         if self.max_tokens < 1:
             raise InputError(f"max_tokens={self.max_tokens}: at least 1")
-        if self.temperature < 0:
-            raise InputError(f"temperature={self.temperature}: at least 0")
+        if not 0 <= self.temperature < math.inf:
+            raise InputError(f"temperature={self.temperature}: a finite number, at least 0")
         if not 0 < self.top_p <= 1:
             raise InputError(f"top_p={self.top_p}: in (0, 1]")
         if self.top_k < 0:
@@ -189,7 +190,8 @@ class Teacher(abc.ABC):
         """Score completions as `ioa_jax.models.text.encode_prompt_completion` splits them.
 
         Args:
-            pairs: (prompt, completion), texts as they stand; render chats first.
+            pairs: (prompt, completion); prompts are rendered chats, so that nothing is put before
+                them.
             on_scores: Called with (pair index, scores) as each finishes, from the calling thread.
 
         Raises:
