@@ -60,7 +60,7 @@ def read_examples(
 def _read_texts(completion: Completion, spec: SynthesisSpec) -> list[WrittenExample]:
     if completion.finish_reason == "filtered":
         raise Unfit("filtered", "the teacher's server refused to answer")
-    cut = completion.finish_reason == "length"
+    cut = completion.finish_reason != "stop"
     texts = split_lessons(completion.text, spec.domain)
     if not texts:
         raise Unfit("length" if cut else "unparsed", "no problem")

@@ -19,7 +19,7 @@ from ioa_jax.errors import InputError, IOAError
 # Not Self: beartype, which checks annotations while the tests run, refuses it in a method.
 AnyTeacher = TypeVar("AnyTeacher", bound="Teacher")
 
-FinishReason = Literal["stop", "length", "filtered"]
+FinishReason = Literal["stop", "length", "filtered", "unknown"]
 
 # Tokens that a chat template may add to a message or to the answer's header.
 TEMPLATE_TOKENS = 16
@@ -98,9 +98,11 @@ class Completion:
         prompt_tokens: Tokens of the prompt as the teacher counts them.
         completion_tokens: Tokens that were generated: those of `text`, an ending token and, of a
             server that reasons out of sight, the hidden ones.
-        finish_reason: `stop`, `length` (at the token limit) or `filtered` (the server refused).
+        finish_reason: `stop`, `length` (at the token limit), `filtered` (the server refused) or
+            `unknown` (the server doesn't say that the answer is whole). Only with `stop` is it.
         logprobs: In nats, one a generated token, where they were asked for.
         served_by: What a server says answered, such as a dated version of the model.
+        thought: What a server says that a reasoning model thought before; no part of `text`.
     """
 
     text: str
@@ -109,6 +111,7 @@ class Completion:
     finish_reason: FinishReason
     logprobs: tuple[float, ...] | None = None
     served_by: str | None = None
+    thought: str | None = None
 
 
 @dataclasses.dataclass(frozen=True)
