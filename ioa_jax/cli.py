@@ -226,6 +226,7 @@ def train(
     rows = read_rows(data, CompletionRow)
     if output.exists():
         raise InputError(f"{output} exists; name a new directory")
+    check_writable(output)
     loaded = _load(student, precision, store_float32=True)
     import dataclasses
     import shutil
@@ -287,6 +288,7 @@ def export(
     _log(verbose)
     if output.exists():
         raise InputError(f"{output} exists; name a new directory")
+    check_writable(output)
     loaded = _load(model, PrecisionOption.float32, store_float32=True)
     import jax.numpy as jnp
 

@@ -123,7 +123,7 @@ def is_there(path: Path) -> bool:
 
 
 def check_writable(path: Path) -> None:
-    """Find before the work that a file can't be written, rather than after it.
+    """Find before the work that a file, or a new directory, can't be written.
 
     Raises:
         InputError: It is a directory, or its folder isn't there or can't be written to.

@@ -212,5 +212,8 @@ def test_an_output_that_cannot_be_written_is_found_first(model, tmp_path, monkey
         raise PermissionError(13, "Permission denied")
 
     monkeypatch.setattr("pathlib.Path.touch", refuse)
-    with pytest.raises(InputError, match=r"out: Permission denied"):
-        ioa(*arguments, tmp_path / "out")
+    train = ("train", "--student", tmp_path / "no model", "--data", data, "--output")
+    export = ("export", "--model", tmp_path / "no model", "--output")
+    for command in (arguments, train, export):
+        with pytest.raises(InputError, match=r"out: Permission denied"):
+            ioa(*command, tmp_path / "out")
