@@ -114,6 +114,7 @@ def test_texts_begin_as_the_tokenizer_begins_them_and_chats_as_the_template(
     shutil.copytree(model, begins)
     tokenizer = json.loads((begins / "tokenizer.json").read_text())
     start = load_model(str(model)).tokenizer.eos_token
+    assert isinstance(start, str)
     (token,) = load_model(str(model)).decoder.config.eos_token_ids
     tokenizer["post_processor"] = {
         "type": "TemplateProcessing",

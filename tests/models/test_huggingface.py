@@ -4,6 +4,7 @@ import dataclasses
 import importlib.metadata
 import json
 import shutil
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -332,7 +333,7 @@ def test_rope_settings_are_read_as_by_transformers(fields, saved):
     path = directory / "config.json"
     raw = {k: v for k, v in json.loads(path.read_text()).items() if not k.startswith("rope")}
     path.write_text(json.dumps({**raw, **fields}))
-    theirs = LlamaConfig.from_pretrained(str(directory)).rope_parameters
+    theirs: Any = LlamaConfig.from_pretrained(str(directory)).rope_parameters
     config = read_config(directory)
     assert config.rope_theta == theirs["rope_theta"]
     scaling = config.rope_scaling

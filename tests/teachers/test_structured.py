@@ -1,11 +1,12 @@
 import json
+from typing import Any
 
 import pytest
 from pydantic import BaseModel, ConfigDict, RootModel
 
 from ioa_jax.adapter.schema import RawExamples
 from ioa_jax.errors import InputError
-from ioa_jax.teachers.base import Completion, Sampling
+from ioa_jax.teachers.base import Completion, FinishReason, Sampling
 from ioa_jax.teachers.ledger import Ledger
 from ioa_jax.teachers.replay import LedgeredTeacher
 from ioa_jax.teachers.structured import Unfit, generate_structured, parse_completion
@@ -187,9 +188,10 @@ def test_requests_can_be_asked_as_they_stand():
     assert teacher.asked[1].seed != 0
 
 
-def read(text, schema=RawExamples, reason="stop", **options):
+def read(text: str, reason: FinishReason = "stop", repair: bool = True) -> Any:
+    """The examples of an answer, or why there are none."""
     try:
-        return list(parse_completion(Completion(text, 1, 9, reason), schema, **options)[0].root)
+        return list(parse_completion(Completion(text, 1, 9, reason), RawExamples, repair)[0].root)
     except Unfit as unfit:
         return f"{unfit.kind}: {unfit}"
 
