@@ -58,6 +58,11 @@ def write_record(run: Run, state: State, outcome: Outcome, baseline: Baseline | 
         "rejects": dict(collections.Counter(reject.reason for reject in rejects)),
         "lessons": len(lessons),
         "lessons_by_level": {level: levels[level] for level in LEVELS},
+        # Levels are relative to a seed's own difficulty, and probes are seeds.
+        "probes_by_level": {
+            level: sum(len(run.probes[m]) for m in taught) * (level == "intermediate")
+            for level in LEVELS
+        },
         "references": sum(len(run.seeds[module]) for module in taught)
         if run.config.organizer.references
         else 0,

@@ -17,8 +17,11 @@ from collections.abc import Iterator, Sequence
 from ioa_jax.config import OrganizerConfig
 from ioa_jax.engine.batching import TokenPair
 from ioa_jax.engine.sampling import SamplingParams
+from ioa_jax.identifier.measure import ModulePerformance, ProbeGrade, accuracy_performance
 from ioa_jax.identifier.settings import DiagnoseSettings
+from ioa_jax.organizer.mastery import judge_stage
 from ioa_jax.streams import stream
+from ioa_jax.student import Student
 from suite.methods.base import (
     Method,
     MethodContext,
@@ -74,7 +77,14 @@ class Oracle:
             size += len(pairs[-1])
             if size >= wanted:
                 break
-        return MethodResult(fine_tune(context, pairs), {"lacking": list(lacking)})
+        student = fine_tune(context, pairs)
+        after = accuracies(context, student, lacking, 11_000)
+        gate = settings.organizer.gate_settings()
+        end = {
+            module: judge_stage(1, (module,), after, {module: 1.0}, 0, gate).passed
+            for module in lacking
+        }
+        return MethodResult(student, {"gates": {"end": end}})
 
 
 def problems(modules: Sequence[str], seed: int) -> Iterator[Problem]:
@@ -88,19 +98,27 @@ def problems(modules: Sequence[str], seed: int) -> Iterator[Problem]:
 
 def deficient(context: MethodContext, settings: DiagnoseSettings) -> tuple[str, ...]:
     """Modules whose gap to a perfect teacher is above τ_gap, on problems of the split `probe`."""
-    own = [p for module in MODULES for p in distinct_problems(module, MEASURED, "probe", 7000)]
-    answers = context.student.generate(
+    measured = accuracies(context, context.student, tuple(MODULES), 7000)
+    return tuple(module for module, own in measured.items() if 1 - own.mean > settings.tau_gap)
+
+
+def accuracies(
+    context: MethodContext, student: Student, modules: Sequence[str], seed: int
+) -> dict[str, ModulePerformance]:
+    """A student on problems of the split `probe`, the same number of each module."""
+    own = [p for module in modules for p in distinct_problems(module, MEASURED, "probe", seed)]
+    answers = student.generate(
         [as_chat(problem.prompt) for problem in own],
         SamplingParams(max_tokens=context.sampling.max_tokens),
     )
     graded = context.graders.grade(
         [(problem.seed_item(), answer.text) for problem, answer in zip(own, answers, strict=True)]
     )
-    scores: dict[str, list[float]] = {}
-    for problem, verdict in zip(own, graded, strict=True):
-        scores.setdefault(problem.module, []).append(verdict.score)
-    return tuple(
-        module for module, found in scores.items() if 1 - sum(found) / len(found) > settings.tau_gap
+    return accuracy_performance(
+        [
+            ProbeGrade(problem.id, problem.module, verdict.score)
+            for problem, verdict in zip(own, graded, strict=True)
+        ]
     )
 
 
