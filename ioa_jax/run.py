@@ -33,7 +33,6 @@ from ioa_jax.adapter.forms import FormChoice, choose_forms
 from ioa_jax.adapter.schema import LEVELS, Lesson, Level, StageKind
 from ioa_jax.adapter.stage import StageMaterial, StageRequest, StageSeed
 from ioa_jax.adapter.synthesize import Adapter
-from ioa_jax.adapter.variants import prompt_variants
 from ioa_jax.bootstrap import draw_counts, percentile_interval
 from ioa_jax.clock import Clock
 from ioa_jax.config import MethodConfig
@@ -47,7 +46,12 @@ from ioa_jax.identifier.probes import ProbeGraders, measure_student
 from ioa_jax.journal import Journal
 from ioa_jax.organizer.curriculum import Curriculum, Stage, plan_curriculum, replan
 from ioa_jax.organizer.mastery import GateResult, judge_stage, masters
-from ioa_jax.organizer.retention import ForgettingMatrix, Retained, RetainedExample
+from ioa_jax.organizer.retention import (
+    ForgettingMatrix,
+    Retained,
+    RetainedExample,
+    prompt_variants,
+)
 from ioa_jax.organizer.stage_training import PooledTrainer, SequentialTrainer, StageTrainer
 from ioa_jax.organizer.zone import bridge_levels
 from ioa_jax.run_record import write_record

@@ -118,16 +118,6 @@ class AdapterSettings(BaseModel):
             "easiest level before any seed's next one, regardless of the shares."
         ),
     )
-    variant_share: float = Field(
-        default=0.0,
-        ge=0,
-        le=1,
-        description=(
-            "Where a problem and its answer are two calls: share of the examples whose problem is "
-            "a variant of the module's earlier ones (other numbers, words of others), which the "
-            "teacher only answers [ours]."
-        ),
-    )
     dimensions: DimensionSettings = Field(
         default=DimensionSettings(), description="What is asked of the teacher's style."
     )

@@ -13,8 +13,6 @@ import logging
 import math
 from collections.abc import Mapping, Sequence
 
-import numpy as np
-
 from ioa_jax.adapter.answer import render_answer
 from ioa_jax.adapter.dimensions import PLAIN, mean_measures, measure
 from ioa_jax.adapter.duplicates import BenchmarkIndex, DuplicateIndex
@@ -48,7 +46,6 @@ from ioa_jax.adapter.schema import (
 from ioa_jax.adapter.settings import AdapterSettings
 from ioa_jax.adapter.stage import StageMaterial, StageRequest, StageSeed
 from ioa_jax.adapter.units import Unit, UnitQueue, by_module, deal_units, equal_counts
-from ioa_jax.adapter.variants import prompt_variant
 from ioa_jax.adapter.verify import (
     VERIFICATION,
     Candidate,
@@ -352,13 +349,7 @@ class Adapter:
 
     def _write_in_two_calls(self, work: _Work, units: Sequence[Unit]) -> list[_Draft]:
         """Problems alone, and then the answers of those that are new."""
-        varied = [unit for unit in units if self._is_varied(work, unit)]
-        asked = [
-            (unit, rewrite)
-            for unit in units
-            if not self._is_varied(work, unit)
-            for rewrite in range(self.settings.rewrites)
-        ]
+        asked = [(unit, rewrite) for unit in units for rewrite in range(self.settings.rewrites)]
         requests = [
             ChatRequest(
                 render_problem(self.settings.pack, unit.of.seed.prompt, unit.level),
@@ -379,7 +370,6 @@ class Adapter:
                 work.reject(unit, _PARSE_REASONS[unfit.kind], str(unfit), completion.text)
             else:
                 problems.append(_Draft(unit, (rewrite, 0), problem, problem))
-        problems += [self._variant(work, unit) for unit in varied]
         problems = self._fresh(work, problems)
         temperature = self.settings.answer_temperature
         requests = [
@@ -402,20 +392,6 @@ class Adapter:
             read = read_answer(one.problem, completion, self._spec(work, one.unit))
             drafts += self._drafts(work, one.unit, one.place, read)
         return drafts
-
-    def _is_varied(self, work: _Work, unit: Unit) -> bool:
-        """Whether a unit's problem is made here rather than by the teacher."""
-        share = self.settings.variant_share
-        return share > 0 and self._call_seed(work, "varied", unit) < share * 2**31
-
-    def _variant(self, work: _Work, unit: Unit) -> _Draft:
-        """A problem like the module's seeds and the examples that were accepted so far."""
-        module = unit.of.module
-        known = [one.seed.prompt for one in work.request.seeds if one.module == module]
-        known += [lesson.prompt for lesson in work.lessons if lesson.module == module]
-        rng = np.random.default_rng(self._call_seed(work, "variant", unit))
-        problem = prompt_variant(known[int(rng.integers(len(known)))], known, rng)
-        return _Draft(unit, (0, 0), problem, problem)
 
     def _spec(self, work: _Work, unit: Unit) -> SynthesisSpec:
         request, settings = work.request, self.settings

@@ -9,7 +9,10 @@ distributions: λ · KL(before ‖ now), since what is forgotten goes with that 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+import re
+from collections.abc import Mapping, Sequence
+
+import numpy as np
 
 from ioa_jax.errors import InputError
 from ioa_jax.values import Value
@@ -45,6 +48,57 @@ class Retained(Value):
     modules: tuple[str, ...] = ()
     examples: tuple[RetainedExample, ...] = ()
     unanswered: int = 0
+
+
+_NUMBER = re.compile(r"\d+")
+
+
+def prompt_variants(prompts: Sequence[str], count: int, rng: np.random.Generator) -> list[str]:
+    """Prompts like those of a module: other numbers, and words from one another.
+
+    Two prompts with as many words are crossed word by word, and each number becomes another one of
+    as many digits. What comes out may make less sense than a real task: the student is only kept
+    near its own answer to it, and nobody needs to know a right one.
+
+    Args:
+        prompts: Of one module.
+        count: Variants of each, at most.
+        rng: Draws.
+
+    Returns:
+        New texts, none twice and none of the prompts.
+    """
+    seen = set(prompts)
+    by_length: dict[int, list[list[str]]] = {}
+    for prompt in prompts:
+        words = prompt.split(" ")
+        by_length.setdefault(len(words), []).append(words)
+    found: list[str] = []
+    for prompt in prompts:
+        words = prompt.split(" ")
+        others = by_length[len(words)]
+        for _ in range(count):
+            other = others[int(rng.integers(len(others)))]
+            takes = rng.random(len(words)) < CROSSED
+            mixed = " ".join(
+                b if take else a for a, b, take in zip(words, other, takes, strict=True)
+            )
+            text = _NUMBER.sub(lambda match: _other_number(match[0], rng), mixed)
+            if text not in seen:
+                seen.add(text)
+                found.append(text)
+    return found
+
+
+# Share of words that come from the other prompt.
+CROSSED = 0.3
+
+
+def _other_number(text: str, rng: np.random.Generator) -> str:
+    digits = len(text)
+    if digits > 15 or (digits > 1 and text[0] == "0"):
+        return text
+    return str(rng.integers(10 ** (digits - 1) if digits > 1 else 0, 10**digits))
 
 
 @dataclasses.dataclass(frozen=True)
