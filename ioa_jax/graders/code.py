@@ -116,20 +116,14 @@ class CodeGrader(GoldGrader):
         elif not item.data.get("test_list") or isinstance(item.data["test_list"], str):
             raise InputError(f"item {item.id!r}: field 'test_list': a list of tests is needed")
 
-    def grade(self, item: Item, text: str) -> Verdict:
-        """Judge a text.
-
-        Raises:
-            InputError: As `check_item`; or the tests aren't Python.
-        """
-        self.check_item(item)
-        return self._run(item, self._extract(item, text))
+    def _judge(self, item: Item, answer: str) -> Verdict:
+        return self._run(item, self._extract(item, answer))
 
     def grade_gold(self, item: Item) -> Verdict:
         """Judge the first reference.
 
         Raises:
-            InputError: As `grade`; or there is no reference.
+            InputError: As `check_item`; or there is no reference, or the tests aren't Python.
         """
         self.check_item(item)
         if not item.references:
