@@ -21,6 +21,7 @@ from fractions import Fraction
 from typing import Any, NamedTuple
 
 import sympy
+from latex2sympy2_extended.math_normalization import NormalizationConfig
 from math_verify import LatexExtractionConfig, parse, verify
 
 from ioa_jax.graders.latex import bare, plain
@@ -122,7 +123,16 @@ _NUMBER = re.compile(
 _COMMAS = re.compile(r"-?\d{1,3}(?:,\d{3})+(?:\.\d+)?")
 _REALS = (r"\mathbb{R}", r"\mathbb R", r"\Bbb{R}")
 
-_TARGETS = (LatexExtractionConfig(boxed_match_priority=0),)
+# Units were taken off here; Math-Verify takes a variable `t` for tons.
+_TARGETS = (
+    LatexExtractionConfig(
+        boxed_match_priority=0,
+        normalization_config=NormalizationConfig(
+            basic_latex=True, units=False, malformed_operators=True, nits=True, boxed="all"
+        ),
+    ),
+)
+_CLOCK = re.compile(r"0?(\d{1,2}(?::\d\d){1,2})([ap]m)?")
 
 
 class Tuple(NamedTuple):
@@ -140,7 +150,7 @@ class Inequality(NamedTuple):
     intervals: tuple[Tuple, ...]
 
 
-def equal(gold: str, answer: str) -> bool:
+def equal(gold: str, answer: str, by_text: bool = True) -> bool:
     """Whether an answer is the reference, both in LaTeX without delimiters.
 
     Not symmetric: an answer may leave out what the reference says beside the value, such as a unit
@@ -149,11 +159,14 @@ def equal(gold: str, answer: str) -> bool:
     gold, answer = plain(gold), plain(answer)
     if not gold or not answer:
         return False
-    if _squeezed(gold) == _squeezed(answer):
+    if by_text and _squeezed(gold) == _squeezed(answer):
         return True
     letters = _choice(gold, answer)
     if letters is not None:
         return letters
+    clocks = _clock(gold), _clock(answer)
+    if clocks[0] is not None and clocks[1] is not None:
+        return all(one == other or not (one and other) for one, other in zip(*clocks, strict=True))
     if _is_words(gold) or _is_words(answer):
         return _words(gold) == _words(answer)
     based = _based(gold, answer)
@@ -194,8 +207,6 @@ def _same(golds: list[str], answers: list[str]) -> bool:
 
 
 def _same_element(gold: str, answer: str) -> bool:
-    if _squeezed(gold) == _squeezed(answer):
-        return True
     gold, answer = _exact_part(gold), _exact_part(answer)
     if _has_equals(answer) and not _has_equals(gold):
         answer = _right_side(answer)
@@ -437,6 +448,12 @@ def _without_label(latex: str) -> tuple[str, str]:
     return (match[2], match[1]) if match else ("", "")
 
 
+def _clock(latex: str) -> tuple[str, str] | None:
+    """A time of day, and which half of it; None if it is none."""
+    match = _CLOCK.fullmatch(re.sub(r"\\text|[\s.{}]", "", latex).lower())
+    return (match[1], match[2] or "") if match else None
+
+
 def _choice(gold: str, answer: str) -> bool | None:
     """Of letters to be chosen, whether they are the same; None where there is nothing to choose."""
     wanted, marked = _chosen(gold)
@@ -505,8 +522,8 @@ def _assigned(latex: str) -> str | None:
 def _exact_part(latex: str) -> str:
     """Without a label before it and an approximation after it."""
     latex = _without_label(latex)[0] or latex
-    exact = re.split(r"\\(?:approx|simeq)(?![a-z])", latex, maxsplit=1)[0]
-    return bare(exact) or bare(latex)
+    sides = [bare(one) for one in re.split(r"\\(?:approx|simeq)(?![a-z])", latex)]
+    return next(filter(None, sides), "")
 
 
 class _Measured(NamedTuple):

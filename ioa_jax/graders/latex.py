@@ -56,6 +56,7 @@ _SIZES = (
 _DROPPED = re.compile(
     rf"\\(?:{_SIZES})(?![A-Za-z])(?:(?<=left)\s*\.|(?<=right)\s*\.)?"
     r"|\\[()\[\]](?![A-Za-z])|(?<!\\)\$|\\(?:text)?color\s*\{[^{}]*\}"
+    r"|\\[hv]?phantom\s*(?:\{[^{}]*\}|[^\s\\])"
 )
 _SPACE = re.compile(
     r"(?<!\\)(?:\\\\)*(?:\\[,;:> ]|~|\\(?:q?quad|thinspace|enspace|,)(?![A-Za-z])|"
@@ -67,7 +68,9 @@ _FONT = re.compile(
 )
 _WORD = re.compile(r"(?<![\\A-Za-z])[A-Za-z]{2,}")
 _FRACTION = re.compile(r"\\[dtc]?frac(?![A-Za-z])\s*")
-_FRACTION_PARTS = re.compile(r"\\frac\s*(?:\{([^{}]*)\}|([0-9A-Za-z]))\s*(?:\{([^{}]*)\}|(\d))")
+_FRACTION_PARTS = re.compile(
+    r"\\frac\s*(?:\{([^{}]*)\}|([0-9A-Za-z]|\\[a-z]+))\s*(?:\{([^{}]*)\}|(\d|\\[a-z]+))"
+)
 _SEPARATED = re.compile(r"(?<=\d)(?:,?\\!|\{,\}|,\\[,;: ])\s*(?=\d{3}(?!\d))")
 _SPACED = re.compile(r"(?<![\d.,])\d{1,3}(?: \d{3})+(?![\d])")
 _MIXED = re.compile(

@@ -89,14 +89,15 @@ class MathGrader(GoldGrader):
             MissingDependencyError: As `grade`.
         """
         self.check_item(item)
-        return self._compare(item, "", [item.references[0]])
+        return self._compare(item, "", [item.references[0]], by_text=False)
 
     def close(self) -> None:
         """End the workers, after the comparisons that are under way."""
         self._pool.close()
 
-    def _compare(self, item: Item, text: str, boxed: list[str]) -> Verdict:
-        found = self._pool.ask({"golds": item.references, "boxes": boxed, "text": text})
+    def _compare(self, item: Item, text: str, boxed: list[str], by_text: bool = True) -> Verdict:
+        request = {"golds": item.references, "boxes": boxed, "text": text, "by_text": by_text}
+        found = self._pool.ask(request)
         reply, detail = found.value, found.detail
         if reply is None:
             extracted = boxed[0] if boxed else None

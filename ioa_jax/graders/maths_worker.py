@@ -24,7 +24,9 @@ _JOINT = re.compile(r"[\s,;]*(?:and|or)?\s*")
 _SENTENCE_END = re.compile(r"\n|[.!?](?=\s|$)")
 
 
-def compare(golds: Sequence[str], boxes: Sequence[str], text: str) -> dict[str, Any]:
+def compare(
+    golds: Sequence[str], boxes: Sequence[str], text: str, by_text: bool = True
+) -> dict[str, Any]:
     r"""Whether a text's answer equals one of the references.
 
     Args:
@@ -32,6 +34,7 @@ def compare(golds: Sequence[str], boxes: Sequence[str], text: str) -> dict[str, 
         boxes: What may be the answer, as boxes have it; the first that is right counts, and the
             first at all if none is.
         text: Where to look for the answer if there is no box.
+        by_text: Whether equal texts are enough, even if they can't be parsed.
 
     Returns:
         `correct`; `extracted`, the answer or None; `error`, the exception that kept an answer from
@@ -44,7 +47,7 @@ def compare(golds: Sequence[str], boxes: Sequence[str], text: str) -> dict[str, 
     for answer in [*answers, *short]:
         for gold in golds:
             try:
-                if equal(gold, answer):
+                if equal(gold, answer, by_text):
                     return {"correct": True, "extracted": answer}
             except Exception as problem:
                 # Whatever a library makes of a model's text, the text is at fault.
@@ -99,7 +102,7 @@ def _content(match: re.Match[str]) -> str:
 
 
 def _answer(request: dict[str, Any]) -> dict[str, Any]:
-    return compare(request["golds"], request["boxes"], request["text"])
+    return compare(request["golds"], request["boxes"], request["text"], request["by_text"])
 
 
 if __name__ == "__main__":

@@ -107,6 +107,14 @@ RIGHT = {
         (r"\sqrt{5}", "2.236068"),
         (r"\frac{3}{8}", "0.375"),
     ],
+    "times of day": [
+        (r"7\!:\!05 \text{ p.m.}", "7:05 PM"),
+        (r"7:05 \text{ p.m.}", "07:05"),
+    ],
+    "approximations": [
+        (r"\approx 8.5 \text{ mph}", "8.5"),
+        (r"\$\frac23 \approx \$0.67", r"\frac{2}{3}"),
+    ],
     "other forms": [("(x-3)(x+1)", "x^2-2x-3"), ("2^9", "512"), ("5!", "120")],
 }
 
@@ -154,6 +162,12 @@ WRONG = {
         (r"\begin{pmatrix}1\\2\end{pmatrix}", "(1,2)"),
         (r"\begin{pmatrix}1\\2\end{pmatrix}", r"\frac12\begin{pmatrix}1\\2\end{pmatrix}"),
     ],
+    "times of day": [
+        (r"7:05 \text{ p.m.}", r"7:05 \text{ a.m.}"),
+        (r"7:05 \text{ p.m.}", r"7:50 \text{ p.m.}"),
+    ],
+    # No unit is a variable: a ton, here.
+    "variables": [("2t", "2"), ("a+b", "a+b+c")],
     "nothing": [("5", ""), ("5", "."), ("5", r"\text{}")],
 }
 
@@ -170,6 +184,12 @@ def test_the_same_in_another_form(gold, answer):
 )
 def test_not_the_same(gold, answer):
     assert not equal(gold, answer)
+
+
+def test_equal_texts_need_not_be_enough():
+    assert equal(r"\heartsuit", r"\heartsuit \ ")
+    assert not equal(r"x \heartsuit +", r"x \heartsuit +", by_text=False)
+    assert equal(r"\sin^2 t", r"\sin^2 t", by_text=False)
 
 
 def test_a_reference_may_say_more_than_an_answer_and_not_the_reverse():
