@@ -8,6 +8,7 @@ names:
   several the last complete one that isn't a stub and that the text doesn't call wrong. Helpers that
   it uses come from other blocks. What HumanEval's prompt has before its signature is put in front,
   as far as the block lacks it.
+- `closing_fence`: the same, of a block whose opening fence isn't in the text, which begins with it.
 - `fence_body`: HumanEval, no block has the signature; the longest continues the prompt.
 - `fence_other`: MBPP, no block defines the function; the longest is the program.
 - `repeated_signature`: no block, but the function, with imports and helpers before it; up to the
@@ -29,6 +30,7 @@ from typing import Any, NamedTuple, cast
 from ioa_jax.errors import InputError
 from ioa_jax.graders.base import GoldGrader, Item, Verdict
 from ioa_jax.graders.programs import (
+    Block,
     blocks,
     choose,
     definition,
@@ -227,9 +229,9 @@ def complete_function(answer: str, prompt: str, entry_point: str) -> Extraction:
         return Extraction(prompt, "empty")
     head = prompt[: max(0, definition(entry_point, prompt))]
     found = blocks(answer, entry_point)
-    code = choose(found, entry_point)
-    if code is not None:
-        return Extraction(with_head(head, finished(code, entry_point)), "fence")
+    block = choose(found, entry_point)
+    if block is not None:
+        return Extraction(with_head(head, finished(block.code, entry_point)), _rule_of(block))
     if found:
         longest = max((block.code for block in found), key=len)
         return Extraction(prompt + _as_body(longest), "fence_body")
@@ -252,9 +254,9 @@ def find_program(answer: str, entry_point: str) -> Extraction:
     if not answer.strip():
         return Extraction("", "empty")
     found = blocks(answer, entry_point)
-    code = choose(found, entry_point)
-    if code is not None:
-        return Extraction(finished(code, entry_point), "fence")
+    block = choose(found, entry_point)
+    if block is not None:
+        return Extraction(finished(block.code, entry_point), _rule_of(block))
     if found:
         return Extraction(max((block.code for block in found), key=len), "fence_other")
     code = unfenced(answer, entry_point)
@@ -290,6 +292,10 @@ def pass_at_k(n: int, c: int, k: int) -> float:
     for i in range(n - c + 1, n + 1):
         wrong *= 1 - k / i
     return 1 - wrong
+
+
+def _rule_of(block: Block) -> str:
+    return "fence" if block.opened else "closing_fence"
 
 
 def _as_body(text: str) -> str:

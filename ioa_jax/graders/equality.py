@@ -164,9 +164,9 @@ def equal(gold: str, answer: str, by_text: bool = True) -> bool:
     letters = _choice(gold, answer)
     if letters is not None:
         return letters
-    clocks = _clock(gold), _clock(answer)
-    if clocks[0] is not None and clocks[1] is not None:
-        return all(one == other or not (one and other) for one, other in zip(*clocks, strict=True))
+    time, other = _clock(gold), _clock(answer)
+    if time is not None and other is not None:
+        return time[0] == other[0] and (time[1] == other[1] or "" in (time[1], other[1]))
     if _is_words(gold) or _is_words(answer):
         return _words(gold) == _words(answer)
     based = _based(gold, answer)

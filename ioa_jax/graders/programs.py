@@ -44,11 +44,13 @@ class Block(NamedTuple):
 
     Attributes:
         code: What it holds, as far as it is code; not indented with the list that it is in.
+        opened: Whether its opening fence stands in the answer.
         closed: Whether its fence is closed.
         counterexample: Whether the line before it says that it is wrong.
     """
 
     code: str
+    opened: bool
     closed: bool
     counterexample: bool
 
@@ -71,14 +73,14 @@ def blocks(answer: str, name: str = "") -> list[Block]:
     """
     passed = _passed_to_tool(answer)
     if passed:
-        return [Block(code, True, False) for code in passed][-MOST_BLOCKS:]
+        return [Block(code, True, True, False) for code in passed][-MOST_BLOCKS:]
     found = _fenced(answer, name)
     if not found and re.search(r"^> ?(?:```|~~~)", answer, re.MULTILINE):
         found = _fenced(re.sub(r"^> ?", "", answer, flags=re.MULTILINE), name)
     return found[-MOST_BLOCKS:]
 
 
-def choose(found: Sequence[Block], name: str) -> str | None:
+def choose(found: Sequence[Block], name: str) -> Block | None:
     """The block that defines a name, with the helpers that stand in others; None if none does.
 
     The last complete definition that isn't a stub and isn't called wrong; or else the last that is
@@ -96,7 +98,8 @@ def choose(found: Sequence[Block], name: str) -> str | None:
             pair[0],
         ),
     )[1]
-    return _with_helpers(best.code, [block.code for block in found], name)
+    code = _with_helpers(best.code, [block.code for block in found], name)
+    return best._replace(code=code)
 
 
 def defines(code: str, name: str) -> bool:
@@ -202,7 +205,8 @@ def _fenced(answer: str, name: str) -> list[Block]:
     fence, body = "", list[str]()
     quote = ""
     fences = sum(_FENCE.match(line) is not None for line in lines)
-    if fences % 2 and _begins_with_code(answer, name):
+    opened = not (fences % 2 and _begins_with_code(answer, name))
+    if not opened:
         fence = "```"
     for line in lines:
         match = _FENCE.match(line)
@@ -218,16 +222,20 @@ def _fenced(answer: str, name: str) -> list[Block]:
             body.append(line)
             continue
         assert match is not None
-        _add(found, body, True, before, name)
+        _add(found, body, (opened, True), before, name)
+        opened = True
         # One that names a language opens the next block where this one wasn't closed.
         fence, body, quote = (match[1] if match[2].strip() else ""), [], ""
         before = ""
     if fence:
-        _add(found, body, False, before, name)
+        _add(found, body, (opened, False), before, name)
     return found
 
 
-def _add(found: list[Block], body: list[str], closed: bool, before: str, name: str) -> None:
+def _add(
+    found: list[Block], body: list[str], fences: tuple[bool, bool], before: str, name: str
+) -> None:
+    opened, closed = fences
     code = "\n".join(body)
     if closed:
         code += "\n"
@@ -238,7 +246,7 @@ def _add(found: list[Block], body: list[str], closed: bool, before: str, name: s
         # What comes after it is prose.
         code = unfenced(code, name) or code
     wrong = bool(_COUNTEREXAMPLE.search(before)) and not _CORRECTION.search(before)
-    found.append(Block(code, closed, wrong))
+    found.append(Block(code, opened, closed, wrong))
 
 
 def _begins_with_code(answer: str, name: str) -> bool:
