@@ -111,6 +111,8 @@ def test_functions_in_answers(answer, code, rule):
     [
         ("    return 2 * x\n", PROMPT + "    return 2 * x\n", "completion"),
         ("    return 2 * x\n\nprint(1)", PROMPT + "    return 2 * x\n", "completion"),
+        ("    return 2 * x\n# It\nprint(1)\ndef f(", PROMPT + "    return 2 * x", "completion"),
+        ("    return 2 * x\nprint(1)\n# It", PROMPT + "    return 2 * x", "completion"),
         ("    return 2 * x\ndef other():", PROMPT + "    return 2 * x", "completion"),
         (
             "    if x:\n        return 2 * x\nif 1:",

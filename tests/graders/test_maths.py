@@ -95,12 +95,31 @@ def test_verdicts(grader, gold, text, correct, rule, source):
 
 
 def test_what_cannot_be_parsed_in_the_box_is_not_looked_for_elsewhere(grader):
-    verdict = grader.grade(item("7"), r"We had $7$ apples. \boxed{\text{nobody} \heartsuit}")
-    assert not verdict.correct
+    for box in (r"\text{nobody} \heartsuit", r"\heartsuit +", ")(", r"\frac{7}{"):
+        verdict = grader.grade(item("7"), rf"We had $7$ apples. \boxed{{{box}}}}}")
+        assert not verdict.correct
+        assert verdict.rule == "boxed"
 
 
 def test_any_reference_will_do(grader):
     assert grader.grade(item("2", "3"), r"\boxed{\frac{6}{2}}").correct
+    assert grader.grade(item("3", "2"), r"\boxed{\frac{6}{2}}").correct
+    assert not grader.grade(item("3", "2"), r"\boxed{\frac{8}{2}}").correct
+    # As texts, too.
+    assert grader.grade(item("2", "3"), r"\boxed{2}").source == "string"
+    assert grader.grade(item("2", "3"), r"\boxed{3}").source == "string"
+
+
+def test_the_reference_comes_first_in_the_comparison(grader):
+    # Of an answer's equation the right side is enough, but not of a reference's.
+    assert grader.grade(item("5"), r"\boxed{2x+z=5}").correct
+    assert not grader.grade(item("2x+z=5"), r"\boxed{5}").correct
+
+
+def test_percent_signs_are_left_out_on_both_sides(grader):
+    assert grader.grade(item(r"25\%"), r"\boxed{20+5}").correct
+    assert grader.grade(item("25"), r"\boxed{(20+5)\%}").correct
+    assert not grader.grade(item(r"25\%"), r"\boxed{\frac{1}{4}}").correct
 
 
 @pytest.mark.parametrize(
