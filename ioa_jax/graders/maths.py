@@ -11,7 +11,7 @@ as in MATH's own normalisation: `10\%` is 10, not 0.1.
 
 Known limits: forms are not told apart, so that an answer which the problem wants simplified passes
 unsimplified; of an equation `x = 2` the right side is enough, and so is a number without the
-subscript of its base.
+subscript of its base. An answer of more than 2,000 characters isn't compared, and is wrong.
 """
 
 from __future__ import annotations
@@ -106,6 +106,8 @@ class MathGrader(GoldGrader):
         extracted = reply.get("extracted")
         if "error" in reply:
             detail = f"{reply['error']} while comparing"
+        elif reply.get("detail"):
+            detail = reply["detail"]
         elif extracted is None:
             detail = "no answer found"
         rule = "boxed" if boxed else "none" if extracted is None else "unboxed"

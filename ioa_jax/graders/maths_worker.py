@@ -14,6 +14,7 @@ from ioa_jax.graders.worker import serve
 
 # An answer stands near the end. Math-Verify's patterns take time with a text's length squared.
 SEARCHED = 10_000
+LONGEST = 2000  # characters of an answer; of MATH's, none has a tenth
 SHORT = 200  # characters of a response that may be nothing but the answer
 
 _TARGETS = (LatexExtractionConfig(boxed_match_priority=0), ExprExtractionConfig())
@@ -37,23 +38,26 @@ def compare(
         by_text: Whether equal texts are enough, even if they can't be parsed.
 
     Returns:
-        `correct`; `extracted`, the answer or None; `error`, the exception that kept an answer from
-        being compared, if none was right.
+        `correct`; `extracted`, the answer or None; `detail`, what kept an answer from being
+        compared, if none was right. One that is longer than `LONGEST` isn't compared.
     """
-    error = None
+    detail = ""
     answers = list(boxes) or _stated(text)
     # A text that is short enough may be nothing but the answer, such as a word.
     short = [text.strip()] if not answers and 0 < len(text.strip()) <= SHORT else []
     for answer in [*answers, *short]:
+        if len(answer) > LONGEST:
+            detail = f"{len(answer)} characters, more than {LONGEST}"
+            continue
         for gold in golds:
             try:
                 if equal(gold, answer, by_text):
                     return {"correct": True, "extracted": answer}
             except Exception as problem:
                 # Whatever a library makes of a model's text, the text is at fault.
-                error = type(problem).__name__
-    found = {"correct": False, "extracted": answers[0] if answers else None}
-    return found if error is None else {**found, "error": error}
+                detail = f"{type(problem).__name__} while comparing"
+    extracted = answers[0] if answers else None
+    return {"correct": False, "extracted": extracted, "detail": detail}
 
 
 def _stated(text: str) -> list[str]:

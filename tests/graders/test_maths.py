@@ -144,6 +144,13 @@ def test_the_answer_alone_is_judged(grader, text, correct, rule):
     assert (verdict.correct, verdict.rule) == (correct, rule)
 
 
+@pytest.mark.parametrize("inner", ["(" * 100_000, "{" * 50_000 + "}" * 50_000, "1," * 90_000])
+def test_a_long_answer_is_not_compared(grader, inner):
+    verdict = grader.grade(item("5"), rf"\boxed{{{inner}}}")
+    assert (verdict.correct, verdict.rule, verdict.source) == (False, "boxed", MATH_VERIFY)
+    assert verdict.detail.endswith("characters, more than 2000")
+
+
 @pytest.mark.parametrize("text", [r"\boxed{", r"\boxed{}", "{", "\\", r"\boxed ", r"\boxed{a}"])
 def test_boxes_are_found_in_time_with_the_length(text):
     start = time.process_time()
