@@ -83,8 +83,8 @@ SEQUENTIAL = method_config(
         "gate": "literal",
         "references": False,
         "retention": {"kind": "off"},
-        "max_remedial_rounds": 2,
-        "tau_mastery": 0.3,
+        "max_remedial_rounds": 1,
+        "tau_mastery": 0.999,
     },
     adapter={
         **method_config().adapter.model_dump(),
@@ -176,7 +176,10 @@ def test_sequential_stages_are_remediated_and_then_given_up(
 ) -> None:
     folder, _ = sequential
     gates = lines(folder / "gates.jsonl")
-    assert [gate["action"] for gate in gates] == []
+    assert [gate["action"] for gate in gates] == ["remediate", "park"]
+    record = read_json(folder / "record.json")
+    assert record["parked"] == list(gates[-1]["parked"]) != []
+    assert record["gates"]["first_pass"].keys() == record["gates"]["end"].keys()
     kinds = {lesson["kind"] for lesson in lines(folder / "lessons.jsonl")}
     assert kinds == {"stage", "remedial"}
 
@@ -260,7 +263,8 @@ def _untimed(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 def test_without_gates_late_examples_are_for_all(tmp_path: Path) -> None:
     organizer = {"gate": "off", "first_pass_share": 0.0}
-    run(tmp_path, method_config(organizer=organizer, budget={"student_tokens": 3000}))
+    budget = {"teacher_tokens": 3000, "student_tokens": 2000}
+    run(tmp_path, method_config(organizer=organizer, budget=budget))
     gates = lines(tmp_path / "gates.jsonl")
     assert {gate["action"] for gate in gates} == {"advance"}
     record = read_json(tmp_path / "record.json")
@@ -307,7 +311,8 @@ def test_with_nothing_lacking_nothing_is_trained(tmp_path: Path) -> None:
 
 def test_a_student_that_got_worse_is_given_back_as_it_was(tmp_path: Path) -> None:
     train = method_config().train.model_dump() | {"learning_rate": 1.0}
-    config = method_config(train=train, budget={"student_tokens": 1000})
+    budget = {"teacher_tokens": 2000, "student_tokens": 1000}
+    config = method_config(train=train, budget=budget)
     result = run(tmp_path, config)
     assert result.outcome.is_worse
     assert result.outcome.trained < result.outcome.before == result.outcome.after

@@ -34,6 +34,7 @@ SMALL = (
     "diagnose.decompose.min_seeds=4",
     "diagnose.decompose.max_tokens=200",
     "diagnose.measure.max_tokens=32",
+    "diagnose.probe_fraction=0.33",
     "diagnose.min_gate_probes=6",
     "adapter.examples_per_seed=2",
     "adapter.calls_per_round=16",
