@@ -1,4 +1,4 @@
-"""Percentile bootstrap, for the gaps of the Identifier and the tables of the suite."""
+"""Intervals from draws: percentile bootstrap for the tables of the suite, and its parts."""
 
 from __future__ import annotations
 
@@ -33,9 +33,10 @@ class BootstrapSettings(Value):
 
 @dataclasses.dataclass(frozen=True)
 class Interval(Value):
-    """Percentile bootstrap interval.
+    """What lies between the tails of a figure's draws.
 
-    With few items it is too narrow, and where all items agree it has no width.
+    Of bootstrap draws of few items it is too narrow, and where all items agree it has no width; the
+    Identifier's gaps have posterior draws instead.
 
     Attributes:
         low: Lower end.

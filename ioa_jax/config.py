@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -13,12 +13,17 @@ from ioa_jax.adapter.settings import AdapterSettings
 from ioa_jax.engine.training import LoRAConfig, TrainConfig
 from ioa_jax.identifier.settings import DiagnoseSettings
 from ioa_jax.models.precision import PrecisionName
+from ioa_jax.organizer.mastery import GateName, GateSettings
 from ioa_jax.organizer.zone import Reading, ZoneSettings
 from ioa_jax.teachers.spend import Budget, Prices
 
 
 class _Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+# Of each stage in `pooled`: when it is first trained, after the first pass, and at the end.
+POOLED_GATES = 3
 
 
 class TeacherConfig(_Section):
@@ -64,42 +69,116 @@ class BudgetConfig(_Section):
         return Budget(max_tokens=self.teacher_tokens, max_cost=self.teacher_cost)
 
 
+class RetentionConfig(_Section):
+    """How what the student can do already is kept [ours: the paper leaves forgetting open]."""
+
+    kind: Literal["self_distillation", "replay", "off"] = Field(
+        default="self_distillation",
+        description="Of every module that isn't taught: self_distillation, the student as it was "
+        "answers its seeds' prompts and further problems, and training keeps it near those answers "
+        "by λ · KL(before ‖ now); replay, it is trained on its seeds' references; off, nothing.",
+    )
+    weight: float = Field(default=4.0, ge=0, description="λ.")
+    share: float = Field(
+        default=0.65,
+        ge=0,
+        lt=1,
+        description="Retained examples' share of the training rows, times the share of the "
+        "modules that aren't taught.",
+    )
+    teacher_share: float = Field(
+        default=0.05,
+        ge=0,
+        lt=1,
+        description="Share of the teacher's tokens for further problems of these modules, without "
+        "answers; none where these tokens have no limit.",
+    )
+    variants: int = Field(
+        default=8,
+        ge=0,
+        description="Further prompts of each seed for self_distillation, which cost nothing: with "
+        "other numbers, and words of the module's other prompts. They need no right answer.",
+    )
+
+
 class OrganizerConfig(_Section):
     """When to teach what (Eq. 7 to 9)."""
 
+    stage_mode: Literal["pooled", "sequential"] = Field(
+        default="pooled",
+        description="pooled [ours]: most examples are written before training, a short first pass "
+        "goes through the stages, each with what came before, the gates decide what the kept "
+        "tokens are for, and a consolidation over everything has the rest, under one schedule; "
+        "sequential: the paper read literally, each stage alone, in epochs, until its gate is "
+        "passed.",
+    )
     tau_zpd: float = Field(default=0.15, ge=0, le=1, description="τ_ZPD of Eq. 8.")
     reading: Reading = Field(default="drop", description="How Eq. 8 is read.")
     zone: bool = Field(default=True, description="Off: stages are the layers of Eq. 7 as they are.")
+    max_stage_modules: int | None = Field(
+        default=4, ge=1, description="Modules of a stage [ours]; null is no limit."
+    )
     tau_mastery: float = Field(default=0.9, gt=0, description="τ_mastery of Eq. 9.")
-    gate: bool = Field(default=True, description="Off: every stage is followed by the next.")
-    max_remedial_rounds: int = Field(default=5, ge=0, description="Before a module is parked.")
+    gate: GateName = Field(
+        default="posterior",
+        description="When a module passes: posterior [ours], r(k) ≥ τ_mastery is at least as "
+        "likely as not, given the probes; literal, r(k) as measured; off, always.",
+    )
+    prior: tuple[float, float] = Field(
+        default=(1.0, 1.0), description="a and b of the gate's Beta prior; (1, 1) is uniform."
+    )
+    first_pass_share: float = Field(
+        default=0.3,
+        ge=0,
+        le=1,
+        description="`pooled`: student tokens of the pass through the stages, in proportion to "
+        "each stage's examples; 0 trains on everything at once.",
+    )
+    late_share: float = Field(
+        default=0.2,
+        ge=0,
+        lt=1,
+        description="`pooled`: share of the examples' tokens that is kept for what fails its gate.",
+    )
+    max_remedial_rounds: int = Field(
+        default=5, ge=0, description="`sequential`: before a module is parked."
+    )
     remedial_share: float = Field(
         default=0.5,
         ge=0,
         lt=1,
-        description="Share of a stage's budgets that is kept for its remedial rounds; what they "
-        "don't use goes to later stages.",
+        description="`sequential`: share of a stage's teacher tokens that is kept for its remedial "
+        "rounds; what they don't use goes to later stages.",
     )
-    retention: bool = Field(
-        default=True, description="Off: nothing mastered is measured again or replayed."
+    references: bool = Field(
+        default=True,
+        description="Train on the references of the taught modules' seeds too, which cost nothing.",
     )
-    delta: float = Field(default=0.05, ge=0, description="δ: a fall below τ_mastery - δ counts.")
-    stage_mode: Literal["pooled", "sequential"] = Field(
-        default="pooled", description="How a stage trains (method 4)."
+    retention: RetentionConfig = Field(
+        default_factory=RetentionConfig, description="How what the student can do already is kept."
     )
-    new_share: float = Field(
-        default=0.5, gt=0, le=1, description="`pooled`: new material's share of a batch."
+    average: tuple[Annotated[float, Field(gt=0, le=1)], ...] = Field(
+        default=(1.0,),
+        min_length=1,
+        description="s of the final weights, before + s · (after - before); of several the one "
+        "that is best on the probes [ours].",
     )
-    raise_factor: float = Field(
-        default=3.0, ge=1, description="`pooled`: how much more often what fell is replayed."
-    )
-    rounds: int = Field(
-        default=3, ge=1, description="How often the Identifier looks, while budget is left."
+    keep: Literal["best", "last"] = Field(
+        default="best",
+        description="best: a student that ends below where it began on the probes is given back "
+        "as it was.",
     )
 
     def zone_settings(self) -> ZoneSettings:
         """As the planner takes it; without the zone a bound that always holds."""
-        return ZoneSettings(self.tau_zpd if self.zone else 1.0, self.reading)
+        return ZoneSettings(
+            self.tau_zpd if self.zone else 1.0, self.reading, self.max_stage_modules
+        )
+
+    def gate_settings(self) -> GateSettings:
+        """As the gates take it; `pooled` judges after a stage, the first pass and at the end."""
+        rounds = self.max_remedial_rounds if self.stage_mode == "sequential" else POOLED_GATES - 1
+        return GateSettings(self.tau_mastery, rounds, self.gate, self.prior)
 
 
 class LoRASection(_Section):
@@ -114,15 +193,10 @@ class TrainSection(_Section):
     """How the student trains (defaults: the paper's for the 3B class)."""
 
     learning_rate: float = Field(default=2e-5, gt=0, description="Peak of the cosine.")
-    batch_size: int = Field(default=128, ge=1, description="Examples of an optimiser step.")
     epochs: int = Field(
-        default=3,
-        ge=1,
-        description="Passes over a stage's own lessons; in `pooled` mode at most as many.",
+        default=3, ge=1, description="`sequential`: passes over a stage's own examples."
     )
-    batch_rows: int = Field(
-        default=8, ge=1, description="Smallest number of packed rows of a step."
-    )
+    batch_rows: int = Field(default=8, ge=1, description="Packed sequences of an optimiser step.")
     row_length: int = Field(default=2048, ge=2, description="Tokens of a row; longer is cut.")
     accumulation: int = Field(default=1, ge=1, description="Parts that a step is split into.")
     warmup_fraction: float = Field(default=0.03, ge=0, le=1, description="Of the budget.")
@@ -134,7 +208,7 @@ class TrainSection(_Section):
 
     def train_config(self, seed: int) -> TrainConfig:
         """The engine's view."""
-        fields = self.model_dump(exclude={"batch_size", "lora"})
+        fields = self.model_dump(exclude={"lora"})
         lora = None if self.lora is None else LoRAConfig(**self.lora.model_dump())
         return TrainConfig(**fields, lora=lora, seed=seed)
 
@@ -171,6 +245,11 @@ class DistillConfig(MethodConfig):
     )
     ledger: Path | None = Field(
         default=None, description="Folder of teacher calls, shared between runs; null: in the run."
+    )
+    baseline: bool = Field(
+        default=True,
+        description="Train a second student on the seeds' references alone, with the same tokens, "
+        "and report it.",
     )
     licences: LicenceConfig = Field(default_factory=LicenceConfig)
 

@@ -124,7 +124,8 @@ class SeedItem(Value):
         prompt: What is asked.
         reference: A right answer, worked where the student should learn to work.
         check: `kind` (of the grader) and what else that grader needs.
-        domain: Such as `math`, `code` or `instruction`.
+        domain: What it is about, in any words: `math`, `code` or `instruction` where the file
+            doesn't say it. How answers look and are checked follows from `check` alone.
         module: `category/module` where the file says it, else None: the Identifier finds it.
         difficulty: Where the file says it, on any one scale.
         fields: The line's other fields.

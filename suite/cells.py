@@ -10,6 +10,11 @@ from ioa_jax.errors import InputError
 VERSION = 3  # of a run's files
 TEACHER = "teacher"
 UNDISTILLED = "undistilled"
+# Taught with right answers: to problems of all modules alike, as many as the budgets allow; and to
+# problems of the deficient modules without end. No method to compare with, but what power is told
+# by.
+UNIFORM = "uniform_right"
+ORACLE = "oracle"
 
 
 @dataclasses.dataclass(frozen=True)

@@ -412,7 +412,14 @@ def show(
         print()
 
 
-for command in (commands.report, commands.compare, commands.verify, commands.archive):
+for command in (
+    commands.report,
+    commands.compare,
+    commands.verify,
+    commands.power,
+    commands.tune,
+    commands.archive,
+):
     app.command()(command)
 
 

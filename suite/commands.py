@@ -1,11 +1,16 @@
-"""`python -m suite report`, `compare`, `verify` and `archive`."""
+"""`python -m suite report`, `compare`, `verify`, `power`, `tune` and `archive`."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, TypeVar
 
 import typer
+
+from ioa_jax.errors import InputError
+
+Number = TypeVar("Number", int, float)
 
 Run = Annotated[Path, typer.Argument(help="Folder of a run.", show_default=False)]
 
@@ -76,6 +81,114 @@ def verify(
     print_verification(found)
     if found.findings:
         raise typer.Exit(DIFFERENT)
+
+
+def power(
+    from_: Annotated[
+        Path | None,
+        typer.Option(
+            "--from",
+            help="Run with uniform_right and oracle on development seeds: write what was measured "
+            "instead of simulating.",
+            show_default=False,
+        ),
+    ] = None,
+    like: Annotated[
+        Path, typer.Option(help="Run whose effects of items and seeds are simulated.")
+    ] = Path("results/reference/micro-full"),
+    output: Annotated[
+        Path | None,
+        typer.Option(
+            help="Folder of power.md and power.json; of --from the file, by default the profile's.",
+            show_default=False,
+        ),
+    ] = None,
+    items: Annotated[str, typer.Option(help="Numbers of items, with commas between.")] = "780,1930",
+    seeds: Annotated[str, typer.Option(help="Numbers of seeds, with commas between.")] = "1,2,3,5",
+    differences: Annotated[
+        str, typer.Option(help="True differences in points of 100, with commas between.")
+    ] = "1,2.2,3.5,5",
+    seed_sd: Annotated[
+        float | None,
+        typer.Option(
+            help="Standard deviation over seeds in points of 100; default: as measured.",
+            show_default=False,
+        ),
+    ] = None,
+    simulations: Annotated[int, typer.Option(min=1, help="Of each row.")] = 1000,
+    seed: Annotated[int, typer.Option(min=0, help="Of the simulations.")] = 0,
+) -> None:
+    """What a comparison can find: simulate the report's tests, or write a world's measured power.
+
+    The simulation has the tests' type I error and their power by items, seeds and differences. With
+    --from, suite/profiles/PROFILE.power.json gets untaught, uniform and oracle, which `report`
+    shows.
+    """
+    import dataclasses
+
+    from suite import power as job
+    from suite.report.tables import power_sentence
+
+    if from_ is not None:
+        path, found = job.write_power(from_, output)
+        print(power_sentence(found))
+        print(path)
+        return
+    from suite.results import read_run
+
+    effects = job.measure_effects(read_run(like))
+    if seed_sd is not None:
+        effects = dataclasses.replace(effects, seed_sd=seed_sd / 100)
+    rows = job.tabulate(
+        effects,
+        _numbers("items", items, int),
+        _numbers("seeds", seeds, int),
+        [value / 100 for value in _numbers("differences", differences, float)],
+        simulations,
+        seed,
+    )
+    paths = job.write_simulation(
+        output or Path("results/statistics"), like.name, effects, rows, simulations
+    )
+    print(paths[-1].read_text(encoding="utf-8"), end="")
+    for path in paths:
+        print(path)
+
+
+def _numbers(option: str, text: str, kind: Callable[[str], Number]) -> list[Number]:
+    """Numbers over 0, with commas between.
+
+    Raises:
+        InputError: They aren't that.
+    """
+    try:
+        found = [kind(part) for part in text.split(",")]
+    except ValueError:
+        found = []
+    if not found or min(found) <= 0:
+        raise InputError(f"--{option} {text!r}: write numbers over 0 with commas between")
+    return found
+
+
+def tune(
+    run: Run,
+    output: Annotated[Path, typer.Option(help="File, .json or .yaml.", show_default=False)],
+) -> None:
+    """The best learning rate of each method, of a run on development seeds.
+
+    The run has METHOD and METHOD@train.learning_rate=RATE for each other rate of the grid.
+    """
+    from suite.tune import write_tuned
+
+    found = write_tuned(run, output)
+    for method, points in found.grid.items():
+        grid = ", ".join(f"{point.rate:g}: {100 * point.mean:.1f}" for point in points)
+        print(f"{method}: {found.best[method]:g} of {grid}")
+    if found.at_an_end:
+        print(
+            f"best at an end of the grid: {', '.join(found.at_an_end)}; a wider one may be better"
+        )
+    print(output)
 
 
 def archive(

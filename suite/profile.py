@@ -18,6 +18,9 @@ from suite.tasks import task_names
 
 PROFILES = Path(__file__).with_name("profiles")
 
+# Choices are made on these and above; what is below is for results.
+FIRST_DEVELOPMENT_SEED = 90
+
 Positive = Annotated[int, Field(ge=1)]
 
 
@@ -106,6 +109,9 @@ class Budgets(Settings):
 class SamplingSettings(Settings):
     max_tokens: Positive = Field(description="Longest answer, in tokens.")
     temperature: float = Field(default=0.7, ge=0, description="0 is greedy.")
+    answer_temperature: float | None = Field(
+        default=None, ge=0, description="Of answers to tasks; null: as all else that is written."
+    )
     top_k: int = Field(default=0, ge=0, description="Sample among this many; 0 is no limit.")
     top_p: float = Field(default=1.0, gt=0, le=1, description="Nucleus; 1 is no limit.")
 
@@ -183,6 +189,11 @@ class Profile(Settings):
     budgets: Budgets
     sampling: SamplingSettings
     train: TrainSettings
+    learning_rates: dict[str, Annotated[float, Field(gt=0)]] = Field(
+        default={},
+        description="Of single methods, over train.learning_rate; `tune` finds them. A sweep has "
+        "its method's.",
+    )
     curve: CurveSettings = CurveSettings()
     generation: GenerationSettings = GenerationSettings()
     overlap: OverlapSettings = Field(
@@ -191,8 +202,9 @@ class Profile(Settings):
     sandbox: SandboxSettings = SandboxSettings()
     methods: tuple[str, ...] = Field(
         min_length=1,
-        description="The methods to compare. METHOD@SETTING=VALUE is ioa or a control of it with "
-        "one number of its settings changed, such as ioa@organizer.tau_zpd=0.2.",
+        description="The methods to compare. METHOD@SETTING=VALUE is a method with one number "
+        "changed: of its training, such as sft@train.learning_rate=0.001, or, of ioa and its "
+        "controls, of their settings, such as ioa@organizer.tau_zpd=0.2.",
     )
     options: dict[str, Any] = Field(
         default={}, description="Settings of ioa and its controls, see `ioa distill`."
@@ -224,12 +236,29 @@ class Profile(Settings):
             raise ValueError("a method occurs twice")
         return value
 
+    @field_validator("learning_rates")
+    @classmethod
+    def _of_methods(cls, value: dict[str, float]) -> dict[str, float]:
+        known = method_names()
+        for name in value:
+            # They need not be in `methods`: profiles that build on this one may have others.
+            if name not in known:
+                raise ValueError(f"{name!r} is unknown; choose from {', '.join(known)}")
+        return value
+
     @field_validator("seeds")
     @classmethod
     def _distinct(cls, value: tuple[int, ...]) -> tuple[int, ...]:
         if len(set(value)) != len(value):
             raise ValueError("a seed occurs twice")
         return value
+
+    def train_of(self, method: str) -> TrainSettings:
+        """How a method's student is trained; a sweep's as that of the method it changes."""
+        of = method.partition("@")[0]
+        if of not in self.learning_rates:
+            return self.train
+        return self.train.model_copy(update={"learning_rate": self.learning_rates[of]})
 
     def digest(self) -> str:
         """sha256 of the settings, whatever file and overrides they came from."""
@@ -282,13 +311,25 @@ def validate(raw: Any, source: str) -> Profile:
     sweeps = [name for name in profile.methods if is_sweep(name)]
     if sweeps:
         # Not above, since it imports JAX.
-        from suite.methods.sweep import Sweep, read_sweep
+        from suite.methods.sweep import read_sweep
 
         for name in sweeps:
             try:
-                method = read_sweep(name)
-                if isinstance(method, Sweep):
-                    method.config(profile)
+                read_sweep(name).check(profile)
             except InputError as error:
                 raise InputError(f"{source}: setting 'methods': {name!r}: {error}") from None
     return profile
+
+
+def check_development_seeds(seeds: Sequence[int], source: str) -> None:
+    """Choices from a run need seeds that no result is from.
+
+    Raises:
+        InputError: A seed is under `FIRST_DEVELOPMENT_SEED`.
+    """
+    early = [seed for seed in seeds if seed < FIRST_DEVELOPMENT_SEED]
+    if early:
+        raise InputError(
+            f"{source}: seed {early[0]} is for results; choices are made on seeds from "
+            f"{FIRST_DEVELOPMENT_SEED} on: --set seeds=[90, 91, 92]"
+        )

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from ioa_jax.errors import InputError
-from ioa_jax.files import read_json
+from ioa_jax.files import is_there, read_json
 from ioa_jax.journal import read_journal
 from suite.cells import TEACHER, UNDISTILLED, VERSION
 from suite.run import is_local
@@ -191,6 +191,8 @@ def _expected(run: RunFile, path: Path) -> list[tuple[str, int | None]]:
 
 
 def _lines(path: Path, run: RunFile) -> dict[str, dict[str, ScoreLine]]:
+    if not is_there(path):
+        raise InputError(f"{path}: the cell is complete, but has no such file")
     found: dict[str, dict[str, ScoreLine]] = {task.name: {} for task in run.tasks}
     for line in read_lines(ScoreLine, path):
         if line.task not in found:

@@ -5,12 +5,13 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from ioa_jax.errors import InputError
 from ioa_jax.files import read_json
-from ioa_jax.jsonl import read_objects
-from suite.cells import TEACHER, VERSION
+from suite.cells import TEACHER
+
+if TYPE_CHECKING:
+    from suite.results import CellResult
 
 
 def summarize(directory: Path) -> dict[str, Any]:
@@ -24,41 +25,29 @@ def summarize(directory: Path) -> dict[str, Any]:
     Raises:
         InputError: `directory` isn't a run, is of another version, or lacks a cell's records.
     """
-    from suite.profile import validate
-    from suite.run import run_cells
+    from suite.results import read_run
 
-    run = read_json(directory / "run.json")
-    if run.get("version") != VERSION:
-        raise InputError(
-            f"{directory}: made by another version of the suite; take the revision that its "
-            "run.json names"
-        )
-    profile = validate(run["settings"], f"{directory / 'run.json'}")
-    cells: list[dict[str, Any]] = []
+    result = read_run(directory)
+    cells = [_measure(cell) for cell in result.cells]
     failed: dict[str, str] = {}
     unfinished: list[str] = []
-    seconds: dict[str, float] = {}
-    for cell in run_cells(profile):
-        folder = directory / "cells" / cell.name
-        path = folder / "cell.json"
-        record = read_json(path) if path.is_file() else None
-        if record is None:
-            unfinished.append(cell.name)
-        elif record["status"] != "complete":
-            failed[cell.name] = record["error"]
+    for one in result.unfinished:
+        path = directory / "cells" / one.cell / "cell.json"
+        if path.is_file():
+            failed[one.cell] = read_json(path)["error"]
         else:
-            cells.append(_measure(folder, record))
-            spent = record["spend"]["seconds"]
-            seconds[cell.name] = spent.get("method", 0.0) + spent.get("evaluation", 0.0)
-    methods = list(dict.fromkeys(cell["method"] for cell in cells))
-    order = [TEACHER, *profile.methods]
+            unfinished.append(one.cell)
+    seconds = {
+        cell.name: cell.file.spend.seconds.get("method", 0.0)
+        + cell.file.spend.seconds.get("evaluation", 0.0)
+        for cell in result.cells
+    }
     return {
-        "profile": run["profile"],
-        "run_id": run["run_id"],
+        "profile": result.run.profile,
+        "run_id": result.run.run_id,
         "tasks": list(dict.fromkeys(task for cell in cells for task in cell["scores"])),
         "rows": [
-            _row([cell for cell in cells if cell["method"] == name])
-            for name in sorted(methods, key=order.index)
+            _row([cell for cell in cells if cell["method"] == name]) for name in result.methods
         ],
         "cells": cells,
         "failed": failed,
@@ -67,17 +56,18 @@ def summarize(directory: Path) -> dict[str, Any]:
     }
 
 
-def _measure(folder: Path, record: dict[str, Any]) -> dict[str, Any]:
-    rows = [row for _, row in read_objects(folder / "scores.jsonl")]
-    tasks = dict.fromkeys(row["task"] for row in rows)
-    logprobs = [row["logprob"] for row in rows if row["logprob"] is not None]
+def _measure(cell: CellResult) -> dict[str, Any]:
+    lines = [line for own in cell.lines.values() for line in own.values()]
+    logprobs = [line.logprob for line in lines if line.logprob is not None]
     return {
-        "method": record["method"],
-        "seed": record["seed"],
-        "scores": {task: _mean([r["score"] for r in rows if r["task"] == task]) for task in tasks},
+        "method": cell.file.method,
+        "seed": cell.file.seed,
+        "scores": {
+            task: _mean([line.score for line in own.values()]) for task, own in cell.lines.items()
+        },
         "logprob": _mean(logprobs) if logprobs else None,
-        "teacher_tokens": record["spend"]["teacher_tokens"],
-        "student_tokens": record["spend"]["student_tokens"],
+        "teacher_tokens": cell.file.spend.teacher_tokens,
+        "student_tokens": cell.file.spend.student_tokens,
     }
 
 

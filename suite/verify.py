@@ -10,23 +10,28 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pydantic import BaseModel, ConfigDict
+
 from ioa_jax.files import is_there, read_json, read_text
 from ioa_jax.graders.base import Grader, Item, Verdict
 from ioa_jax.journal import read_journal
 from suite.cells import TEACHER, Cell
 from suite.eval import GRADING_THREADS, as_json, open_grader
 from suite.probes import PROBES, ProbeTask, SeedGrader, limits_of
+from suite.profile import SandboxSettings, SeedSettings
 from suite.report import written
 from suite.results import CellResult, RunResult, read_run
 from suite.run import FURTHER, tokens_by_part
+from suite.schema import check
+from suite.schema.models import TableFile, TaskRecord
 from suite.tasks import load_task
 from suite.tasks.base import GenerationSettings, Graded, MetricValues, Style, Task
 
 if TYPE_CHECKING:
     from suite.data import DataSource
-    from suite.profile import Profile
-    from suite.schema.models import TaskRecord
 
+# The version of table.json before means over modules.
+EARLIER = 3
 # Sums in another order, of another numpy, may differ in their last bits.
 TOLERANCE = 1e-9
 
@@ -83,9 +88,20 @@ def verify_run(directory: Path, data: DataSource | None) -> Verification:
 # -- texts ---------------------------------------------------------------------------------------
 
 
+class _Measured(BaseModel):
+    """The settings by which texts are graded. The others may be of methods that there no longer
+    are.
+    """
+
+    model_config = ConfigDict(extra="ignore", frozen=True)
+
+    seed_items: SeedSettings
+    sandbox: SandboxSettings
+
+
 @contextlib.contextmanager
 def _open_task(
-    record: TaskRecord, profile: Profile, data: DataSource
+    record: TaskRecord, profile: _Measured, data: DataSource
 ) -> Iterator[tuple[Task, Mapping[str, Item], Grader]]:
     """A task, its items and its grader as the run had them."""
     style: Style = (record.model_extra or {}).get("style", "chat")
@@ -123,8 +139,6 @@ def _verify_task(
     skipped: list[str],
 ) -> tuple[int, int]:
     """Numbers of texts and of scores that were looked at."""
-    from suite.profile import validate
-
     cells = [
         cell for cell in result.cells if _journal(_folder(cell, record) / "texts.jsonl") is not None
     ]
@@ -135,7 +149,7 @@ def _verify_task(
         _check_probabilities(result, record, without, findings)
     if not cells:
         return 0, 0
-    profile = validate(result.run.settings, f"{result.directory / 'run.json'}")
+    profile = check(_Measured, result.run.settings, f"{result.directory / 'run.json'}: settings")
     texts = scores = 0
     with _open_task(record, profile, data) as (task, items, grader):
         for cell in cells:
@@ -314,14 +328,26 @@ def _verify_tables(result: RunResult, findings: list[str], skipped: list[str]) -
         skipped.append(f"{path}: there is none; `report` writes it")
         return 0
     saved = read_json(path)
-    reference = saved.get("reference") if isinstance(saved, dict) else None
-    again = written(result, reference if reference in result.methods else None)
+    table = check(TableFile, saved, str(path))
+    reference = table.reference if table.reference in result.methods else None
+    # Power is of another run, which it names.
+    again = written(result, reference, table.power)
     before, now = _flat(saved), _flat(as_json(again.table.model_dump()))
+    places = before.keys() | now.keys()
+    if table.version == EARLIER:
+        places = {place for place in before if not _is_changed(place, now)}
     findings += [
         f"{path}: {place[1:]}: {before.get(place)}, but {now.get(place)}"
-        for place in sorted(before.keys() | now.keys())
+        for place in sorted(places)
         if before.get(place) != now.get(place)
     ]
+    if table.version == EARLIER:
+        names = ", ".join(again.texts)
+        skipped.append(
+            f"{names}: their words are of version {EARLIER} of the tables, whose figures in "
+            "table.json were looked at; `report` writes all of them anew"
+        )
+        return 1
     for name, text in again.texts.items():
         path = result.directory / name
         if not path.is_file():
@@ -329,6 +355,14 @@ def _verify_tables(result: RunResult, findings: list[str], skipped: list[str]) -
         elif read_text(path) != text:
             findings.append(f"{path}: isn't what the records give")
     return 1 + len(again.texts)
+
+
+def _is_changed(place: str, now: Mapping[str, Any]) -> bool:
+    """Whether a figure of an earlier table means something else today: McNemar's test was of
+    several seeds too, and corrected with those.
+    """
+    name = place.rpartition(".")[2]
+    return name in ("version", "p_mcnemar_holm") or (name == "p_mcnemar" and now[place] is None)
 
 
 def _flat(value: Any, place: str = "") -> dict[str, Any]:
@@ -343,10 +377,10 @@ def _flat(value: Any, place: str = "") -> dict[str, Any]:
 
 
 def _name(entry: Any, index: int) -> str:
-    """Of a row: its method and task rather than its number."""
+    """Of a row: its method and task, or modules, rather than its number."""
     if not isinstance(entry, Mapping):
         return str(index)
-    names = [str(entry[key]) for key in ("method", "task", "name", "cell") if key in entry]
+    names = [str(entry[key]) for key in ("method", "task", "over", "name", "cell") if key in entry]
     return ", ".join(names) or str(index)
 
 

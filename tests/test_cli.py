@@ -10,7 +10,7 @@ from typer.testing import CliRunner
 
 from ioa_jax.cli import app
 from ioa_jax.engine.batching import TokenPair
-from ioa_jax.errors import InputError
+from ioa_jax.errors import InputError, NothingTaught
 from ioa_jax.models.load import load_model
 from ioa_jax.models.text import render_chat
 from tests.suite.world import write_model
@@ -190,6 +190,15 @@ def test_a_bad_line_is_named_and_nothing_is_written(
     with pytest.raises(InputError, match=rf"in\.jsonl:{message}"):
         ioa(command, spec, model, option, data, "--output", tmp_path / "out")
     assert not (tmp_path / "out").exists()
+
+
+def test_distill_says_how_it_may_end(tmp_path):
+    shown = " ".join(CliRunner().invoke(app, ["distill", "--help"]).output.split())
+    for words in ("7, nothing was taught", "--no-baseline", "--dry-run"):
+        assert words in shown
+    assert NothingTaught.exit_code == 7
+    with pytest.raises(InputError, match="--resume goes on with the run's own settings"):
+        ioa("distill", "--resume", tmp_path, "--no-baseline")
 
 
 def test_line_numbers_count_blank_lines_and_not_other_separators(model, tmp_path):

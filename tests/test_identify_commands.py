@@ -1,5 +1,6 @@
 """`ioa validate`, `ioa diagnose` and `ioa curriculum`, on small models in directories."""
 
+import dataclasses
 import json
 
 import pytest
@@ -7,12 +8,17 @@ import yaml
 from typer.testing import CliRunner
 
 from ioa_jax.cli import app
-from ioa_jax.commands.identify import curriculum_lines
+from ioa_jax.commands.identify import curriculum_lines, print_diagnosis
 from ioa_jax.errors import InputError
-from ioa_jax.identifier.diagnosis import Diagnosis
+from ioa_jax.identifier.decomposers import decompose
+from ioa_jax.identifier.diagnosis import NO_DEPENDENCY, Diagnosis
+from ioa_jax.identifier.forecast import forecast
+from ioa_jax.identifier.settings import DiagnoseSettings
 from ioa_jax.organizer.curriculum import plan_curriculum
+from ioa_jax.seeds import SeedItem
 from tests.page import values
 from tests.suite.world import write_model
+from tests.teachers.recorded import ScriptedTeacher
 
 
 def ioa(*arguments):
@@ -47,6 +53,101 @@ def test_validate_counts(tmp_path):
     assert "24 seeds" in out
     assert "checks: math 24" in out
     assert "maths/doubling 12" in out
+
+
+def test_validate_says_what_the_file_will_give(tmp_path):
+    path = write_seeds(tmp_path / "s.jsonl")
+    out = ioa("validate", path, "--no-grade")
+    assert "with probe_fraction=0.2: 20 synthesis seeds and 4 probes in 2 modules" in out
+    assert "  maths/doubling: 10 synthesis seeds, 2 probes" in out
+    assert "from 2 a share of right answers is known within ± 0.49. 48 seeds of a module" in out
+    assert "gates: measured on 40 probes of a module. The teacher writes" in out
+    assert "38 at most, for at most 10% of its tokens" in out
+    out = ioa("validate", path, "--no-grade", "--set", "probe_fraction=0.5")
+    assert "12 synthesis seeds and 12 probes" in out
+    config = tmp_path / "settings.yaml"
+    config.write_text("decompose: {min_seeds: 11}\nmin_gate_probes: 2\n")
+    out = ioa("validate", path, "--no-grade", "--config", config)
+    assert "under 11 synthesis seeds or 2 probes: maths/bold-sums (10 and 2); merged into" in out
+    assert "add seeds, so that each stays a module of its own: 2 of maths/bold-sums" in out
+    assert "gates" not in out
+    with pytest.raises(InputError, match="'probe_fractoin'"):
+        ioa("validate", path, "--no-grade", "--set", "probe_fractoin=0.5")
+
+
+def test_validate_tells_of_modules_without_a_sibling_and_of_seeds_without_a_module(tmp_path):
+    path = write_seeds(tmp_path / "s.jsonl")
+    rows = [json.loads(line) for line in path.read_text().splitlines()]
+    for number, row in enumerate(rows[:8]):
+        row["module"] = f"c{number % 2}/x"
+    for row in rows[8:11]:
+        del row["module"]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    out = ioa("validate", path, "--no-grade")
+    assert "c0/x (2 and 2), c1/x (2 and 2); taken together as mixed/rest" in out
+    assert "not counted: 3 seeds without a module; the decomposer teacher finds theirs" in out
+    for row in rows[:4]:
+        row["module"] = "maths/doubling"
+    for row in rows[5:8]:
+        row["module"] = "maths/doubling"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    out = ioa("validate", path, "--no-grade")
+    assert "c0/x (1 and 0); set aside, neither measured nor taught" in out
+    out = ioa("validate", path, "--no-grade", "--set", "decompose.min_seeds=50")
+    assert "no module is large enough, and `ioa diagnose` would refuse the file" in out
+
+
+def test_validate_of_seeds_without_modules(tmp_path):
+    out = ioa("validate", write_seeds(tmp_path / "s.jsonl", module=None), "--no-grade")
+    assert "about 19 synthesis seeds and 5 probes" in out
+    assert "found by the decomposer teacher, 4 at most, as each needs 6 seeds" in out
+    assert "add 6 seeds or more" in out
+    many = write_seeds(tmp_path / "many.jsonl", 60, module=None)
+    assert "add" not in ioa("validate", many, "--no-grade")
+
+
+@pytest.mark.parametrize("fraction", [0.1, 0.2, 0.5])
+@pytest.mark.parametrize("size", [2, 3, 5, 6, 9, 30])
+def test_the_forecast_is_what_comes(tmp_path, fraction, size):
+    modules = ["a/x"] * size + ["a/y"] * 12 + ["b/z"] * 3
+    seeds = [
+        SeedItem(f"i{n}", f"p{n}", "r", {"kind": "exact"}, "math", module)
+        for n, module in enumerate(modules)
+    ]
+    settings = DiagnoseSettings(probe_fraction=fraction)
+    found = forecast(seeds, settings)
+    real = decompose(
+        ScriptedTeacher(lambda *_: ""), seeds, settings.decompose, tmp_path, fraction, seed=7
+    )
+    assert found.merged == real.merged
+    assert found.modules == {
+        module.id: (len(real.items(module.id, "seed")), len(real.items(module.id, "probe")))
+        for module in real.taxonomy.modules
+    }
+    # With as many seeds more as it says, a module stays.
+    grown = [
+        dataclasses.replace(seeds[0], id=f"j{module}{n}", prompt=f"{module}{n}", module=module)
+        for module, count in found.to_add.items()
+        for n in range(count)
+    ]
+    assert forecast([*seeds, *grown], settings).merged == ()
+
+
+def test_what_a_diagnosis_prints(capsys):
+    diagnosis = values.diagnosis()
+    estimate = dataclasses.replace(
+        diagnosis.dependencies, reason="the settings name it", note=NO_DEPENDENCY
+    )
+    print_diagnosis(dataclasses.replace(diagnosis, dependencies=estimate))
+    out = capsys.readouterr().out
+    assert "excluded: counting/permutations, in which the teacher itself has 0.00" in out
+    assert "dependencies: by interventions, since the settings name it" in out
+    assert "no dependency found: stages follow severity" in out
+    assert "left out: 1 of 97 items, whose module wasn't found, as item-7" in out
+    # Four probes, of which the student has one or two, don't decide.
+    (uncertain,) = [line for line in out.splitlines() if line.startswith("uncertain")]
+    assert "arithmetic/division" in uncertain
+    assert "the interval holds the threshold (0.3)" in uncertain
 
 
 def test_validate_finds_references_that_fail_their_check(tmp_path):
@@ -97,6 +198,16 @@ def test_curriculum_says_why(tmp_path):
         ioa("curriculum", tmp_path / "none")
 
 
+def test_curriculum_says_that_there_are_no_dependencies(tmp_path):
+    diagnosis = values.diagnosis()
+    estimate = dataclasses.replace(diagnosis.dependencies, note=NO_DEPENDENCY)
+    diagnosis = dataclasses.replace(diagnosis, dependencies=estimate)
+    (tmp_path / "diagnosis.json").write_text(diagnosis.to_json())
+    out = ioa("curriculum", tmp_path)
+    assert out.splitlines()[0] == "no dependency found: stages follow severity"
+    assert out.splitlines()[1].startswith("stage 1")
+
+
 def test_a_diagnosis_without_targets_has_no_stages():
     graph = values.diagnosis().graph
     assert curriculum_lines(plan_curriculum((), graph, {}, ())) == [
@@ -113,7 +224,6 @@ def test_diagnose_then_curriculum(tmp_path):
         yaml.safe_dump(
             {
                 "measure": {"scorer": "logprob"},
-                "decompose": {"min_seeds": 4},
                 "dependencies": {"steps": 2, "snapshots": 1, "row_length": 64},
                 "tau_gap": -1,
             }
@@ -121,7 +231,7 @@ def test_diagnose_then_curriculum(tmp_path):
     )
     arguments = (
         "diagnose", "--student", model, "--teacher", model, "--seeds", seeds, "--output",
-        tmp_path / "out", "--config", config, "--pack", "micro", "--set", "target_fraction=1",
+        tmp_path / "out", "--config", config, "--pack", "micro",
         "--precision", "float32", "--teacher-set", "precision=float32",
     )  # fmt: skip
     out = ioa(*arguments)
@@ -130,12 +240,17 @@ def test_diagnose_then_curriculum(tmp_path):
     assert diagnosis.decomposition.decomposer == "given"
     # One model on both sides has no gap, and tau_gap makes a target of each module all the same.
     assert [gap.relative for gap in diagnosis.gaps] == pytest.approx([0.0, 0.0], abs=1e-3)
+    # Every deficient module is a target, and no student tokens were spent unasked.
+    assert diagnosis.dependencies.estimator == "teacher_prior"
+    assert "no dependency found: stages follow severity" in out
     assert set(diagnosis.targets.modules) == {"maths/bold-sums", "maths/doubling"}
     assert "maths/doubling" in out
     assert "target" in out
     page = (tmp_path / "out" / "diagnosis.html").read_text()
     assert page.count("<svg") >= 2
-    assert "stage 1" in ioa("curriculum", tmp_path / "out")
+    plan = ioa("curriculum", tmp_path / "out").splitlines()
+    assert plan[0] == "no dependency found: stages follow severity"
+    assert plan[1].startswith("stage 1")
     # Again: everything is there already.
     assert ioa(*arguments) == out
     with pytest.raises(InputError, match="another seed"):

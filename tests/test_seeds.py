@@ -45,6 +45,17 @@ def test_a_line_becomes_a_value_that_survives_json(tmp_path: Path) -> None:
         assert SeedItem.from_json(seed.to_json(), "seed") == seed
 
 
+def test_the_domain_may_be_of_one_s_own_and_changes_no_check(tmp_path: Path) -> None:
+    checks = ["math", "number", "exact", "rouge"]
+    rows = [MATH | {"prompt": kind, "check": {"kind": kind}} for kind in checks]
+    plain = read_seeds(write(tmp_path, *rows))
+    assert [seed.domain for seed in plain] == ["math", "math", "instruction", "instruction"]
+    own = read_seeds(write(tmp_path, *(row | {"domain": "kitchen"} for row in rows)))
+    assert {seed.domain for seed in own} == {"kitchen"}
+    assert [seed.item() for seed in own] == [seed.item() for seed in plain]
+    assert [seed.kind for seed in own] == checks
+
+
 @pytest.mark.parametrize(
     ("row", "right", "wrong"),
     [

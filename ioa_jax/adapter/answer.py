@@ -1,42 +1,65 @@
-r"""How an example's answer is written for the student to learn."""
+r"""How an answer is written for the student to learn."""
 
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 
-from ioa_jax.adapter.dimensions import Template
+from ioa_jax.adapter.dimensions import LABELS, Template
 from ioa_jax.adapter.schema import Example
 from ioa_jax.graders.maths import last_boxed
+from ioa_jax.graders.numbers import extract_flexible
+
+# Kinds of check that judge the whole text: steps before the answer would be a part of it.
+WHOLE_TEXT = ("exact", "rouge", "instruction")
 
 _FENCED = re.compile(r"^\s*```[^\n`]*\n(.*?)\n?```\s*$", re.DOTALL)
 
 
 def render_answer(
-    example: Example, domain: str, template: Template = "numbered", steps: bool = True
+    example: Example, kind: str, template: Template = "numbered", steps: bool = True
 ) -> str:
-    r"""The steps, a line each, then the final answer in the form that the domain's graders read.
-
-    `math` ends in `\boxed{}`, `code` in a fenced block of Python, others in the plain text. In
-    `instruction` the text stands alone, since steps before it would be judged as a part of it.
+    """`write_answer` of an example's steps and final answer.
 
     Args:
         example: What the teacher wrote.
-        domain: Of the problem.
-        template: `numbered` puts a number before each step; the other two leave them as they are.
+        kind: Of the seed's check.
+        template: As of `write_answer`.
         steps: Whether the student learns to write the steps.
     """
-    final = example.solution.final_answer
-    if domain == "instruction":
+    solution = example.solution
+    return write_answer(solution.steps if steps else (), solution.final_answer, kind, template)
+
+
+def write_answer(steps: Sequence[str], final: str, kind: str, template: Template) -> str:
+    r"""The steps, a line each, then the final answer in the form that the check reads.
+
+    `math` ends in `\boxed{}`, `code` in a fenced block of Python, `number` in the number. In
+    `exact`, `rouge` and `instruction` the answer stands alone.
+
+    Args:
+        steps: How it is solved; may be empty.
+        final: The answer alone.
+        kind: Of the seed's check.
+        template: `numbered` puts a number before each step; `labelled` puts `Solve:` before those
+            that have none of the labels; `lines` leaves them as they are.
+    """
+    if kind in WHOLE_TEXT:
         return final.strip()
-    if domain == "math":
+    if kind == "math":
         final = rf"\boxed{{{plain_answer(final)}}}"
-    elif domain == "code":
+    elif kind == "code":
         final = f"```python\n{plain_program(final)}\n```"
     else:
-        final = final.strip()
-    lines = [step.strip() for step in example.solution.steps] if steps else []
+        final = extract_flexible(final) or final.strip()
+    lines = [step.strip() for step in steps]
     if template == "numbered":
         lines = [f"{number}. {line}" for number, line in enumerate(lines, start=1)]
+    elif template == "labelled":
+        lines = [
+            line if line.partition(":")[0] in LABELS and ":" in line else f"Solve: {line}"
+            for line in lines
+        ]
     return "\n".join([*lines, final])
 
 

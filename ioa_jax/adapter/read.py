@@ -1,4 +1,4 @@
-"""The examples in a teacher's answer, as JSON or as text."""
+"""The examples in a teacher's answer, as JSON or as plain text."""
 
 from __future__ import annotations
 
@@ -9,15 +9,17 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from ioa_jax.adapter.lesson_text import read_lesson, split_lessons
-from ioa_jax.adapter.render import AnswerForm, SynthesisSpec, requested_fields
+from ioa_jax.adapter.plain_text import read_task, split_solution
+from ioa_jax.adapter.render import SynthesisSpec, requested_fields
 from ioa_jax.adapter.schema import Example, RawExamples
 from ioa_jax.errors import first_fault
 from ioa_jax.teachers.base import Completion
 from ioa_jax.teachers.structured import Unfit, parse_completion
 
-# Of other domains a solution without steps teaches nothing.
-_WITHOUT_STEPS = ("code", "instruction")
+# Of other kinds of check a solution without steps teaches nothing.
+_WITH_STEPS = ("math", "number")
+# The teacher's own words, where it wrote them.
+_OWN = ("difficulty_tag", "cognitive_load")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -27,84 +29,132 @@ class WrittenExample:
     Attributes:
         raw: As written.
         example: As read, or why it isn't one.
+        solution: As it stands, where it was written as text; else None.
         repaired: It lacked keys that the request fixes and has them from there.
     """
 
     raw: str
     example: Example | Unfit
+    solution: str | None = None
     repaired: bool = False
 
 
-def read_examples(
-    completion: Completion, spec: SynthesisSpec, form: AnswerForm
-) -> list[WrittenExample]:
-    """The examples of an answer, at least one.
+def read_examples(completion: Completion, spec: SynthesisSpec) -> list[WrittenExample]:
+    """The examples of an answer in JSON, at least one.
 
-    Of a text, problem, steps, answer and tests are the teacher's; all else is what was asked for.
-    JSON that lacks such keys is completed likewise. What only the teacher can know is never added.
+    Problem, solution, load and level are the teacher's; all else is what was asked for, whatever it
+    wrote. What only the teacher can know is never added.
 
     Args:
         completion: The answer.
         spec: What was asked.
-        form: What it was asked to be written in.
 
     Raises:
-        Unfit: There is none; of the kind `filtered`, `length`, `no_json`, `schema` or `unparsed`.
+        Unfit: There is none; of the kind `filtered`, `length`, `no_json` or `schema`.
     """
-    if form == "text":
-        return _read_texts(completion, spec)
     rows, _ = parse_completion(completion, RawExamples)
     return [_read_row(row, spec) for row in rows.root]
 
 
-def _read_texts(completion: Completion, spec: SynthesisSpec) -> list[WrittenExample]:
+def read_plain(completion: Completion, spec: SynthesisSpec) -> WrittenExample:
+    """The example in an answer in plain text."""
+    text = completion.text
+    try:
+        cut = _is_cut(completion)
+        task = read_task(text, spec.check == "code", cut)
+        example = _from_text(task.problem, task.solution, task.tests, spec)
+    except Unfit as unfit:
+        return WrittenExample(text, unfit)
+    return WrittenExample(text, example, task.solution)
+
+
+def read_problem(completion: Completion) -> str:
+    """The problem in an answer that is a problem alone.
+
+    Raises:
+        Unfit: There is none; of the kind `filtered`, `length` or `unparsed`.
+    """
+    text = completion.text.strip()
+    if _is_cut(completion):
+        raise Unfit("length", f"cut off after {completion.completion_tokens} tokens")
+    if not text:
+        raise Unfit("unparsed", "no problem")
+    return text
+
+
+def read_answer(problem: str, completion: Completion, spec: SynthesisSpec) -> WrittenExample:
+    """The example of a problem and the answer that the teacher gave to it."""
+    raw = f"{problem}\n\n{completion.text}"
+    solution = completion.text.strip("\n").rstrip()
+    try:
+        if _is_cut(completion):
+            raise Unfit("length", f"cut off after {completion.completion_tokens} tokens")
+        example = _from_text(problem, solution, "", spec)
+    except Unfit as unfit:
+        return WrittenExample(raw, unfit)
+    return WrittenExample(raw, example, solution)
+
+
+def _is_cut(completion: Completion) -> bool:
     if completion.finish_reason == "filtered":
         raise Unfit("filtered", "the teacher's server refused to answer")
-    cut = completion.finish_reason != "stop"
-    texts = split_lessons(completion.text, spec.domain)
-    if not texts:
-        raise Unfit("length" if cut else "unparsed", "no problem")
-    return [
-        WrittenExample(text, _read_text(text, spec, cut and text is texts[-1])) for text in texts
-    ]
+    return completion.finish_reason != "stop"
 
 
-def _read_text(text: str, spec: SynthesisSpec, cut: bool) -> Example | Unfit:
-    try:
-        lesson = read_lesson(text, spec.domain, cut)
-    except Unfit as unfit:
-        return unfit
-    solution = {
-        "steps": lesson.steps,
-        "final_answer": lesson.answer,
-        "verification": lesson.tests,
+def _from_text(problem: str, solution: str, tests: str, spec: SynthesisSpec) -> Example:
+    steps, final = split_solution(solution, spec.check, spec.seed_reference)
+    task = {
+        "problem": problem,
+        "solution": {"steps": steps, "final_answer": final, "verification": tests},
     }
-    task = {"problem": lesson.problem, "solution": solution}
-    return _validated(requested_fields(spec) | task, spec.domain)
+    example = _validated(requested_fields(spec) | task)
+    if isinstance(example, Unfit):
+        raise example
+    return example
 
 
 def _read_row(row: Mapping[str, Any], spec: SynthesisSpec) -> WrittenExample:
     # Half a surrogate pair, which JSON can spell, has no place in a file.
     raw = json.dumps(row, ensure_ascii=False).encode(errors="replace").decode()
-    completed = _completed(row, requested_fields(spec))
-    return WrittenExample(raw, _validated(completed, spec.domain), completed != row)
+    fixed = requested_fields(spec)
+    example = _validated(_completed(row, fixed))
+    if (
+        isinstance(example, Example)
+        and not example.solution.steps
+        and (spec.check or spec.domain) in _WITH_STEPS
+    ):
+        example = Unfit("schema", "field 'solution.steps': there is no step")
+    return WrittenExample(raw, example, repaired=_lacks(row, fixed))
 
 
 def _completed(row: Mapping[str, Any], fixed: Mapping[str, Any]) -> dict[str, Any]:
-    """A row with the keys of `fixed` that it lacks, also inside its objects."""
-    completed = dict(row)
+    """A row with what the request fixes, and the teacher's own words where it has them."""
+    completed = {**row, **fixed}
     for key, value in fixed.items():
-        own = completed.setdefault(key, value)
-        if isinstance(own, dict) and isinstance(value, dict):
-            completed[key] = _completed(own, value)
+        own = row.get(key)
+        if key in _OWN and own is not None:
+            completed[key] = {**value, **own} if _are_mappings(own, value) else own
+        elif _are_mappings(own, value):
+            assert isinstance(own, dict)
+            completed[key] = _completed({name: own[name] for name in own if name in value}, value)
     return completed
 
 
-def _validated(row: Mapping[str, Any], domain: str) -> Example | Unfit:
+def _are_mappings(*values: Any) -> bool:
+    return all(isinstance(value, dict) for value in values)
+
+
+def _lacks(row: Mapping[str, Any], fixed: Mapping[str, Any]) -> bool:
+    """Whether a row lacks a key of `fixed`, also inside its objects."""
+    return any(
+        key not in row
+        or (isinstance(value, dict) and _are_mappings(row[key]) and _lacks(row[key], value))
+        for key, value in fixed.items()
+    )
+
+
+def _validated(row: Mapping[str, Any]) -> Example | Unfit:
     try:
-        example = Example.model_validate(row)
+        return Example.model_validate(row)
     except ValidationError as error:
         return Unfit("schema", first_fault(error, "example"))
-    if not example.solution.steps and domain not in _WITHOUT_STEPS:
-        return Unfit("schema", "field 'solution.steps': there is no step")
-    return example

@@ -1,7 +1,7 @@
 """Prompts for the teacher, from the templates of a prompt pack.
 
-`paper` is for large instruct models: full instructions, with the schema. `micro` is for teachers
-with a short context: a few words a dimension.
+`paper` is for large instruct models: full instructions. `micro` is for teachers with a short
+context: in JSON a few words a dimension, else a problem alone and then its answer alone.
 """
 
 from __future__ import annotations
@@ -10,25 +10,38 @@ import dataclasses
 import functools
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from ioa_jax.adapter.answer import plain_program
 from ioa_jax.adapter.dimensions import DimensionSettings
-from ioa_jax.adapter.lesson_text import LessonText, write_lesson
+from ioa_jax.adapter.forms import Form
+from ioa_jax.adapter.plain_text import PlainTask, write_task
 from ioa_jax.adapter.schema import ExampleList, Level, StageKind
 from ioa_jax.errors import InputError
 from ioa_jax.graders.maths import last_boxed
+from ioa_jax.seeds import SeedItem
 from ioa_jax.teachers.structured import schema_instruction
 from ioa_jax.values import Value
 
 Pack = Literal["paper", "micro"]
-AnswerForm = Literal["json", "text", "none"]
+AnswerForm = Literal["json", "none"]
+Messages = tuple[Mapping[str, str], ...]
 
 _FOLDER = Path(__file__).with_name("prompts")
+# Levels are relative to the seed's own difficulty.
+_DIFFICULTY: dict[Level, str] = {
+    "introductory": "a little easier than it: a step less or smaller values",
+    "intermediate": "as difficult as it",
+    "advanced": "a little harder than it: a step more or larger values",
+}
+_HINT: dict[Level, str] = {
+    "introductory": ", a little easier than the last one,",
+    "intermediate": "",
+    "advanced": ", a little harder than the last one,",
+}
 _STATES_ANSWER = re.compile(r"####|(?:so |thus )?the (?:final )?answer is\b", re.IGNORECASE)
 
 
@@ -53,6 +66,8 @@ class SynthesisSpec(Value):
         seed_reference: Its right answer, may be empty.
         seed_tests: Its tests, where it is a programming task.
         seed_answer: Its answer alone, where it is known apart from the reference.
+        check: Kind of its check.
+        form: How the student's answers are written.
         dimensions: Which of the five are asked for.
         complaint: Why an earlier answer was rejected; empty at the first attempt.
 
@@ -76,6 +91,8 @@ class SynthesisSpec(Value):
     seed_reference: str
     seed_tests: str = ""
     seed_answer: str = ""
+    check: str = ""
+    form: Form = "lines"
     dimensions: DimensionSettings = dataclasses.field(default_factory=DimensionSettings)
     complaint: str = ""
 
@@ -86,30 +103,21 @@ class SynthesisSpec(Value):
                 raise InputError(f"module {self.module!r}: {name}={value}: at least 1")
 
 
-def render_synthesis(
-    pack: Pack, spec: SynthesisSpec, form: AnswerForm = "json"
-) -> tuple[Mapping[str, str], ...]:
-    """The messages that ask for examples (Eq. 1).
+def render_synthesis(pack: Pack, spec: SynthesisSpec, form: AnswerForm = "json") -> Messages:
+    """The messages that ask for examples as JSON (Eq. 1).
 
     Args:
         pack: Name of the prompt pack.
         spec: What to ask for.
         form: What the teacher is shown of the answer's form. `json`: in `paper` the schema; in
             `micro` the seed written in it, as the answer of an earlier turn, since a small model
-            continues what it sees rather than following a description. `text`, of `micro` alone:
-            the seed likewise, as text with labels (`lesson_text`). `none`: nothing, for a teacher
-            that was trained on the JSON.
+            continues what it sees rather than following a description. `none`: nothing, for a
+            teacher that was trained on the JSON.
 
     Returns:
         One user turn; of `micro` where the seed is shown, user, assistant and user.
-
-    Raises:
-        InputError: The form `text` with another pack.
     """
-    if form == "text":
-        return _render_text(pack, spec)
-    # Not asdict(): the template asks the settings what is switched on.
-    fields = {field.name: getattr(spec, field.name) for field in dataclasses.fields(spec)}
+    fields = _fields(spec)
     fields["form"] = form == "json"
     fields["schema"] = schema_instruction(ExampleList) if (form, pack) == ("json", "paper") else ""
     messages = _message(pack, "synthesis", fields)
@@ -118,7 +126,60 @@ def render_synthesis(
     return messages
 
 
-def render_solve(pack: Pack, problem: str, domain: str) -> tuple[Mapping[str, str], ...]:
+def render_lean(spec: SynthesisSpec) -> Messages:
+    """The message that asks for a problem and its solution as plain text (pack `paper`)."""
+    task = PlainTask(spec.seed_prompt, spec.seed_reference, spec.seed_tests)
+    labels = ["Problem:", "Solution:"] + ["Tests:"] * (spec.check == "code")
+    fields = _fields(spec) | {"shown": write_task(task), "labels": ", ".join(labels)}
+    return _message("paper", "lean", fields | {"difficulty": _DIFFICULTY[spec.level]})
+
+
+def render_problem(pack: Pack, seed_prompt: str, level: Level) -> Messages:
+    """The message that asks for a problem alone.
+
+    Args:
+        pack: Name of the prompt pack; `micro` knows a similar problem and a harder one.
+        seed_prompt: The task that it is to be like.
+        level: Relative to that task.
+    """
+    fields = {"seed_prompt": seed_prompt, "level": level, "difficulty": _DIFFICULTY[level]}
+    return _message(pack, "problem", fields)
+
+
+def render_few_shot(
+    seeds: Sequence[SeedItem], module: str, level: Level, with_solutions: bool = True
+) -> tuple[Messages, tuple[str, ...]]:
+    """Tasks as plain text, to be continued with another one.
+
+    Each is the answer of a turn of its own: a model that was trained on chats answers the last of
+    several tasks in one message, rather than going on with a further one.
+
+    Args:
+        seeds: Tasks to show; the last one is what the new one should be most like.
+        module: Id of their module.
+        level: Of the new task, relative to the last.
+        with_solutions: Else problems alone.
+
+    Returns:
+        The messages, and the texts at which an answer ends.
+    """
+    topic = module.split("/")[-1].replace("-", " ")
+    tests = " and tests" if with_solutions and seeds[-1].kind == "code" else ""
+    rest = f" with its solution{tests}" if with_solutions else ""
+    turns: list[Mapping[str, str]] = []
+    for seed in seeds:
+        solution = seed.reference if with_solutions else ""
+        shown = PlainTask(seed.prompt, solution, str(seed.check.get("tests", "")) if tests else "")
+        turns += (
+            {"role": "user", "content": f"Write a new problem on {topic}{rest}."},
+            {"role": "assistant", "content": write_task(shown)},
+        )
+    last = f"Write a new problem on {topic}{_HINT[level]}{rest}."
+    messages = (*turns, {"role": "user", "content": last})
+    return messages, ("\nProblem",) if with_solutions else ("\nProblem", "\nSolution")
+
+
+def render_solve(pack: Pack, problem: str, domain: str) -> Messages:
     """The messages that ask for an independent solution of a problem, for its verification.
 
     Args:
@@ -129,27 +190,14 @@ def render_solve(pack: Pack, problem: str, domain: str) -> tuple[Mapping[str, st
     return _message(pack, "solve", {"problem": problem, "domain": domain})
 
 
-def _message(pack: Pack, name: str, values: Mapping[str, Any]) -> tuple[Mapping[str, str], ...]:
+def _message(pack: Pack, name: str, values: Mapping[str, Any]) -> Messages:
     text = _environment().get_template(f"{pack}/{name}.j2").render(values).strip()
     return ({"role": "user", "content": text},)
 
 
-def _render_text(pack: Pack, spec: SynthesisSpec) -> tuple[Mapping[str, str], ...]:
-    if pack != "micro":
-        raise InputError(f"adapter.form 'text' is of the pack 'micro', and the pack is {pack!r}")
-    fields = {field.name: getattr(spec, field.name) for field in dataclasses.fields(spec)}
-    first, last = (_message(pack, "synthesis_text", fields | {"again": on}) for on in (False, True))
-    return (*first, {"role": "assistant", "content": _seed_as_text(spec)}, *last)
-
-
-def _seed_as_text(spec: SynthesisSpec) -> str:
-    """The seed in the form that answers of the form `text` have."""
-    steps, final = _seed_solution(spec)
-    if spec.domain == "code":
-        lesson = LessonText(spec.seed_prompt, (), plain_program(final), spec.seed_tests)
-    else:
-        lesson = LessonText(spec.seed_prompt, steps if spec.domain == "math" else (), final)
-    return write_lesson(lesson, spec.domain)
+def _fields(spec: SynthesisSpec) -> dict[str, Any]:
+    # Not asdict(): the templates ask the settings what is switched on.
+    return {field.name: getattr(spec, field.name) for field in dataclasses.fields(spec)}
 
 
 def _seed_solution(spec: SynthesisSpec) -> tuple[tuple[str, ...], str]:

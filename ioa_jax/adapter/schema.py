@@ -66,7 +66,7 @@ class CognitiveLoad(_Part):
 
 
 class AdapterFlags(_Part):
-    """What the teacher says that it did."""
+    """What was asked of the teacher, and of `cognitive_load` what it says that it did."""
 
     concretization: bool = Field(description="the problem begins with something from everyday life")
     decomposition: bool = Field(description="the steps are small and explicit")
@@ -85,7 +85,7 @@ class Metadata(_Part):
 class Example(_Part):
     """A synthetic problem with its solution. Every key is required.
 
-    The teacher writes it; where it leaves out what the request fixes, that is filled in.
+    Problem, solution and load are the teacher's; what the request fixes is filled in.
 
     In the domain `code`, `final_answer` is the program and `verification` a Python test that raises
     if it is wrong; in `instruction`, `final_answer` is the text that answers.
@@ -173,9 +173,9 @@ class RejectedExample(Value):
         module: The seed's module.
         stage: Number of the stage.
         attempt: From 1.
-        reason: `no_json`, `unparsed` (a text that lacks its problem, steps, answer or tests),
-            `schema`, `length` (cut off at the token limit), `filtered` (the server refused),
-            `off_request` (another module or level than asked for), `too_large` (over a cap),
+        reason: `no_json`, `unparsed` (a text that lacks its problem, tests or an answer that can be
+            read), `schema`, `length` (cut off at the token limit), `filtered` (the server refused),
+            `off_request` (another level than asked for), `too_large` (over a cap),
             `duplicate`, `contaminated` (overlaps with a benchmark's test item), `check_failed`,
             `vacuous_tests` (a program without content passes them), `unverified` (nothing could
             decide, as when the independent solutions have no answer), `too_easy` and `too_hard`
@@ -192,3 +192,42 @@ class RejectedExample(Value):
     reason: RejectReason
     detail: str
     raw: str
+
+
+@dataclasses.dataclass(frozen=True)
+class ExcludedModule(Value):
+    """A module that a request gave up, since nothing that the teacher wrote for it passed.
+
+    Attributes:
+        module: Id.
+        reason: The most frequent one of its rejections.
+        example: What the teacher wrote in one of these, shortened.
+        calls: Calls of the teacher for its examples that brought nothing since the last lesson.
+    """
+
+    module: str
+    reason: RejectReason
+    example: str
+    calls: int
+
+
+@dataclasses.dataclass(frozen=True)
+class WrittenProblem(Value):
+    """A new problem alone, which nobody has answered yet.
+
+    Attributes:
+        id: Unique within a run.
+        seed: Id of the seed item that it is like.
+        module: The seed's module.
+        prompt: Its text.
+    """
+
+    id: str
+    seed: str
+    module: str
+    prompt: str
+
+    @property
+    def messages(self) -> tuple[dict[str, str], ...]:
+        """The problem as one user turn."""
+        return ({"role": "user", "content": self.prompt},)

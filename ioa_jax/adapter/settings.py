@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
@@ -10,8 +11,13 @@ from ioa_jax.adapter.dimensions import DimensionSettings, Template, operands
 from ioa_jax.adapter.duplicates import DUPLICATE_SIMILARITY
 from ioa_jax.adapter.render import AnswerForm, Pack
 from ioa_jax.adapter.schema import LEVELS, Level, StageKind
+from ioa_jax.adapter.stage import check_shares
+from ioa_jax.adapter.units import LevelOrder
 from ioa_jax.adapter.verify import VerificationSettings
+from ioa_jax.errors import InputError
 from ioa_jax.seeds import SeedItem
+
+Protocol = Literal["lean", "few_shot", "schema"]
 
 
 class NllZone(BaseModel):
@@ -34,6 +40,16 @@ class AdapterSettings(BaseModel):
     """Of all stages."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
+    protocol: Protocol = Field(
+        default="lean",
+        description=(
+            "What the teacher writes. `lean`: what it alone knows; in the pack `paper` problem, "
+            "solution and tests as plain text, in `micro` a problem and then, in a second call, "
+            "its answer. `few_shot`: the same as plain text, by going on after three seeds of the "
+            "module, for teachers that don't follow instructions. `schema`: the whole record as "
+            "JSON."
+        ),
+    )
     pack: Pack = Field(
         default="paper",
         description="Prompts: `paper` for large instruct models, `micro` for a short context.",
@@ -41,14 +57,15 @@ class AdapterSettings(BaseModel):
     form: AnswerForm = Field(
         default="json",
         description=(
-            "What the teacher answers in: `json`, whose schema or form it is shown; `text` with "
-            "labels, for a small teacher that writes poor JSON (of the pack `micro`); `none`, JSON "
-            "without being shown it, for a teacher that was trained on it."
+            "Of `schema`: `json` shows the teacher the schema or a seed written in it; `none` "
+            "doesn't, for a teacher that was trained on it."
         ),
     )
     examples_per_seed: int = Field(default=10, ge=1, description="J of Eq. 1.")
     examples_per_call: int = Field(
-        default=1, ge=1, description="Of these, how many one call of the teacher is to write."
+        default=1,
+        ge=1,
+        description="Of these, how many one call is to write; more than one in `schema` alone.",
     )
     rewrites: int = Field(
         default=1,
@@ -59,17 +76,71 @@ class AdapterSettings(BaseModel):
         default=2, ge=0, description="Regenerations of what was rejected, at most."
     )
     temperature: float = Field(default=0.7, ge=0, description="Of the teacher.")
+    answer_temperature: float = Field(
+        default=0.0, ge=0, description="Of the second call of `lean` in `micro`; 0 is greedy."
+    )
     max_tokens: int = Field(default=1024, ge=1, description="Of one answer of the teacher.")
+    max_problem_tokens: int = Field(
+        default=256, ge=1, description="Of a problem that is asked for alone."
+    )
     calls_per_round: int = Field(
-        default=128,
+        default=256,
         ge=1,
         description=(
             "Calls that go to the teacher in one batch. What a batch brought is verified before "
             "the next, so a budget that ends loses one batch at most."
         ),
     )
+    lesson_tokens: int = Field(
+        default=200,
+        ge=1,
+        description=(
+            "What a lesson is thought to take of a request's tokens before the first was written; "
+            "then the mean so far holds."
+        ),
+    )
+    give_up_after: int = Field(
+        default=3,
+        ge=1,
+        description="Batches in a row without a lesson of a module, after which it is excluded.",
+    )
+    levels: dict[Level, float] = Field(
+        default={"introductory": 0.25, "intermediate": 0.5, "advanced": 0.25},
+        description=(
+            "Shares of the difficulties. In `lean` and `few_shot` they are relative to the seed's: "
+            "introductory is a notch easier, advanced a notch harder."
+        ),
+    )
+    level_order: LevelOrder = Field(
+        default="shares",
+        description=(
+            "`shares`: the lessons so far cover the range at any time. `easy_first`: every seed's "
+            "easiest level before any seed's next one, regardless of the shares."
+        ),
+    )
     dimensions: DimensionSettings = Field(
         default=DimensionSettings(), description="What is asked of the teacher's style."
+    )
+    styled_share: float = Field(
+        default=0.2,
+        ge=0,
+        le=1,
+        description="Share of the examples for which `concretization` and `language` are asked.",
+    )
+    decompose_below: float = Field(
+        default=0.0,
+        ge=0,
+        description=(
+            "In `lean`, a student with an r(k) up to this is shown smaller steps than the "
+            "references have; others at most as many."
+        ),
+    )
+    form_by_student: bool = Field(
+        default=True,
+        description=(
+            "Answers have the form that the student finds likeliest (`choose_forms`); off, that of "
+            "`dimensions.template`."
+        ),
     )
     steps: bool = Field(default=True, description="The student learns to write the steps too.")
     verification: VerificationSettings = Field(
@@ -85,23 +156,21 @@ class AdapterSettings(BaseModel):
     size_caps: dict[Level, int | None] = Field(
         default={"introductory": 20, "intermediate": 100, "advanced": None},
         description=(
-            "Largest number in a problem, by level, for maths with `cognitive_load` on; none where "
-            "it is None. Numbers as large as the seed's are allowed."
+            "Of `schema`: largest number in a problem, by level, for maths with `cognitive_load` "
+            "on; none where it is None. Numbers as large as the seed's are allowed."
         ),
     )
     step_caps: dict[Level, int | None] = Field(
         default={"introductory": 8, "intermediate": 12, "advanced": None},
-        description="Most steps, by level, with `cognitive_load` on; none where it is None.",
+        description=(
+            "Of `schema`: most steps, by level, with `cognitive_load` on; none where it is None."
+        ),
     )
     remedial_scale: float = Field(
-        default=0.5, gt=0, le=1, description="Factor of the largest number in remedial material."
-    )
-    check_module: bool = Field(
-        default=True,
-        description=(
-            "Reject an example that names another module than asked for. Off where the modules' "
-            "names say nothing, as those of random ones: a teacher may name what it recognises."
-        ),
+        default=0.5,
+        gt=0,
+        le=1,
+        description="Of `schema`: factor of the largest number in remedial material.",
     )
     duplicate_similarity: float = Field(
         default=DUPLICATE_SIMILARITY,
@@ -111,9 +180,16 @@ class AdapterSettings(BaseModel):
     )
 
     @model_validator(mode="after")
-    def _pack_has_form(self) -> AdapterSettings:
-        if self.form == "text" and self.pack != "micro":
-            raise ValueError(f"form 'text' is of the pack 'micro', and the pack is {self.pack!r}")
+    def _calls_can_be_made(self) -> AdapterSettings:
+        if self.protocol != "schema" and self.examples_per_call > 1:
+            raise ValueError(
+                f"examples_per_call={self.examples_per_call}: the protocol {self.protocol!r} has "
+                "one example a call"
+            )
+        try:
+            check_shares(self.levels, "levels")
+        except InputError as error:
+            raise ValueError(str(error)) from None
         return self
 
     @model_validator(mode="after")
@@ -126,6 +202,11 @@ class AdapterSettings(BaseModel):
                 if cap is not None and cap < 1:
                     raise ValueError(f"{name}: {level!r}: {cap}: at least 1")
         return self
+
+    @property
+    def two_calls(self) -> bool:
+        """A problem alone and then its answer."""
+        return self.protocol == "lean" and self.pack == "micro"
 
     @property
     def answer_template(self) -> Template:

@@ -56,8 +56,16 @@ def validate(
     grade: Annotated[
         bool, typer.Option(help="Check every reference by its own check; runs programs.")
     ] = True,
+    config: Annotated[
+        Path | None,
+        typer.Option(help="YAML file of settings, as of diagnose.", show_default=False),
+    ] = None,
+    set_: Annotated[
+        list[str] | None,
+        typer.Option("--set", help="Setting, as probe_fraction=0.3.", show_default=False),
+    ] = None,
 ) -> None:
-    """See whether seed tasks can be used.
+    """See whether seed tasks can be used, and what a diagnosis will make of them.
 
     A line has "prompt", "reference" and "check" ({"kind": "math", "number", "exact", "code",
     "instruction" or "rouge", and what that needs}), and may have "id", "domain", "module"
@@ -79,6 +87,12 @@ def validate(
     ):
         parts = ", ".join(f"{name} {count}" for name, count in sorted(counts.items()))
         print(f"{title}: {parts}")
+    from ioa_jax.identifier.forecast import forecast_lines
+    from ioa_jax.identifier.settings import DiagnoseSettings
+    from ioa_jax.settings import read_settings
+
+    for line in forecast_lines(read, read_settings(DiagnoseSettings, config, set_ or ())):
+        print(line)
 
 
 def _check_references(path: Path, seeds: tuple[SeedItem, ...]) -> None:
@@ -225,20 +239,22 @@ def print_diagnosis(diagnosis: Diagnosis) -> None:
     )
     table.add_column("module", overflow="fold", min_width=20)
     table.add_column("", no_wrap=True)
-    for name in ("probes", "teacher", "student", "gap", "interval", "severity"):
+    sampled = any(gap.num_teacher_probes not in (None, gap.num_probes) for gap in diagnosis.gaps)
+    probes = "probes (teacher's)" if sampled else "probes"
+    for name in (probes, "teacher", "student", "gap", "interval", "severity"):
         table.add_column(name, justify="right", no_wrap=True)
     for gap in sorted(diagnosis.gaps, key=lambda gap: (-(gap.relative or 0.0), gap.module)):
         state = "deficient" if gap.module in diagnosis.deficient else ""
         if gap.module in diagnosis.targets.modules:
             state = "target"
         if gap.relative is None:
-            state = "set aside"
+            state = "excluded"
         interval = gap.interval
         table.add_row(
             # Not a plain string, in which brackets would be markup.
             Text(gap.module),
             state,
-            str(gap.num_probes),
+            f"{gap.num_probes} ({gap.num_teacher_probes})" if sampled else str(gap.num_probes),
             f"{gap.teacher:.3f}",
             f"{gap.student:.3f}",
             "" if gap.relative is None else f"{gap.relative:.2f}",
@@ -250,8 +266,25 @@ def print_diagnosis(diagnosis: Diagnosis) -> None:
     decomposition = diagnosis.decomposition
     if decomposition.fallback_reason is not None:
         print(f"fallback: {decomposition.decomposer}, since {decomposition.fallback_reason}")
+    if decomposition.unassigned:
+        lost = decomposition.unassigned
+        total = len(lost) + len(decomposition.roles)
+        print(f"left out: {len(lost)} of {total} items, whose module wasn't found, as {lost[0]}")
     for entry in decomposition.merged:
-        print(f"merged: {entry.module} into {entry.into or 'nothing (set aside)'}")
+        if entry.num_seeds + entry.num_probes:
+            print(f"merged: {entry.module} into {entry.into or 'nothing (set aside: too small)'}")
+    for gap in diagnosis.gaps:
+        if gap.module in diagnosis.set_aside:
+            print(f"excluded: {gap.module}, in which the teacher itself has {gap.teacher:.2f}")
+    if diagnosis.uncertain:
+        print(
+            f"uncertain, the interval holds the threshold ({diagnosis.tau_gap:g}); more probes "
+            f"would tell: {', '.join(diagnosis.uncertain)}"
+        )
+    estimate = diagnosis.dependencies
+    print(f"dependencies: by {estimate.estimator}, since {estimate.reason}")
+    if estimate.note is not None:
+        print(estimate.note)
     for edge in diagnosis.graph.edges:
         ends = f"{edge.prerequisite} -> {edge.dependent}"
         print(f"dependency: {ends} ({edge.value:.2f}, {edge.estimator})")
@@ -283,6 +316,8 @@ def curriculum(
         diagnosis.mastered(tau_mastery),
         ZoneSettings(tau_zpd, reading.value),
     )
+    if diagnosis.dependencies.note is not None:
+        print(diagnosis.dependencies.note)
     for line in curriculum_lines(plan):
         print(line)
 

@@ -147,10 +147,16 @@ def power_of_two(count: int) -> int:
 def pack_groups(groups: Sequence[PrefixGroup], row_length: int) -> list[list[int]]:
     """First-fit decreasing; returns group indices by row. Every group fits in `row_length`."""
     order = sorted(range(len(groups)), key=lambda i: -groups[i].size)
-    return _first_fit([groups[i].size for i in order], order, row_length)
+    packed = _first_fit([groups[i].size for i in order], row_length, None)
+    return [[order[place] for place in row] for row in packed]
 
 
-def pack_in_order(sizes: Sequence[int], row_length: int, open_rows: int = 8) -> list[list[int]]:
+OPEN_ROWS = 8
+
+
+def pack_in_order(
+    sizes: Sequence[int], row_length: int, open_rows: int = OPEN_ROWS
+) -> list[list[int]]:
     """First fit over the `open_rows` youngest rows: sequences stay near their place in the order.
 
     Args:
@@ -161,25 +167,55 @@ def pack_in_order(sizes: Sequence[int], row_length: int, open_rows: int = 8) -> 
     Returns:
         Sequence indices by row.
     """
-    return _first_fit(sizes, range(len(sizes)), row_length, open_rows)
+    return _first_fit(sizes, row_length, open_rows)
 
 
-def _first_fit(
-    sizes: Sequence[int], names: Sequence[int], row_length: int, open_rows: int | None = None
-) -> list[list[int]]:
-    rows: list[list[int]] = []
-    free: list[int] = []
-    for size, name in zip(sizes, names, strict=True):
-        first = 0 if open_rows is None else max(0, len(rows) - open_rows)
-        for row in range(first, len(rows)):
-            if free[row] >= size:
-                rows[row].append(name)
-                free[row] -= size
+class RowPacker:
+    """First fit of sequences into rows, one sequence at a time.
+
+    Attributes:
+        rows: Indices of the sequences of each row, counted from 0 in the order of `add`.
+    """
+
+    def __init__(
+        self, row_length: int, max_rows: int | None = None, open_rows: int | None = OPEN_ROWS
+    ) -> None:
+        """Nothing is packed yet.
+
+        Args:
+            row_length: Tokens of a row.
+            max_rows: Rows at most; None is no limit.
+            open_rows: Youngest rows that may still take a sequence; None is all.
+        """
+        self.rows: list[list[int]] = []
+        self._free: list[int] = []
+        self._row_length = row_length
+        self._max_rows = max_rows
+        self._open_rows = open_rows
+        self._count = 0
+
+    def add(self, size: int) -> bool:
+        """Place a sequence of at most `row_length` tokens; False where no row is left for it."""
+        first = 0 if self._open_rows is None else max(0, len(self.rows) - self._open_rows)
+        for row in range(first, len(self.rows)):
+            if self._free[row] >= size:
+                self.rows[row].append(self._count)
+                self._free[row] -= size
                 break
         else:
-            rows.append([name])
-            free.append(row_length - size)
-    return rows
+            if len(self.rows) == self._max_rows:
+                return False
+            self.rows.append([self._count])
+            self._free.append(self._row_length - size)
+        self._count += 1
+        return True
+
+
+def _first_fit(sizes: Sequence[int], row_length: int, open_rows: int | None) -> list[list[int]]:
+    packer = RowPacker(row_length, open_rows=open_rows)
+    for size in sizes:
+        packer.add(size)
+    return packer.rows
 
 
 def build_rows(
@@ -226,17 +262,16 @@ def build_rows(
                 own = (*pair.prompt[group.shared :], *pair.completion)
                 own_start = at
                 at = _write(packed, r, at, own, group.shared, segment, branch)
-                first = len(pair.prompt) - group.shared  # index in `own` of the first scored token
-                for t, token in enumerate(pair.completion):
-                    previous = first + t - 1
-                    # The token before the first of `own` is the last of the shared prefix.
-                    packed.sources[r, n] = (
-                        own_start + previous if previous >= 0 else start + group.shared - 1
-                    )
-                    packed.labels[r, n] = token
-                    packed.weights[r, n] = 1
-                    packed.owners[r, n] = i
-                    n += 1
+                # The token before the first of `own` is the last of the shared prefix.
+                count = len(pair.completion)
+                previous = own_start + len(pair.prompt) - group.shared - 1 + np.arange(count)
+                if len(pair.prompt) == group.shared:
+                    previous[0] = start + group.shared - 1
+                packed.sources[r, n : n + count] = previous
+                packed.labels[r, n : n + count] = pair.completion
+                packed.weights[r, n : n + count] = 1
+                packed.owners[r, n : n + count] = i
+                n += count
     return packed
 
 

@@ -187,6 +187,7 @@ def row_statistics(
     chunk: int,
     lora: Any = None,
     remat: str = "none",
+    reference: Decoder | None = None,
 ) -> losses.TokenStatistics:
     """Statistics of the scored tokens of packed rows, each [R, N]; traced inside jit.
 
@@ -194,25 +195,30 @@ def row_statistics(
         decoder: The model.
         rows: `PackedRows.device_arrays()`.
         chunk: Rows of logits held at a time.
-        lora: Adapters.
+        lora: Adapters of `decoder`.
         remat: See `Decoder.hidden`.
+        reference: Another model, of whose divergences no gradient flows into it; None: none are
+            computed.
     """
-    hidden = decoder.hidden(
-        rows["tokens"],
-        rows["positions"],
-        batching.packed_mask(rows["segments"], rows["branches"]),
-        lora=lora,
-        remat=remat,
-    )
-    # Only positions that predict a scored token meet the head: prompts are often most of a row.
-    chosen = jnp.take_along_axis(hidden, rows["sources"][..., None], axis=1)
+    mask = batching.packed_mask(rows["segments"], rows["branches"])
+
+    def head(model: Decoder, adapters: Any, policy: str) -> losses.Head:
+        hidden = model.hidden(rows["tokens"], rows["positions"], mask, lora=adapters, remat=policy)
+        # Only positions that predict a scored token meet the head: prompts are often most of a row.
+        chosen = jnp.take_along_axis(hidden, rows["sources"][..., None], axis=1)
+        return losses.Head(
+            chosen.reshape(-1, hidden.shape[-1]), model.head_weight(), model.config.num_tokens
+        )
+
     shape = rows["labels"].shape
+    other = None
+    if reference is not None:
+        other = jax.tree.map(jax.lax.stop_gradient, head(reference, None, "none"))
     statistics = losses.token_statistics(
-        losses.Head(
-            chosen.reshape(-1, hidden.shape[-1]), decoder.head_weight(), decoder.config.num_tokens
-        ),
+        head(decoder, lora, remat),
         rows["labels"].reshape(-1),
         decoder.precision,
+        teacher=other,
         chunk=chunk,
     )
     return jax.tree.map(lambda x: x.reshape(shape), statistics)

@@ -1,4 +1,9 @@
-"""Supervised fine-tuning on completions: packed rows, full weights or LoRA, resumable."""
+"""Supervised fine-tuning under a budget of tokens: packed rows, full weights or LoRA.
+
+`Trainer` is the one training engine: of `ioa train`, of the stages of IOA and of every method of
+the suite. Examples may arrive as it goes. Beside examples that are learnt by cross-entropy, a step
+may have retained ones, on which the student is kept near what it was before training.
+"""
 
 from __future__ import annotations
 
@@ -9,9 +14,9 @@ import json
 import logging
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
@@ -21,15 +26,18 @@ from jax import Array
 from jax.sharding import Mesh
 
 from ioa_jax.engine import batching, losses
-from ioa_jax.engine.batching import PackedRows, PrefixGroup, TokenPair
+from ioa_jax.engine.batching import PackedRows, PrefixGroup, RowPacker, TokenPair
 from ioa_jax.engine.checkpoint import Checkpoints
 from ioa_jax.engine.mesh import batch_sharding, decoder_shardings
 from ioa_jax.engine.scoring import row_statistics
 from ioa_jax.errors import InputError
 from ioa_jax.models.decoder import REMAT_POLICIES, Decoder
 from ioa_jax.models.lora import LoRA, init_lora, merge_lora
+from ioa_jax.streams import stream
 
 log = logging.getLogger(__name__)
+
+Retention = Literal["divergence", "replay"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -53,12 +61,12 @@ class TrainConfig:
 
     Attributes:
         learning_rate: Peak.
-        epochs: Passes over the data.
+        epochs: Passes over the data, where `train` makes the batches.
         batch_rows: Packed rows of one optimiser step.
         row_length: Tokens of a row; longer sequences lose the end of their completion.
         accumulation: Parts a step's rows are split into; gradients are summed, then divided by the
             step's number of scored tokens, so that the split changes nothing.
-        warmup_fraction: Share of the steps with a rising learning rate.
+        warmup_fraction: Share of the budget with a rising learning rate.
         final_fraction: Learning rate at the end of the cosine, as a share of the peak.
         weight_decay: AdamW's, on matrices only.
         beta1: AdamW's.
@@ -69,6 +77,11 @@ class TrainConfig:
         remat: See `Decoder.hidden`.
         lora: Train adapters; None trains every weight.
         save_every: Steps between checkpoints, if a directory is given.
+        retained_share: Share of a step's rows that retained examples fill, in [0, 1); 0: none
+            [ours].
+        retention: What is minimised on them: `divergence`, λ · KL(before ‖ now); or `replay`, the
+            cross-entropy as on all others.
+        retention_weight: λ.
     """
 
     learning_rate: float = 2e-5
@@ -87,23 +100,64 @@ class TrainConfig:
     remat: str = "full"
     lora: LoRAConfig | None = None
     save_every: int = 50
+    retained_share: float = 0.0
+    retention: Retention = "divergence"
+    retention_weight: float = 4.0
 
     def __post_init__(self) -> None:
         for field in ("epochs", "batch_rows", "row_length", "accumulation", "save_every"):
             if getattr(self, field) < 1:
                 raise InputError(f"{field}={getattr(self, field)}: at least 1")
+        if not (math.isfinite(self.learning_rate) and 0 < self.learning_rate < 1e3):
+            raise InputError(f"learning_rate={self.learning_rate}: a number above 0")
         if self.batch_rows % self.accumulation:
             raise InputError(
                 f"accumulation={self.accumulation} doesn't divide batch_rows={self.batch_rows}"
             )
         if self.remat not in REMAT_POLICIES:
             raise InputError(f"remat={self.remat!r}: choose from {sorted(REMAT_POLICIES)}")
+        if not 0 <= self.retained_share < 1:
+            raise InputError(f"retained_share={self.retained_share}: from 0 up to, but not, 1")
+
+    @property
+    def retained_rows(self) -> int:
+        """Rows of a step that retained examples may fill."""
+        most = self.batch_rows - 1 if self.batch_rows > 1 else 1
+        return min(math.ceil(self.retained_share * self.batch_rows), most)
+
+    @property
+    def needs_student_before(self) -> bool:
+        """Whether a step looks at what the student was before training."""
+        return self.retained_rows > 0 and self.retention == "divergence"
 
     def step_settings(self) -> StepSettings:
         """The part that a compiled step depends on."""
+        diverging = self.needs_student_before
+        # Where a step is split, each part may have retained examples in any row.
+        rows = self.retained_rows if self.accumulation == 1 else self.batch_rows
         return StepSettings(
-            self.accumulation, self.weight_decay, self.beta1, self.beta2, self.clip, self.remat
+            self.accumulation,
+            self.weight_decay,
+            self.beta1,
+            self.beta2,
+            self.clip,
+            self.remat,
+            min(rows, self.batch_rows // self.accumulation) if diverging else 0,
+            self.retention_weight if diverging else 0.0,
         )
+
+    def learning_rate_at(self, progress: float) -> float:
+        """Linear warm-up, then a cosine.
+
+        Args:
+            progress: Share of the budget at the middle of a step, in [0, 1].
+        """
+        if progress < self.warmup_fraction:
+            return self.learning_rate * progress / self.warmup_fraction
+        done = (progress - self.warmup_fraction) / max(1 - self.warmup_fraction, 1e-9)
+        cosine = (1 + math.cos(math.pi * min(done, 1.0))) / 2
+        final = self.final_fraction
+        return self.learning_rate * (final + (1 - final) * cosine)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -112,8 +166,9 @@ class StepMetrics:
 
     Attributes:
         step: From 1.
-        steps: In all.
-        loss: Mean negative log-likelihood a scored token, nats.
+        steps: In all, at the pace so far.
+        loss: What was minimised: mean over scored tokens, nats; without retained examples the mean
+            negative log-likelihood.
         grad_norm: Before clipping.
         learning_rate: Used by the step.
         scored_tokens: Tokens that the loss is over.
@@ -151,75 +206,167 @@ class TrainResult:
 
 
 @dataclasses.dataclass(frozen=True)
-class Schedule:
-    """Every row of every step of a run: a pure function of examples, configuration and seed.
+class Batch:
+    """Examples of an optimiser step.
 
     Attributes:
-        pairs: The examples, cut to the row length.
-        steps: For each step, the example indices of each of its rows.
-        scored_bucket: Scored tokens a row that one compiled program holds.
-        truncated: Examples that were cut.
+        examples: Learnt by cross-entropy.
+        retained: On these the student is kept near what it was before training.
     """
 
-    pairs: tuple[TokenPair, ...]
-    steps: tuple[tuple[tuple[int, ...], ...], ...]
-    scored_bucket: int
-    truncated: int
-
-    def rows(self, step: int, config: TrainConfig) -> PackedRows:
-        """The packed rows of a step (from 0), padded to `batch_rows`."""
-        rows = [
-            [PrefixGroup(len(self.pairs[i].prompt), [i], len(self.pairs[i])) for i in row]
-            for row in self.steps[step]
-        ]
-        return batching.build_rows(
-            self.pairs, rows, config.row_length, config.batch_rows, self.scored_bucket
-        )
-
-    def tokens(self, step: int) -> int:
-        """Tokens of a step, padding left out."""
-        return sum(len(self.pairs[i]) for row in self.steps[step] for i in row)
+    examples: tuple[TokenPair, ...]
+    retained: tuple[TokenPair, ...] = ()
 
 
-def make_schedule(examples: Sequence[TokenPair], config: TrainConfig) -> Schedule:
-    """Cut, order and pack the examples of a run.
+# -- batches ---------------------------------------------------------------------------------------
+
+
+def cut_pair(pair: TokenPair, row_length: int, where: str) -> TokenPair:
+    """A pair whose completion is cut to what a row holds.
 
     Raises:
-        InputError: No examples, or a prompt that leaves no room for its completion.
+        InputError: A part is empty, or the prompt leaves no room; names `where`.
+    """
+    room = row_length - len(pair.prompt)
+    if room < 1 or not pair.prompt or not pair.completion:
+        raise InputError(
+            f"{where}: prompt of {len(pair.prompt)} and completion of {len(pair.completion)} "
+            f"tokens; both need at least one, and row_length={row_length} has to hold the prompt "
+            "and part of the completion"
+        )
+    return TokenPair(pair.prompt, pair.completion[:room])
+
+
+def endless_batches(
+    examples: Sequence[TokenPair],
+    config: TrainConfig,
+    *purpose: str | int,
+    retained: Sequence[TokenPair] = (),
+) -> Iterator[Batch]:
+    """Batches that fill `config.batch_rows` packed rows each, without end.
+
+    Examples pass in epochs, each in an order of its own; so do retained ones, in rows of their own
+    whose share is `config.retained_share`. A function of the arguments alone: a run that is resumed
+    passes over the batches that it has had.
+
+    Args:
+        examples: At least one.
+        config: Rows, their length, seed, shuffle and share.
+        purpose: Other words give another order.
+        retained: None are taken where this is empty.
+
+    Raises:
+        InputError: No examples, or one that fits no row.
     """
     if not examples:
         raise InputError("no examples to train on")
-    pairs: list[TokenPair] = []
-    truncated = 0
-    for i, pair in enumerate(examples):
-        room = config.row_length - len(pair.prompt)
-        if room < 1 or not pair.prompt or not pair.completion:
-            raise InputError(
-                f"example {i}: prompt of {len(pair.prompt)} and completion of "
-                f"{len(pair.completion)} tokens; both need at least one, and row_length="
-                f"{config.row_length} has to hold the prompt and part of the completion"
-            )
-        truncated += len(pair.completion) > room
-        pairs.append(TokenPair(pair.prompt, pair.completion[:room]))
-    steps: list[tuple[tuple[int, ...], ...]] = []
-    for epoch in range(config.epochs):
-        order = np.arange(len(pairs))
-        if config.shuffle:
-            order = np.random.default_rng((config.seed, epoch)).permutation(order)
-        packed = batching.pack_in_order([len(pairs[i]) for i in order], config.row_length)
-        rows = [tuple(int(order[i]) for i in row) for row in packed]
-        steps += [
-            tuple(rows[start : start + config.batch_rows])
-            for start in range(0, len(rows), config.batch_rows)
+    own = _Epochs(examples, config, *purpose)
+    kept = _Epochs(retained, config, *purpose, "retained") if retained else None
+    number = 0
+    while True:
+        rows = 0
+        if kept is not None:
+            exact = config.retained_share * config.batch_rows
+            rows = math.floor((number + 1) * exact) - math.floor(number * exact)
+            rows = min(rows, config.retained_rows)
+        yield Batch(
+            own.fill(config.batch_rows - rows),
+            kept.fill(rows) if kept is not None and rows else (),
+        )
+        number += 1
+
+
+class _Epochs:
+    """Examples in shuffled passes without end."""
+
+    def __init__(
+        self, pairs: Sequence[TokenPair], config: TrainConfig, *purpose: str | int
+    ) -> None:
+        self._pairs = [
+            cut_pair(pair, config.row_length, f"example {i}") for i, pair in enumerate(pairs)
         ]
-    most = max(sum(len(pairs[i].completion) for i in row) for step in steps for row in step)
-    bucket = min(batching.row_bucket(most, smallest=32), config.row_length)
-    return Schedule(tuple(pairs), tuple(steps), bucket, truncated)
+        self._config = config
+        self._purpose = purpose
+        self._epoch = 0
+        self._order: list[int] = []
+
+    def fill(self, rows: int) -> tuple[TokenPair, ...]:
+        """The next examples that fit into so many rows, within an epoch."""
+        packer = RowPacker(self._config.row_length, rows)
+        chosen: list[TokenPair] = []
+        if not self._order:
+            self._order = self._next_order()
+        while self._order and packer.add(len(self._pairs[self._order[-1]])):
+            chosen.append(self._pairs[self._order.pop()])
+        return tuple(chosen)
+
+    def _next_order(self) -> list[int]:
+        order = np.arange(len(self._pairs))
+        if self._config.shuffle:
+            draws = stream(self._config.seed, "order", *self._purpose, self._epoch)
+            order = draws.permutation(order)
+        self._epoch += 1
+        return [int(i) for i in order[::-1]]
+
+
+def pack_batch(
+    pairs: Sequence[TokenPair],
+    row_length: int,
+    num_rows: int | None = None,
+    num_scored: int | None = None,
+    *,
+    retained: Sequence[TokenPair] = (),
+) -> PackedRows:
+    """Pairs in packed rows, in their order, and retained ones in the last rows.
+
+    Args:
+        pairs: Each fits a row.
+        row_length: Tokens of a row.
+        num_rows: In all; default: as many as are needed. More are padding, before the retained.
+        num_scored: Scored tokens of a row; default: one of few numbers, so that few programs are
+            compiled.
+        retained: Each fits a row.
+    """
+    own = _rows_of(pairs, row_length, 0)
+    kept = _rows_of(retained, row_length, len(pairs))
+    everything = [*pairs, *retained]
+    if num_scored is None:
+        most = max(
+            sum(len(everything[i].completion) for group in row for i in group.members)
+            for row in (*own, *kept)
+        )
+        num_scored = min(batching.row_bucket(most, smallest=32), row_length)
+    padding = [] if num_rows is None else [[]] * (num_rows - len(own) - len(kept))
+    rows = [*own, *padding, *kept]
+    return batching.build_rows(everything, rows, row_length, len(rows), num_scored)
+
+
+def _rows_of(pairs: Sequence[TokenPair], row_length: int, first: int) -> list[list[PrefixGroup]]:
+    """Groups of one pair each, by row; pairs are numbered from `first`."""
+    packed = batching.pack_in_order([len(pair) for pair in pairs], row_length)
+    return [
+        [PrefixGroup(len(pairs[i].prompt), [first + i], len(pairs[i])) for i in row]
+        for row in packed
+    ]
+
+
+# -- a step ----------------------------------------------------------------------------------------
 
 
 @dataclasses.dataclass(frozen=True)
 class StepSettings:
-    """What a compiled step depends on; runs that agree in it share one program."""
+    """What a compiled step depends on; runs that agree in it share one program.
+
+    Attributes:
+        accumulation: Parts of a step.
+        weight_decay: AdamW's.
+        beta1: AdamW's.
+        beta2: AdamW's.
+        clip: Largest global gradient norm.
+        remat: See `Decoder.hidden`.
+        retained_rows: Of each part, the last rows that may have retained examples.
+        retention_weight: λ.
+    """
 
     accumulation: int
     weight_decay: float
@@ -227,6 +374,8 @@ class StepSettings:
     beta2: float
     clip: float
     remat: str
+    retained_rows: int = 0
+    retention_weight: float = 0.0
 
     def optimizer(self) -> optax.GradientTransformation:
         """Clipping, then AdamW without its learning rate, which the step multiplies in."""
@@ -242,22 +391,6 @@ class StepSettings:
                 return chain.update(updates, state, params)
 
         return optax.GradientTransformation(chain.init, update)
-
-
-def learning_rates(config: TrainConfig, steps: int) -> np.ndarray:
-    """Learning rate of each step: linear warm-up from 0, then a cosine; [steps] float32."""
-    warmup = min(math.ceil(config.warmup_fraction * steps), steps - 1)
-    schedule = optax.warmup_cosine_decay_schedule(
-        0.0,
-        config.learning_rate,
-        warmup,
-        steps,
-        config.learning_rate * config.final_fraction,
-    )
-    # Step i is taken at i + 1: neither the first nor the last step is wasted at a rate of 0 when
-    # there is a warm-up.
-    with jax.numpy_dtype_promotion("standard"):
-        return np.asarray([schedule(step + 1 if step < warmup else step) for step in range(steps)])
 
 
 def _decayed(tree: Any) -> Any:
@@ -279,6 +412,45 @@ def loss_sum(
     return -jnp.sum(statistics.logprob * weights), jnp.sum(weights)
 
 
+def retained_loss_sum(
+    decoder: Decoder,
+    lora: LoRA | None,
+    before: Decoder,
+    rows: dict[str, Any],
+    settings: StepSettings,
+) -> tuple[Array, Array]:
+    """As `loss_sum`, with λ · KL(before ‖ now) on the tokens of retained examples.
+
+    Args:
+        decoder: As it is now.
+        lora: Adapters, or None.
+        before: The student before training; no gradient flows into it.
+        rows: With `retained`, [R, N] float32: 1 at tokens of retained examples, which only the last
+            `settings.retained_rows` rows may have.
+        settings: λ, rows and what is computed again.
+    """
+    last = settings.retained_rows
+    first_rows = {name: x[: x.shape[0] - last] for name, x in rows.items()}
+    last_rows = {name: x[x.shape[0] - last :] for name, x in rows.items()}
+    total, count = jnp.float32(0), jnp.float32(0)
+    if first_rows["tokens"].shape[0]:
+        total, count = loss_sum(decoder, lora, first_rows, settings.remat)
+    statistics = row_statistics(
+        decoder,
+        last_rows,
+        chunk=losses.CHUNK,
+        lora=lora,
+        remat=settings.remat,
+        reference=before,
+    )
+    assert statistics.forward_kl is not None
+    weights = last_rows["weights"].astype(jnp.float32)
+    kept = last_rows["retained"]
+    divergence = settings.retention_weight * statistics.forward_kl * kept
+    taught = -statistics.logprob * (weights - kept)
+    return total + jnp.sum(divergence + taught), count + jnp.sum(weights)
+
+
 @functools.partial(jax.jit, static_argnames=("settings",), donate_argnums=(0, 1))
 def train_step(
     trainable: Any,
@@ -286,6 +458,7 @@ def train_step(
     frozen: Decoder | None,
     rows: dict[str, Any],
     learning_rate: Array,
+    before: Decoder | None = None,
     *,
     settings: StepSettings,
 ) -> tuple[Any, Any, dict[str, Array]]:
@@ -295,8 +468,10 @@ def train_step(
         trainable: The decoder, or a LoRA when `frozen` is given. Donated.
         optimizer_state: Donated.
         frozen: Base decoder of a LoRA run.
-        rows: `PackedRows.device_arrays()` of the whole step.
+        rows: `PackedRows.device_arrays()` of the whole step, with `retained` where `before` is
+            given.
         learning_rate: float32 scalar.
+        before: The student before training, where examples are retained.
         settings: Static.
 
     Returns:
@@ -305,7 +480,9 @@ def train_step(
 
     def objective(trainable: Any, part: dict[str, Any]) -> tuple[Array, Array]:
         decoder, lora = (trainable, None) if frozen is None else (frozen, trainable)
-        return loss_sum(decoder, lora, part, settings.remat)
+        if before is None:
+            return loss_sum(decoder, lora, part, settings.remat)
+        return retained_loss_sum(decoder, lora, before, part, settings)
 
     gradient = jax.value_and_grad(objective, has_aux=True)
     if settings.accumulation == 1:
@@ -332,25 +509,58 @@ def train_step(
     )
 
 
-class Training:
-    """Weights in training: what a step changes, and what it leaves as it is.
+@functools.partial(jax.jit, static_argnames=("settings",))
+def _init_optimizer(trainable: Any, *, settings: StepSettings) -> Any:
+    return settings.optimizer().init(trainable)
+
+
+# -- the trainer -----------------------------------------------------------------------------------
+
+_LORA_STREAM = 1  # random streams are derived from (seed, purpose)
+
+
+class Trainer:
+    """Optimiser steps under one learning-rate schedule over a budget of tokens.
+
+    The rate is a function of the share of the budget that is used, not of the number of steps: it
+    can be followed while nobody knows yet what later stages will bring, and methods that are given
+    equal budgets get equal schedules, however their examples differ in length.
 
     Attributes:
-        state: (trainable, optimiser state): the decoder, or a LoRA beside a frozen decoder.
+        config: Hyperparameters.
+        budget_tokens: Tokens that may be trained on, prompts included, padding left out.
+        steps: Steps taken, those before a restart among them.
+        tokens: Tokens trained on so far, likewise.
+        truncated: Examples so far that lost the end of their completion to the row length.
     """
 
-    def __init__(self, decoder: Decoder, config: TrainConfig, mesh: Mesh | None = None) -> None:
-        """Copy what is trained, so that the caller keeps their decoder.
+    def __init__(
+        self,
+        decoder: Decoder,
+        config: TrainConfig,
+        budget_tokens: int,
+        *,
+        directory: Path | None = None,
+        mesh: Mesh | None = None,
+        data: str = "",
+    ) -> None:
+        """Begin, or go on where the newest checkpoint in `directory` was written.
 
         Args:
             decoder: Stacked; float32 weights for full fine-tuning (bfloat16 updates would round
-                away).
+                away). It isn't changed, and it is the student before training where examples are
+                retained.
             config: Hyperparameters.
+            budget_tokens: At least 1.
+            directory: Where checkpoints go; None writes none.
             mesh: Devices; None is one device.
+            data: Identity of the examples, which checkpoints have to agree with.
 
         Raises:
-            InputError: Weights that can't be trained.
+            InputError: Weights that can't be trained, no budget, or checkpoints of another run.
         """
+        if budget_tokens < 1:
+            raise InputError(f"budget_tokens={budget_tokens}: at least 1")
         if not decoder.is_stacked:
             raise InputError("train the stacked decoder, before unstacked()")
         if config.lora is None and decoder.embedding.dtype != jnp.float32:
@@ -358,68 +568,229 @@ class Training:
                 f"full fine-tuning needs float32 weights, not {decoder.embedding.dtype}; load the "
                 "student with dtype float32 (precision bfloat16 still computes in bfloat16)"
             )
+        self.config = config
+        self.budget_tokens = budget_tokens
+        self.steps = self.tokens = self.truncated = 0
         self._settings = config.step_settings()
-        self._learning_rate = config.learning_rate
         self._mesh = mesh
+        self._data = data
         self._base = decoder
         if config.lora is None:
             # train_step donates its input.
             trainable: Any = jax.tree.map(jnp.copy, decoder)
-            self._frozen = None
         else:
             key = jax.random.fold_in(jax.random.key(config.seed), _LORA_STREAM)
             lora = config.lora
             trainable = init_lora(decoder.config, key, lora.rank, lora.alpha, lora.targets)
-            self._frozen = decoder
         if mesh is not None:
             trainable = jax.device_put(trainable, decoder_shardings(trainable, mesh))
-            if self._frozen is not None:
-                self._frozen = jax.device_put(self._frozen, decoder_shardings(decoder, mesh))
-        self.state: tuple[Any, Any] = trainable, _init_optimizer(trainable, settings=self._settings)
+            if config.lora is not None or config.needs_student_before:
+                self._base = jax.device_put(decoder, decoder_shardings(decoder, mesh))
+        self._frozen = None if config.lora is None else self._base
+        self._before = self._base if config.needs_student_before else None
+        self._state: tuple[Any, Any] = (
+            trainable,
+            _init_optimizer(trainable, settings=self._settings),
+        )
+        self._checkpoints = None if directory is None else Checkpoints(directory)
+        self._saved_step = 0
+        if self._checkpoints is not None and self._checkpoints.latest is not None:
+            restored, saved = self._checkpoints.restore(self._state)
+            if saved["digest"] != self._digest():
+                self._checkpoints.close()
+                raise InputError(
+                    f"{directory}: the checkpoints are of a run with other data or settings or "
+                    "another budget; name another directory or delete them"
+                )
+            self._state = restored
+            self.steps, self.tokens = int(saved["step"]), int(saved["tokens"])
+            self.truncated = int(saved["truncated"])
+            self._saved_step = self.steps
+            log.info("resumed at step %d, %d of %d tokens", self.steps, self.tokens, budget_tokens)
 
-    def step(self, packed: PackedRows, learning_rate: float, number: int) -> dict[str, float]:
-        """One optimiser step.
+    @property
+    def decoder(self) -> Decoder:
+        """As trained so far, adapters merged; use it before the next step, or copy it."""
+        trainable = self._state[0]
+        return trainable if self._frozen is None else merge_lora(self._base, trainable)
+
+    @property
+    def lora(self) -> LoRA | None:
+        """The adapters as trained so far; None where every weight is trained."""
+        return None if self._frozen is None else self._state[0]
+
+    @property
+    def progress(self) -> float:
+        """Share of the budget that is used, in [0, 1]."""
+        return self.tokens / self.budget_tokens
+
+    def run(
+        self,
+        batches: Iterable[Batch],
+        *,
+        first_step: int = 0,
+        until_tokens: int | None = None,
+        until_steps: int | None = None,
+        on_step: Callable[[StepMetrics], None] | None = None,
+    ) -> None:
+        """Take steps until the budget, a number of tokens or steps, or the batches end.
 
         Args:
-            packed: Rows of the step.
-            learning_rate: Of the step.
-            number: Of the step, from 1, for the error.
-
-        Returns:
-            `loss`, `grad_norm` and `scored_tokens`.
+            batches: From step `first_step` on; those that were trained on before a restart are
+                passed over.
+            first_step: Steps that the run has taken before the first batch.
+            until_tokens: Tokens of the whole run; the step that reaches them is the last.
+            until_steps: Steps of the whole run.
+            on_step: Called after each step.
 
         Raises:
-            InputError: The loss isn't finite.
+            InputError: As `step`.
         """
-        rows: dict[str, Any] = packed.device_arrays()
+        for number, batch in enumerate(batches, start=first_step):
+            if (until_steps is not None and self.steps >= until_steps) or (
+                until_tokens is not None and self.tokens >= until_tokens
+            ):
+                return
+            if number < self.steps:
+                continue
+            metrics = self.step(batch)
+            if metrics is None:
+                return
+            if on_step is not None:
+                on_step(metrics)
+
+    def step(self, batch: Batch) -> StepMetrics | None:
+        """Train on a batch once.
+
+        Of a batch that would exceed the budget, the examples that still fit are used, in order.
+        What a block of `config.save_every` steps gave is saved when the next one begins: so what
+        the caller does after its last step is done again if a kill comes between.
+
+        Args:
+            batch: Tokenised examples; packed into rows, and padded to a number of rows that is one
+                of few, so that few programs are compiled.
+
+        Returns:
+            What the step did; None where the budget has no room for any of the batch.
+
+        Raises:
+            InputError: An example without room for its completion, an empty batch, retained
+                examples where `config.retained_share` has none, or a loss that isn't finite.
+        """
+        if not batch.examples and not batch.retained:
+            raise InputError(f"step {self.steps + 1}: a batch without examples")
+        if batch.retained and not self.config.retained_rows:
+            raise InputError("retained examples need a retained_share above 0")
+        began = time.perf_counter()
+        left = self.budget_tokens - self.tokens
+        examples = self._fitting(batch.examples, left)
+        left -= sum(map(len, examples))
+        retained = self._fitting(batch.retained, left)
+        if not examples and not retained:
+            return None
+        if self.steps and self.steps % self.config.save_every == 0:
+            self.save()
+        tokens = sum(map(len, (*examples, *retained)))
+        rate = self.config.learning_rate_at((self.tokens + tokens / 2) / self.budget_tokens)
+        values = self._update(self._pack(examples, retained), rate)
+        self.steps += 1
+        self.tokens += tokens
+        originals = (*batch.examples[: len(examples)], *batch.retained[: len(retained)])
+        self.truncated += sum(
+            len(cut) < len(pair)
+            for cut, pair in zip((*examples, *retained), originals, strict=True)
+        )
+        return StepMetrics(
+            step=self.steps,
+            # At the pace so far.
+            steps=max(self.steps, round(self.steps / self.progress)),
+            loss=values["loss"],
+            grad_norm=values["grad_norm"],
+            learning_rate=rate,
+            scored_tokens=int(values["scored_tokens"]),
+            tokens=tokens,
+            seconds=time.perf_counter() - began,
+        )
+
+    def save(self) -> None:
+        """Write a checkpoint, unless the newest is of this step already."""
+        if self._checkpoints is None or self._saved_step == self.steps:
+            return
+        data = {
+            "step": self.steps,
+            "tokens": self.tokens,
+            "truncated": self.truncated,
+            "digest": self._digest(),
+        }
+        self._checkpoints.save(self.steps, self._state, data)
+        self._saved_step = self.steps
+
+    def close(self) -> None:
+        """Wait for the checkpoint that is being written."""
+        if self._checkpoints is not None:
+            self._checkpoints.close()
+
+    def __enter__(self) -> Trainer:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.close()
+
+    def _fitting(self, pairs: Sequence[TokenPair], left: int) -> list[TokenPair]:
+        """The first pairs, cut to a row, that the budget has room for."""
+        found: list[TokenPair] = []
+        for number, pair in enumerate(pairs):
+            where = f"step {self.steps + 1}, example {number}"
+            cut = cut_pair(pair, self.config.row_length, where)
+            left -= len(cut)
+            if left < 0:
+                break
+            found.append(cut)
+        return found
+
+    def _pack(
+        self, examples: Sequence[TokenPair], retained: Sequence[TokenPair]
+    ) -> dict[str, np.ndarray]:
+        """Rows of the step; retained examples in the last ones."""
+        length, parts = self.config.row_length, self.config.accumulation
+        kept = len(batching.pack_in_order([len(pair) for pair in retained], length))
+        count = len(batching.pack_in_order([len(pair) for pair in examples], length)) + kept
+        # A multiple of the accumulation's parts, since the smallest is one and others are
+        # `batch_rows` times 1.5, 2, 3 and so on, rounded up to one.
+        rows = -(-batching.row_bucket(count, self.config.batch_rows) // parts) * parts
+        arrays = pack_batch(examples, length, rows, retained=retained).device_arrays()
+        if self._before is not None:
+            is_retained = np.arange(rows)[:, None] >= rows - kept
+            arrays["retained"] = (arrays["weights"] * is_retained).astype(np.float32)
+        return arrays
+
+    def _update(self, rows: dict[str, Any], rate: float) -> dict[str, float]:
         if self._mesh is not None:
             rows = jax.device_put(rows, batch_sharding(self._mesh))
-        trainable, optimizer_state, scalars = train_step(
-            *self.state, self._frozen, rows, jnp.float32(learning_rate), settings=self._settings
+        *state, scalars = train_step(
+            *self._state,
+            self._frozen,
+            rows,
+            jnp.float32(rate),
+            self._before,
+            settings=self._settings,
         )
-        self.state = trainable, optimizer_state
+        self._state = state[0], state[1]
         values = {name: float(x) for name, x in jax.device_get(scalars).items()}
         if not math.isfinite(values["loss"]):
             raise InputError(
-                f"the loss is {values['loss']} at step {number}; lower the learning rate "
-                f"({self._learning_rate}) or look at the examples of this step"
+                f"the loss is {values['loss']} at step {self.steps + 1}; lower the learning rate "
+                f"({self.config.learning_rate}) or look at the examples of this step"
             )
         return values
 
-    def models(self) -> tuple[Decoder, LoRA | None]:
-        """The decoder, with adapters merged where they are trained; and the adapters or None.
-
-        Of full fine-tuning, the decoder's arrays are given away by the next step.
-        """
-        trainable = self.state[0]
-        if self._frozen is None:
-            return trainable, None
-        return merge_lora(self._base, trainable), trainable
-
-
-@functools.partial(jax.jit, static_argnames=("settings",))
-def _init_optimizer(trainable: Any, *, settings: StepSettings) -> Any:
-    return settings.optimizer().init(trainable)
+    def _digest(self) -> str:
+        content: dict[str, Any] = {
+            "config": dataclasses.asdict(self.config),
+            "budget_tokens": self.budget_tokens,
+            "data": self._data,
+        }
+        return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
 def train(
@@ -431,11 +802,10 @@ def train(
     mesh: Mesh | None = None,
     on_step: Callable[[StepMetrics], None] | None = None,
 ) -> TrainResult:
-    """Fine-tune on the completions of `examples`.
+    """Fine-tune on the completions of `examples` for `config.epochs` passes.
 
     Args:
-        decoder: Float32 weights for full fine-tuning (bfloat16 updates would round away). It isn't
-            changed.
+        decoder: As `Trainer`.
         examples: Tokenised; an ending token belongs to the completion.
         config: Hyperparameters.
         directory: Where checkpoints go; if it has some of this very run, training resumes there
@@ -446,68 +816,29 @@ def train(
     Raises:
         InputError: Bad examples; weights that can't be trained; checkpoints of another run.
     """
-    training = Training(decoder, config, mesh)
-    schedule = make_schedule(examples, config)
-    if schedule.truncated:
+    if not examples:
+        raise InputError("no examples to train on")
+    batches = endless_batches(examples, config)
+    cut = [cut_pair(pair, config.row_length, f"example {i}") for i, pair in enumerate(examples)]
+    truncated = sum(len(a) < len(b) for a, b in zip(cut, examples, strict=True))
+    if truncated:
         log.warning(
             "%d of %d completions were cut to fit rows of %d tokens",
-            schedule.truncated,
+            truncated,
             len(examples),
             config.row_length,
         )
-    steps = len(schedule.steps)
-    rates = learning_rates(config, steps)
-    digest = _run_digest(schedule, config)
     metrics: list[StepMetrics] = []
-    first = 0
-    checkpoints = None if directory is None else Checkpoints(directory)
-    try:
-        if checkpoints is not None and checkpoints.latest is not None:
-            training.state, data = checkpoints.restore(training.state)
-            if data["digest"] != digest:
-                raise InputError(
-                    f"{directory}: the checkpoints are of a run with other data or settings; "
-                    "name another directory or delete them"
-                )
-            first = int(data["step"])
-            log.info("resumed at step %d of %d", first, steps)
-        for step in range(first, steps):
-            began = time.perf_counter()
-            values = training.step(schedule.rows(step, config), float(rates[step]), step + 1)
-            record = StepMetrics(
-                step=step + 1,
-                steps=steps,
-                loss=values["loss"],
-                grad_norm=values["grad_norm"],
-                learning_rate=float(rates[step]),
-                scored_tokens=int(values["scored_tokens"]),
-                tokens=schedule.tokens(step),
-                seconds=time.perf_counter() - began,
-            )
-            metrics.append(record)
-            if on_step is not None:
-                on_step(record)
-            if checkpoints is not None and (
-                (step + 1) % config.save_every == 0 or step + 1 == steps
-            ):
-                data = {"step": step + 1, "digest": digest}
-                checkpoints.save(step + 1, training.state, data)
-    finally:
-        if checkpoints is not None:
-            checkpoints.close()
-    tokens = sum(schedule.tokens(step) for step in range(steps))
-    trained, lora = training.models()
-    return TrainResult(trained, lora, tuple(metrics), tokens, schedule.truncated)
 
+    def keep(step: StepMetrics) -> None:
+        metrics.append(step)
+        if on_step is not None:
+            on_step(step)
 
-_LORA_STREAM = 1  # random streams are derived from (seed, purpose)
-
-
-def _run_digest(schedule: Schedule, config: TrainConfig) -> str:
-    """Identity of a run: its data in order and its settings."""
-    content = {
-        "config": dataclasses.asdict(config),
-        "pairs": [[pair.prompt, pair.completion] for pair in schedule.pairs],
-        "steps": schedule.steps,
-    }
-    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+    budget = config.epochs * sum(map(len, cut))
+    content = [[pair.prompt, pair.completion] for pair in cut]
+    data = hashlib.sha256(json.dumps(content).encode()).hexdigest()
+    with Trainer(decoder, config, budget, directory=directory, mesh=mesh, data=data) as trainer:
+        trainer.run(batches, on_step=keep)
+        trainer.save()
+        return TrainResult(trainer.decoder, trainer.lora, tuple(metrics), trainer.tokens, truncated)

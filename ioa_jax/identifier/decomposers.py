@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -21,13 +22,16 @@ from ioa_jax.identifier.decompose import (
     merge_proposals,
     merge_taxonomy,
     module_id,
+    slug,
 )
 from ioa_jax.identifier.rendering import (
+    Messages,
     render_module_choice,
     render_module_name,
     render_proposal,
 )
 from ioa_jax.identifier.seeds import (
+    MIXED,
     MergedModule,
     Role,
     merge_small_modules,
@@ -45,6 +49,12 @@ from ioa_jax.values import Value
 
 PURPOSE = "decompose"
 CHOICE_TOKENS = 64
+
+# category/module, alone in a line (words may be several), and among other words (one word each).
+_LINE = re.compile(r"^\W*(\w[\w -]{0,59}?)\s*/\s*(\w[\w -]{0,59}?)\W*$", re.MULTILINE)
+_WORDS = re.compile(r"([\w-]+)/([\w-]+)")
+
+Answer = TypeVar("Answer")
 
 
 class DecompositionError(TeacherError):
@@ -129,8 +139,10 @@ def decompose(
     The split has to be stratified by module, and yet the teacher may read only synthesis seeds to
     find the modules. So where it is the teacher (or its hidden states) that finds them, items are
     split at random first, proposals read synthesis seeds alone, and the split is stratified
-    afterwards as far as it can be without making a probe of what was read (`stratify_roles`).
-    Where modules are known beforehand, the split is stratified from the start.
+    afterwards as far as it can be without making a probe of what was read (`stratify_roles`), which
+    is at most half of the synthesis seeds, or one batch [ours].
+    Where modules are known beforehand, or named seed by seed without any proposal, the split is
+    stratified from the start.
 
     Args:
         teacher: Asked by `teacher` and `embedding` alone.
@@ -154,9 +166,11 @@ def decompose(
         reason = str(error)
         found = _find(settings.fallback, *arguments)
     if found.roles is None:
-        roles = split_seeds(found.modules, probe_fraction, seed)
+        roles = split_seeds(found.modules, probe_fraction, seed, settings.min_probes)
     else:
-        roles = stratify_roles(found.modules, found.roles, found.shown, probe_fraction, seed)
+        roles = stratify_roles(
+            found.modules, found.roles, found.shown, probe_fraction, seed, settings.min_probes
+        )
     kept = merge_small_modules(
         found.modules,
         roles,
@@ -178,12 +192,15 @@ def decompose(
         if module.id not in used
     ]
     merged = (*unused, *kept.merged)
+    taxonomy = found.taxonomy
+    if any(entry.into == MIXED for entry in merged):
+        taxonomy = _joined(taxonomy, _mixed(taxonomy, merged))
     return Decomposition(
         requested=settings.decomposer,
         decomposer=found.decomposer,
         fallback_reason=reason,
         assignment=found.assignment,
-        taxonomy=merge_taxonomy(found.taxonomy, merged),
+        taxonomy=merge_taxonomy(taxonomy, merged),
         modules=kept.modules,
         roles=roles,
         margins=dict(found.margins),
@@ -209,7 +226,7 @@ def _find(
     if decomposer == "random":
         return _at_random(seeds, settings, seed)
     given = [item for item in seeds if item.module is not None] if settings.use_given else []
-    taken = _given(given)
+    taken = _Found("given", "given", *given_modules(given))
     if len(given) == len(seeds):
         return taken
     roles = split_seeds({item.id: "all" for item in seeds}, probe_fraction, seed)
@@ -218,8 +235,12 @@ def _find(
     return find(teacher, rest, taken, roles, settings, directory, seed)
 
 
-def _given(seeds: Sequence[SeedItem]) -> _Found:
-    """Modules that the seeds name."""
+def given_modules(seeds: Sequence[SeedItem]) -> tuple[Taxonomy, dict[str, str]]:
+    """The modules that seeds name, and the module id by item id.
+
+    Args:
+        seeds: Each names its module.
+    """
     modules: dict[str, str] = {}
     names: dict[str, tuple[str, str]] = {}
     levels: dict[str, list[float]] = {}
@@ -236,7 +257,7 @@ def _given(seeds: Sequence[SeedItem]) -> _Found:
             for identity, own in sorted(levels.items())
         )
     )
-    return _Found("given", "given", taxonomy, modules)
+    return taxonomy, modules
 
 
 def _by_metadata(seeds: Sequence[SeedItem], settings: DecomposeSettings) -> _Found:
@@ -274,39 +295,133 @@ def _by_teacher(
     directory: Path,
     seed: int,
 ) -> _Found:
-    readable = sorted((item for item in seeds if roles[item.id] == "seed"), key=lambda x: x.id)
-    if not readable:
-        raise InputError("no synthesis seeds that the teacher could read; give more seeds")
-    order = stream(seed, "proposal order").permutation(len(readable))
-    shown = [readable[i] for i in order[: settings.batch_size * settings.max_batches]]
-    batches = [
-        shown[start : start + settings.batch_size]
-        for start in range(0, len(shown), settings.batch_size)
-    ]
-    proposals = _propose(teacher, batches, settings, directory, seed)
-    valid = [proposal for proposal in proposals if proposal is not None]
-    taxonomy = _joined(taken.taxonomy, merge_proposals(valid, settings.min_votes))
-    modules = tuple(module.id for module in taxonomy.modules)
+    taxonomy, shown, valid = taken.taxonomy, (), 0
+    batches: list[Sequence[SeedItem]] = []
+    if settings.max_batches:
+        readable = sorted((item for item in seeds if roles[item.id] == "seed"), key=lambda x: x.id)
+        if not readable:
+            raise InputError("no synthesis seeds that the teacher could read; give more seeds")
+        order = stream(seed, "proposal order").permutation(len(readable))
+        # What is read can't become a probe: of a small file a half stays unread, so that modules
+        # get theirs.
+        most = max(settings.batch_size, -(-len(readable) // 2))
+        limit = min(settings.batch_size * settings.max_batches, most)
+        shown = tuple(readable[i] for i in order[:limit])
+        batches = [
+            shown[start : start + settings.batch_size]
+            for start in range(0, len(shown), settings.batch_size)
+        ]
+        proposals = _propose(teacher, batches, settings, directory, seed)
+        proposed = [proposal for proposal in proposals if proposal is not None]
+        valid = len(proposed)
+        taxonomy = _joined(taxonomy, merge_proposals(proposed, settings.min_votes))
     rule: str = settings.assignment
     if rule == "auto":
         rule = "score" if teacher.capabilities.score else "choice"
-    if rule == "score":
-        assignments = assign_by_score(teacher, seeds, modules, settings.pack)
+    modules = tuple(module.id for module in taxonomy.modules)
+    margins: dict[str, float] = {}
+    if rule == "name":
+        named, assigned = name_modules(teacher, seeds, modules, settings, seed)
+        taxonomy = _joined(taxonomy, named)
+    elif rule == "score":
+        found = assign_by_score(teacher, seeds, modules, settings.pack)
+        assigned = {one.seed: one.module for one in found}
+        margins = {one.seed: one.margin for one in found if one.margin is not None}
     else:
-        assignments = assign_by_answer(teacher, seeds, modules, settings, seed, rule == "choice")
-    assigned = {one.seed: one.module for one in assignments}
+        found = assign_by_choice(teacher, seeds, modules, settings, seed)
+        assigned = {one.seed: one.module for one in found}
     return _Found(
         "teacher",
         rule,
         taxonomy,
         {**taken.modules, **assigned},
-        roles,
-        {one.seed: one.margin for one in assignments if one.margin is not None},
+        roles if shown else None,
+        margins,
         tuple(sorted(item.id for item in seeds if item.id not in assigned)),
         tuple(sorted(item.id for item in shown)),
         len(batches),
-        len(valid),
+        valid,
     )
+
+
+def name_modules(
+    teacher: Teacher,
+    seeds: Sequence[SeedItem],
+    known: Sequence[str],
+    settings: DecomposeSettings,
+    seed: int = 0,
+) -> tuple[Taxonomy, dict[str, str]]:
+    """Ask a teacher that was taught the modules' names for the one of each seed [ours].
+
+    A name counts whether or not a proposal had it, so that proposals may be few or none; what they
+    alone give is prerequisites.
+
+    Args:
+        teacher: Any.
+        seeds: Items to assign.
+        known: Ids of modules that were proposed or given.
+        settings: Pack, retries and temperature; a module that isn't known needs `min_votes` seeds.
+        seed: Of further attempts.
+
+    Returns:
+        All modules that seeds were named to be of, and the module id by item id; items without a
+        usable name have none.
+
+    Raises:
+        DecompositionError: No seed was given a name that can be used.
+    """
+    named = _ask_each(
+        teacher,
+        seeds,
+        lambda item: render_module_name(settings.pack, item.prompt),
+        read_name,
+        settings,
+        seed,
+    )
+    members: dict[str, list[SeedItem]] = {}
+    for item in seeds:
+        if item.id in named:
+            members.setdefault(module_id(*named[item.id]), []).append(item)
+    members = {
+        module: own
+        for module, own in sorted(members.items())
+        if module in known or len(own) >= settings.min_votes
+    }
+    if not members:
+        raise DecompositionError(
+            f"the teacher was asked for the module of {len(seeds)} seeds, and named none as "
+            "category/module (decompose.assignment=name is for a teacher that was taught the "
+            "names); set decompose.assignment to auto"
+        )
+    taxonomy = Taxonomy(
+        tuple(
+            KnowledgeModule(
+                module,
+                *named[own[0].id],
+                float(statistics.median(x.difficulty or 1.0 for x in own)),
+                len(own),
+            )
+            for module, own in members.items()
+        )
+    )
+    return taxonomy, {item.id: module for module, own in members.items() for item in own}
+
+
+def read_name(text: str) -> tuple[str, str] | None:
+    """Category and module in an answer; None if it has no such name."""
+    match = _LINE.search(text) or _WORDS.search(text)
+    if match is None or not (slug(match[1]) and slug(match[2])):
+        return None
+    return match[1], match[2]
+
+
+def _mixed(taxonomy: Taxonomy, merged: Sequence[MergedModule]) -> Taxonomy:
+    """The module of those without a sibling."""
+    levels = taxonomy.difficulty()
+    own = [levels[entry.module] for entry in merged if entry.into == MIXED]
+    category, name = MIXED.split("/")
+    module = KnowledgeModule(MIXED, category, name, float(statistics.median(own)), 0)
+    return Taxonomy((module,))
 
 
 def _joined(first: Taxonomy, second: Taxonomy) -> Taxonomy:
@@ -314,8 +429,8 @@ def _joined(first: Taxonomy, second: Taxonomy) -> Taxonomy:
     known = {module.id: module for module in (*second.modules, *first.modules)}
     return Taxonomy(
         tuple(module for _, module in sorted(known.items())),
-        second.prerequisites,
-        second.unresolved,
+        (*first.prerequisites, *second.prerequisites),
+        (*first.unresolved, *second.unresolved),
     )
 
 
@@ -423,51 +538,62 @@ def score_pairs(
     return teacher.score(pairs)
 
 
-def assign_by_answer(
+def assign_by_choice(
     teacher: Teacher,
     seeds: Sequence[SeedItem],
     modules: Sequence[str],
     settings: DecomposeSettings,
     seed: int = 0,
-    listed: bool = True,
 ) -> tuple[Assignment, ...]:
     """Ask which of the modules each seed belongs to [ours].
-
-    The first answer is greedy; one that names no module is asked for again at the settings'
-    temperature.
 
     Args:
         teacher: Any.
         seeds: Items to assign.
-        modules: Ids.
+        modules: Ids, which the question lists.
         settings: Pack, retries and temperature.
         seed: Of further attempts.
-        listed: The question lists the modules; without, the teacher has to know their names.
 
     Returns:
         One entry for each seed of which a module was named.
     """
-    found: dict[str, str] = {}
+    found = _ask_each(
+        teacher,
+        seeds,
+        lambda item: render_module_choice(settings.pack, item.prompt, modules),
+        lambda text: named_module(text, modules),
+        settings,
+        seed,
+    )
+    return tuple(Assignment(item.id, found[item.id], None) for item in seeds if item.id in found)
+
+
+def _ask_each(
+    teacher: Teacher,
+    seeds: Sequence[SeedItem],
+    question: Callable[[SeedItem], Messages],
+    read: Callable[[str], Answer | None],
+    settings: DecomposeSettings,
+    seed: int,
+) -> dict[str, Answer]:
+    """Something short about each item, by its id; items without a usable answer are left out.
+
+    The first answer is greedy; one that can't be read is asked for again at the settings'
+    temperature.
+    """
+    found: dict[str, Answer] = {}
     for attempt in range(settings.max_retries + 1):
         asked = [item for item in seeds if item.id not in found]
         if not asked:
             break
-        requests = [
-            ChatRequest(
-                render_module_choice(settings.pack, item.prompt, modules)
-                if listed
-                else render_module_name(settings.pack, item.prompt),
-                PURPOSE,
-                int(stream(seed, "choice", attempt).integers(2**31)) if attempt else seed,
-            )
-            for item in asked
-        ]
+        number = int(stream(seed, "choice", attempt).integers(2**31)) if attempt else seed
+        requests = [ChatRequest(question(item), PURPOSE, number) for item in asked]
         sampling = Sampling(CHOICE_TOKENS, settings.temperature if attempt else 0.0)
         for item, completion in zip(asked, teacher.generate(requests, sampling), strict=True):
-            module = named_module(completion.text, modules)
-            if module is not None:
-                found[item.id] = module
-    return tuple(Assignment(item.id, found[item.id], None) for item in seeds if item.id in found)
+            answer = read(completion.text)
+            if answer is not None:
+                found[item.id] = answer
+    return found
 
 
 def named_module(text: str, modules: Sequence[str]) -> str | None:

@@ -27,6 +27,7 @@ class DependencySettings(Value):
         tau_dep: τ_dep: above this, a dependency is an edge.
         epsilon: ε of the denominator.
         min_states: States that each side of a split needs [ours].
+        min_probes: Probes that both modules need for a dependency to be estimated [ours].
     """
 
     tau_high: float = 0.9
@@ -34,6 +35,7 @@ class DependencySettings(Value):
     tau_dep: float = 0.3
     epsilon: float = 1e-8
     min_states: int = 2
+    min_probes: int = 5
 
     def __post_init__(self) -> None:
         if self.tau_low > self.tau_high:
@@ -42,6 +44,8 @@ class DependencySettings(Value):
             )
         if self.min_states < 1:
             raise InputError(f"min_states={self.min_states}: at least 1")
+        if self.min_probes < 1:
+            raise InputError(f"min_probes={self.min_probes}: at least 1")
         if self.epsilon <= 0:
             raise InputError(f"epsilon={self.epsilon}: above 0")
 
@@ -56,12 +60,14 @@ class Population(Value):
         student: P_S, [states, modules], each in [0, 1].
         teacher: P_T, [modules], above 0 and at most 1. Modules that the teacher can't teach are set
             aside before.
+        num_probes: Probes of each module, [modules]; None where it isn't known.
     """
 
     modules: tuple[str, ...]
     states: tuple[str, ...]
     student: tuple[tuple[float, ...], ...]
     teacher: tuple[float, ...]
+    num_probes: tuple[int, ...] | None = None
 
     def __post_init__(self) -> None:
         if len(set(self.modules)) != len(self.modules):
@@ -69,6 +75,10 @@ class Population(Value):
         if len(self.teacher) != len(self.modules):
             raise InputError(
                 f"population: {len(self.modules)} modules, {len(self.teacher)} teacher performances"
+            )
+        if self.num_probes is not None and len(self.num_probes) != len(self.modules):
+            raise InputError(
+                f"population: {len(self.modules)} modules, {len(self.num_probes)} numbers of probes"
             )
         if len(self.student) != len(self.states):
             raise InputError(f"population: {len(self.states)} states, {len(self.student)} rows")
@@ -215,7 +225,7 @@ def estimate_dependencies(
 
     clipped to [0, 1]. Where a side has fewer than `min_states`, the sides are the upper and the
     lower third of the states by r_i, and where those are too small or r_i doesn't tell them apart,
-    the value is the prior's [ours].
+    the value is the prior's; so it is where a module has fewer than `min_probes` [ours].
 
     Args:
         population: Ω with P_S and P_T.
@@ -234,13 +244,17 @@ def estimate_dependencies(
         if not 0 <= value <= 1:
             raise InputError(f"prior of {pair[0]!r} → {pair[1]!r}: {value} is outside [0, 1]")
     student = np.asarray(population.student, np.float64).reshape(-1, len(population.modules))
+    measured = [
+        population.num_probes is None or population.num_probes[i] >= settings.min_probes
+        for i in range(len(population.modules))
+    ]
     dependencies: list[Dependency] = []
     for i, prerequisite in enumerate(population.modules):
         sides = _sides(student[:, i] / population.teacher[i], settings)
         for j, dependent in enumerate(population.modules):
             if i == j:
                 continue
-            if sides is None:
+            if sides is None or not (measured[i] and measured[j]):
                 value = prior.get((prerequisite, dependent), 0.0)
                 dependencies.append(Dependency(prerequisite, dependent, value, "prior"))
                 continue

@@ -50,7 +50,16 @@ from ioa_jax.values import Value
 Progress = Callable[[str, int, int], None]
 
 # Settings that come into play when the dependencies are known.
-_AFTER_DEPENDENCIES = ("tau_gap", "confident_gap", "alpha", "target_fraction")
+_AFTER_DEPENDENCIES = (
+    "tau_gap",
+    "confident_gap",
+    "alpha",
+    "target_fraction",
+    "min_gate_probes",
+    "gate_probe_share",
+)
+
+NO_DEPENDENCY = "no dependency found: stages follow severity"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -64,6 +73,8 @@ class DependencyEstimate(Value):
         graph: Of those above τ_dep, without cycles.
         student_tokens: Tokens that adapters were trained on for the population.
         left_out: Seeds whose prompts were too long for that, sorted.
+        reason: Why this estimator.
+        note: `NO_DEPENDENCY` where the graph has no edge; else None.
     """
 
     estimator: EstimatorName
@@ -72,6 +83,8 @@ class DependencyEstimate(Value):
     graph: DependencyGraph
     student_tokens: int
     left_out: tuple[str, ...] = ()
+    reason: str = ""
+    note: str | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -84,7 +97,8 @@ class Diagnosis(Value):
         decomposition: Modules, items and their roles; what was merged, and which fallback was used.
         measurement: P_T and P_S by every scorer, with their rank correlation.
         gaps: Eq. 2 of every module, with intervals.
-        set_aside: Modules that the teacher can't teach, sorted: no gap is defined.
+        set_aside: Modules that the teacher can't teach, sorted: they are excluded from teaching,
+            and no gap is defined.
         deficient: K_def of Eq. 6, sorted.
         dependencies: Eq. 3, and the graph of the modules that aren't set aside.
         targets: K_target of Eq. 5, with the severities of Eq. 4.
@@ -99,6 +113,20 @@ class Diagnosis(Value):
     deficient: tuple[str, ...]
     dependencies: DependencyEstimate
     targets: Targets
+
+    @property
+    def modules(self) -> tuple[str, ...]:
+        """All modules of the decomposition, sorted, those set aside among them."""
+        return tuple(sorted(module.id for module in self.decomposition.taxonomy.modules))
+
+    @property
+    def uncertain(self) -> tuple[str, ...]:
+        """Modules whose gap's interval holds τ_gap, sorted: more probes could decide otherwise."""
+        return tuple(
+            gap.module
+            for gap in self.gaps
+            if gap.interval is not None and gap.interval.low <= self.tau_gap < gap.interval.high
+        )
 
     @property
     def graph(self) -> DependencyGraph:
@@ -122,19 +150,22 @@ class Diagnosis(Value):
             and masters(relative_mastery(gap.student, gap.teacher), tau_mastery)
         )
 
-    def select(self, seeds: Sequence[SeedItem], role: Role) -> dict[str, tuple[SeedItem, ...]]:
+    def select(
+        self, seeds: Sequence[SeedItem], role: Role, *, all_modules: bool = False
+    ) -> dict[str, tuple[SeedItem, ...]]:
         """Items of a role by module id, of the modules that aren't set aside.
 
         Args:
             seeds: Those that were diagnosed.
             role: `seed` or `probe`.
+            all_modules: Of the modules that are set aside too: what isn't taught is to be retained.
 
         Raises:
             InputError: An item of the diagnosis is missing among the seeds.
         """
         by_id = {item.id: item for item in seeds}
         found: dict[str, tuple[SeedItem, ...]] = {}
-        for module in self.teacher_performance():
+        for module in self.modules if all_modules else sorted(self.teacher_performance()):
             ids = self.decomposition.items(module, role)
             for item in ids:
                 if item not in by_id:
@@ -154,6 +185,7 @@ def diagnose(
     graders: ProbeGraders | None = None,
     progress: Progress | None = None,
     shared: Path | None = None,
+    student_tokens: int | None = None,
 ) -> Diagnosis:
     """Find the modules, measure both models on them, and choose what to teach (method 1).
 
@@ -173,6 +205,8 @@ def diagnose(
         progress: Called while adapters are trained.
         shared: Folder of dependencies, the dearest part, that diagnoses have in common: those whose
             settings differ in thresholds alone estimate them once. None keeps none.
+        student_tokens: The student's budget in the whole run, by which the estimator `auto`
+            chooses; None where it isn't known.
 
     Raises:
         InputError: The folder has a diagnosis of something else; an item is longer than the
@@ -180,7 +214,8 @@ def diagnose(
         TeacherError: As the teacher raises; `DecompositionError` where its JSON stays invalid.
     """
     parts = directory / "diagnosis"
-    about = _claim(parts, student, teacher, seeds, settings, seed)
+    estimator, reason = settings.dependencies.choose(teacher.capabilities.score, student_tokens)
+    about = _claim(parts, student, teacher, seeds, settings, seed, estimator)
     if graders is None:
         with ProbeGraders(settings.measure.threads, settings.measure.allow_weak_sandbox) as own:
             return diagnose(
@@ -193,13 +228,13 @@ def diagnose(
                 graders=own,
                 progress=progress,
                 shared=shared,
+                student_tokens=student_tokens,
             )
-    wants_population = settings.dependencies.estimator != "teacher_prior"
+    wants_population = estimator != "teacher_prior"
     if wants_population and not teacher.capabilities.score:
         raise InputError(
             f"{teacher.fingerprint}: it gives no log-probabilities of texts, which the estimator "
-            f"{settings.dependencies.estimator!r} needs; set dependencies.estimator to "
-            "teacher_prior"
+            f"{estimator!r} needs; set dependencies.estimator to auto or teacher_prior"
         )
     _check_lengths(student, seeds)
     seconds = directory / "seconds.jsonl"
@@ -228,6 +263,7 @@ def diagnose(
             graders,
             bootstrap,
             need_logprob=wants_population,
+            seed=seed,
         )
         write_rows(parts / "answers.jsonl", _answer_rows(answers))
         return measurement
@@ -243,15 +279,25 @@ def diagnose(
     )
     teachable = [gap.module for gap in gaps if gap.relative is not None]
     if not teachable:
+        best = max(gaps, key=lambda gap: gap.teacher)
         raise InputError(
-            f"the teacher can't do any of the {len(gaps)} modules (P_T is 0 or under "
-            f"min_teacher_performance={settings.min_teacher_performance}); look at "
+            f"the teacher can't do any of the {len(gaps)} modules (P_T is at most "
+            f"{best.teacher:.2f}, in {best.module}, and under min_teacher_performance); look at "
             f"{parts / 'answers.jsonl'}, and take another teacher or easier seeds"
         )
 
     def estimate_here() -> DependencyEstimate:
         return _estimate(
-            student, teachable, items, decomposition, measurement, settings, seed, progress
+            student,
+            teachable,
+            items,
+            decomposition,
+            measurement,
+            settings,
+            estimator,
+            reason,
+            seed,
+            progress,
         )
 
     def estimate_once() -> DependencyEstimate:
@@ -286,6 +332,8 @@ def _estimate(
     decomposition: Decomposition,
     measurement: Measurement,
     settings: DiagnoseSettings,
+    estimator: EstimatorName,
+    reason: str,
     seed: int,
     progress: Progress | None,
 ) -> DependencyEstimate:
@@ -299,21 +347,24 @@ def _estimate(
     population: Population | None = None
     tokens = 0
     left_out: tuple[str, ...] = ()
-    if options.estimator == "teacher_prior":
+    if estimator == "teacher_prior":
         dependencies = tuple(Dependency(*pair, share, "prior") for pair, share in prior.items())
     else:
         result, left_out = _population(
-            student, modules, items, measurement, settings, seed, progress
+            student, modules, items, measurement, settings, estimator, seed, progress
         )
         population, tokens = result.population, result.tokens
         dependencies = estimate_dependencies(population, prior, options.conditionals())
+    graph = build_graph(modules, dependencies, options.tau_dep)
     return DependencyEstimate(
-        options.estimator,
+        estimator,
         population,
         dependencies,
-        build_graph(modules, dependencies, options.tau_dep),
+        graph,
         tokens,
         left_out,
+        reason,
+        None if graph.edges else NO_DEPENDENCY,
     )
 
 
@@ -323,6 +374,7 @@ def _population(
     items: Mapping[Role, Mapping[str, Sequence[SeedItem]]],
     measurement: Measurement,
     settings: DiagnoseSettings,
+    estimator: EstimatorName,
     seed: int,
     progress: Progress | None,
 ) -> tuple[InterventionResult, tuple[str, ...]]:
@@ -351,7 +403,7 @@ def _population(
             for item, pair in pairs
         ]
     of_teacher = measurement.teacher["logprob"]
-    teach = intervene if options.estimator == "interventions" else warm_up
+    teach = intervene if estimator == "interventions" else warm_up
 
     def report(done: int, total: int) -> None:
         if progress is not None:
@@ -362,7 +414,7 @@ def _population(
         lessons,
         probes,
         {module: of_teacher[module].mean for module in modules},
-        options.training(seed),
+        options.training(estimator, seed),
         report,
     )
     return result, tuple(sorted(left_out))
@@ -408,6 +460,7 @@ def _claim(
     seeds: Sequence[SeedItem],
     settings: DiagnoseSettings,
     seed: int,
+    estimator: EstimatorName,
 ) -> dict[str, Any]:
     """Make the folder, or see that what it has is about the same; returns what it is about.
 
@@ -421,6 +474,7 @@ def _claim(
         "seeds_sha256": hashlib.sha256(content.encode()).hexdigest(),
         "seed": seed,
         "settings": settings.model_dump(mode="json"),
+        "estimator": estimator,
     }
     path = parts / "settings.json"
     if path.exists():

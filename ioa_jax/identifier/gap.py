@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import math
 from collections.abc import Mapping, Sequence
 from typing import Literal
@@ -16,6 +17,12 @@ from ioa_jax.streams import stream
 from ioa_jax.values import ROUNDING, Value
 
 Unit = Literal["token", "byte"]
+
+# P_T under which a module isn't taught, where answers are right or wrong [ours]: of a teacher that
+# is right less often than in three answers of ten most lessons would be paid for and thrown away.
+MIN_SHARE_RIGHT = 0.3
+# τ_gap: a student that is under .72 of its teacher lacks the module [ours; the paper has .3].
+TAU_GAP = 0.28
 
 
 @dataclasses.dataclass(frozen=True)
@@ -42,15 +49,18 @@ class ModuleGap(Value):
     Attributes:
         module: Id.
         scorer: What `teacher` and `student` are means of.
-        num_probes: Probes that were measured.
+        num_probes: Probes that the student was measured on.
         teacher: P_T(k) in [0, 1].
         student: P_S(k) in [0, 1].
         relative: Δ(k) of Eq. 2, at most 1 and negative where the student is ahead; None where the
             teacher can't teach the module (see `relative_gap`).
-        interval: Of Δ(k); None where Δ(k) is, and with fewer than two probes.
+        interval: Of Δ(k); None where Δ(k) is.
         logprob: g(k), in nats a unit; None where the log-probabilities were not measured.
         logprob_interval: Of g(k); None where g(k) is, and with fewer than two probes.
         unit: Of g(k).
+        num_teacher_probes: Probes that the teacher was measured on; None: the same.
+        teacher_interval: Of P_T(k).
+        student_interval: Of P_S(k).
     """
 
     module: str
@@ -63,6 +73,9 @@ class ModuleGap(Value):
     logprob: float | None = None
     logprob_interval: Interval | None = None
     unit: Unit | None = None
+    num_teacher_probes: int | None = None
+    teacher_interval: Interval | None = None
+    student_interval: Interval | None = None
 
 
 def relative_gap(
@@ -133,7 +146,7 @@ def logprob_gaps(
             module,
             math.fsum(values) / len(values),
             unit,
-            percentile_interval(_resampled_means([values], module, bootstrap)[0], bootstrap.level)
+            percentile_interval(_resampled_means(values, module, bootstrap), bootstrap.level)
             if len(values) > 1
             else None,
         )
@@ -145,26 +158,30 @@ def module_gaps(
     teacher: Mapping[str, ModulePerformance],
     student: Mapping[str, ModulePerformance],
     logprob: Mapping[str, LogprobGap] | None = None,
-    min_teacher_performance: float = 0.0,
+    min_teacher_performance: float | None = None,
     bootstrap: BootstrapSettings | None = None,
 ) -> tuple[ModuleGap, ...]:
-    """Gaps of every module, with intervals over its probes.
+    """Gaps of every module, with intervals.
 
-    A resample draws probes, and takes the teacher's and the student's value of each, so that what
-    makes a probe hard for both is not counted as noise of the gap.
+    The intervals are of a posterior [ours], see `posterior_means`: with two probes they are wide,
+    as they should be. Measured on the same probes, teacher and student are drawn in pairs, so that
+    what makes a probe hard for both is not counted as noise of the gap; measured on different ones
+    they are drawn apart.
 
     Args:
         teacher: P_T by module id.
-        student: P_S by module id, by the same scorer over the same probes.
+        student: P_S by module id, by the same scorer; the probes may be others or more.
         logprob: g(k) by module id, where measured.
-        min_teacher_performance: See `relative_gap`.
-        bootstrap: Of the intervals; None is the default.
+        min_teacher_performance: See `relative_gap`. None: `MIN_SHARE_RIGHT` for a module whose
+            answers by the teacher are right or wrong, and 0 where they are graded in between
+            (ROUGE, log-probabilities), which has no such scale.
+        bootstrap: Number of draws and level of the intervals; None is the default.
 
     Returns:
         One entry a module, in the order of the ids.
 
     Raises:
-        InputError: The two are not about the same modules, probes or scorer.
+        InputError: The two are not about the same modules or scorer.
     """
     bootstrap = bootstrap or BootstrapSettings()
     if teacher.keys() != student.keys():
@@ -174,25 +191,28 @@ def module_gaps(
     gaps: list[ModuleGap] = []
     for module in sorted(teacher):
         t, s = teacher[module], student[module]
-        if (t.scorer, t.probes) != (s.scorer, s.probes):
+        if t.scorer != s.scorer:
             raise InputError(
-                f"module {module!r}: teacher ({t.scorer}, {len(t.probes)} probes) and student "
-                f"({s.scorer}, {len(s.probes)} probes) were not measured by one scorer on the same "
-                "probes"
+                f"module {module!r}: the teacher was measured by {t.scorer}, the student by "
+                f"{s.scorer}"
             )
-        relative = relative_gap(t.mean, s.mean, min_teacher_performance)
+        minimum = min_teacher_performance
+        if minimum is None:
+            minimum = MIN_SHARE_RIGHT if {*t.values} <= {0.0, 1.0} else 0.0
+        relative = relative_gap(t.mean, s.mean, minimum)
+        of_teacher, of_student = _drawn_performances(t, s, bootstrap)
         interval = None
-        if relative is not None and len(t.probes) > 1:
-            means = _resampled_means([t.values, s.values], module, bootstrap)
-            # Where the teacher had no success in any drawn probe, the gap isn't defined.
-            taught = np.where(means[0] > 0, means[0], np.nan)
-            interval = percentile_interval((means[0] - means[1]) / taught, bootstrap.level)
+        if relative is not None:
+            # As in `relative_gap`: under the minimum the gap isn't defined.
+            defined = (of_teacher > 0) & (of_teacher >= minimum)
+            taught = np.where(defined, of_teacher, np.nan)
+            interval = _interval((of_teacher - of_student) / taught, relative, bootstrap)
         measured = None if logprob is None else logprob.get(module)
         gaps.append(
             ModuleGap(
                 module=module,
                 scorer=t.scorer,
-                num_probes=len(t.probes),
+                num_probes=len(s.probes),
                 teacher=t.mean,
                 student=s.mean,
                 relative=relative,
@@ -200,13 +220,16 @@ def module_gaps(
                 logprob=None if measured is None else measured.nats,
                 logprob_interval=None if measured is None else measured.interval,
                 unit=None if measured is None else measured.unit,
+                num_teacher_probes=len(t.probes),
+                teacher_interval=_interval(of_teacher, t.mean, bootstrap),
+                student_interval=_interval(of_student, s.mean, bootstrap),
             )
         )
     return tuple(gaps)
 
 
 def deficient_modules(
-    gaps: Sequence[ModuleGap], tau_gap: float = 0.3, confident_gap: bool = False
+    gaps: Sequence[ModuleGap], tau_gap: float = TAU_GAP, confident_gap: bool = False
 ) -> tuple[str, ...]:
     """Eq. 6: `K_def = { k : Δ(k) > τ_gap }`.
 
@@ -214,7 +237,7 @@ def deficient_modules(
         gaps: Of all modules. One that the teacher can't teach is not deficient.
         tau_gap: τ_gap.
         confident_gap: The lower end of the gap's interval has to pass τ_gap too [ours]; a module
-            without an interval (a single probe) doesn't.
+            without an interval doesn't.
 
     Returns:
         Module ids, sorted.
@@ -233,11 +256,77 @@ def deficient_modules(
     )
 
 
-def _resampled_means(
-    values: Sequence[Sequence[float]], module: str, bootstrap: BootstrapSettings
+def performance_interval(
+    performance: ModulePerformance, bootstrap: BootstrapSettings | None = None
+) -> Interval:
+    """Interval of P(k), from `posterior_means`; it holds the mean.
+
+    Args:
+        performance: Of one model.
+        bootstrap: Number of draws and level; None is the default.
+    """
+    bootstrap = bootstrap or BootstrapSettings()
+    generator = stream(bootstrap.seed, "performance interval", performance.module)
+    (drawn,) = posterior_means([performance.values], bootstrap.resamples, generator)
+    interval = _interval(drawn, performance.mean, bootstrap)
+    assert interval is not None  # a mean is always defined
+    return interval
+
+
+def posterior_means(
+    values: Sequence[Sequence[float]], draws: int, generator: np.random.Generator
 ) -> np.ndarray:
-    """Means of each series over the same draws of probes: [series, resamples]."""
+    """Draws of what the means may be, given values in [0, 1] on a few probes [ours].
+
+    The Bayesian bootstrap (Rubin 1981): each probe has a weight, and weights are drawn from a
+    Dirichlet distribution. A further probe of weight 1 in all stands for what was not seen, 0 or 1
+    for each series. For values that are right or wrong, this is the Beta(1/2, 1/2) prior of
+    Jeffreys, and the draws are of Beta(right + 1/2, wrong + 1/2); with many probes it is the
+    bootstrap. So two probes that agree don't give an interval without width.
+
+    Args:
+        values: Of each series on the same probes, [series, probes], each in [0, 1]; at least one.
+        draws: Number of draws.
+        generator: Where they come from.
+
+    Returns:
+        [series, draws].
+    """
     table = np.asarray(values, np.float64)
-    count = table.shape[1]
+    # Every combination of 0 and 1 is as likely as the others.
+    unseen = np.asarray(list(itertools.product((0.0, 1.0), repeat=len(table)))).T
+    count = unseen.shape[1]
+    prior = np.concatenate([np.ones(table.shape[1]), np.full(count, 1 / count)])
+    return np.concatenate([table, unseen], axis=1) @ generator.dirichlet(prior, size=draws).T
+
+
+def _drawn_performances(
+    teacher: ModulePerformance, student: ModulePerformance, bootstrap: BootstrapSettings
+) -> tuple[np.ndarray, np.ndarray]:
+    """Draws of P_T and P_S, [draws] each; in pairs where the probes are the same."""
+    generator = stream(bootstrap.seed, "gap posterior", teacher.module)
+    if teacher.probes == student.probes:
+        drawn = posterior_means([teacher.values, student.values], bootstrap.resamples, generator)
+        return drawn[0], drawn[1]
+    (of_teacher,) = posterior_means([teacher.values], bootstrap.resamples, generator)
+    (of_student,) = posterior_means([student.values], bootstrap.resamples, generator)
+    return of_teacher, of_student
+
+
+def _interval(drawn: np.ndarray, found: float, bootstrap: BootstrapSettings) -> Interval | None:
+    """With equal tails, and wide enough to hold what was found; None where no draw is defined."""
+    interval = percentile_interval(drawn, bootstrap.level)
+    if interval is None:
+        return None
+    return dataclasses.replace(
+        interval, low=min(interval.low, found), high=max(interval.high, found)
+    )
+
+
+def _resampled_means(
+    values: Sequence[float], module: str, bootstrap: BootstrapSettings
+) -> np.ndarray:
+    """Means of the values over draws of probes: [resamples]."""
+    table = np.asarray(values, np.float64)
     generator = stream(bootstrap.seed, "gap bootstrap", module)
-    return table @ draw_counts(generator, count, bootstrap.resamples).T / count
+    return draw_counts(generator, len(table), bootstrap.resamples) @ table / len(table)

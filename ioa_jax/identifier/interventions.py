@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import itertools
 import logging
 import math
 from collections.abc import Callable, Mapping, Sequence
@@ -27,11 +28,10 @@ from ioa_jax.engine.batching import PackedRows, PrefixGroup, TokenPair
 from ioa_jax.engine.scoring import row_statistics
 from ioa_jax.engine.training import (
     LoRAConfig,
-    Schedule,
     StepSettings,
     TrainConfig,
-    learning_rates,
-    make_schedule,
+    endless_batches,
+    pack_batch,
     train_step,
 )
 from ioa_jax.errors import InputError
@@ -172,12 +172,16 @@ def _teach(
     if not decoder.is_stacked:
         raise InputError("interventions: give the stacked decoder, before unstacked()")
     names, modules = tuple(sorted(lessons)), tuple(sorted(probes))
-    schedules = [_lesson_schedule(name, lessons[name], settings) for name in names]
+    batches = [_lesson_batches(name, lessons[name], settings) for name in names]
     # Rows of all adapters have one shape, so that they can be stacked.
-    bucket = max(schedule.scored_bucket for schedule in schedules)
-    schedules = [dataclasses.replace(schedule, scored_bucket=bucket) for schedule in schedules]
-    scorer = _ProbeScorer(decoder, {module: probes[module] for module in modules}, settings)
     config = settings.train
+    length = config.row_length
+    scored = max(pack_batch(batch, length).labels.shape[1] for own in batches for batch in own)
+    rows_of = [
+        [pack_batch(batch, length, config.batch_rows, scored).device_arrays() for batch in own]
+        for own in batches
+    ]
+    scorer = _ProbeScorer(decoder, {module: probes[module] for module in modules}, settings)
     assert config.lora is not None
     fresh = init_lora(
         decoder.config,
@@ -186,7 +190,9 @@ def _teach(
         config.lora.alpha,
         config.lora.targets,
     )
-    rates = learning_rates(config, settings.steps)
+    rates = [
+        config.learning_rate_at((step + 0.5) / settings.steps) for step in range(settings.steps)
+    ]
     snapshots = settings.snapshot_steps()
     measured = {"base": scorer.performances(_stack([fresh]))[0]}
     groups = np.array_split(np.arange(len(names)), -(-len(names) // settings.modules_at_once))
@@ -197,9 +203,7 @@ def _teach(
         done = 0
         for snapshot in snapshots:
             steps = range(done, snapshot)
-            rows = _stack_rows(
-                [[schedules[k].rows(step, config).device_arrays() for k in group] for step in steps]
-            )
+            rows = _stack_rows([[rows_of[k][step] for k in group] for step in steps])
             adapters, optimizer_state, found = _train_together(
                 adapters,
                 optimizer_state,
@@ -220,8 +224,9 @@ def _teach(
             tuple(measured),
             tuple(measured.values()),
             tuple(teacher[module] for module in modules),
+            tuple(len(probes[module]) for module in modules),
         ),
-        sum(s.tokens(step) for s in schedules for step in range(settings.steps)),
+        sum(len(pair) for own in batches for batch in own for pair in batch),
     )
 
 
@@ -237,21 +242,15 @@ def _check_losses(
         )
 
 
-def _lesson_schedule(
+def _lesson_batches(
     module: str, pairs: Sequence[TokenPair], settings: InterventionSettings
-) -> Schedule:
-    """At least `steps` steps of a module's lessons, in as many epochs as that takes."""
+) -> list[tuple[TokenPair, ...]]:
+    """The examples of each step, in as many epochs as that takes."""
     try:
-        once = make_schedule(pairs, dataclasses.replace(settings.train, epochs=1))
+        endless = endless_batches(pairs, settings.train)
+        return [batch.examples for batch in itertools.islice(endless, settings.steps)]
     except InputError as error:
         raise InputError(f"module {module!r}: {error}") from None
-    epochs = -(-settings.steps // len(once.steps))
-    while True:
-        schedule = make_schedule(pairs, dataclasses.replace(settings.train, epochs=epochs))
-        if len(schedule.steps) >= settings.steps:
-            return schedule
-        # Each epoch packs its rows anew, and some may need fewer steps than the first.
-        epochs += 1
 
 
 def _stack(trees: Sequence[Any]) -> Any:

@@ -29,6 +29,7 @@ from ioa_jax.identifier.settings import MeasureSettings
 from ioa_jax.models.text import encode_prompt_completion, render_chat
 from ioa_jax.sandbox import Limits
 from ioa_jax.seeds import SeedItem
+from ioa_jax.streams import stream
 from ioa_jax.student import Student
 from ioa_jax.teachers.base import ChatRequest, Sampling, Teacher
 from ioa_jax.values import Value
@@ -108,8 +109,8 @@ class Measurement(Value):
 
     Attributes:
         scorer: What gaps are made of; one of the keys below.
-        teacher: P_T by scorer and module id.
-        student: P_S likewise.
+        teacher: P_T by scorer and module id; by accuracy over the probes that it answered.
+        student: P_S likewise, over all probes.
         unit: What |y| counts in log-probabilities; None where they weren't measured.
         logprob: g(k) of every module; empty where they weren't measured.
         rank_correlation: Spearman's between the two scorers over modules, of `teacher` and
@@ -132,6 +133,7 @@ def measure(
     graders: ProbeGraders,
     bootstrap: BootstrapSettings | None = None,
     need_logprob: bool = False,
+    seed: int = 0,
 ) -> tuple[Measurement, dict[str, list[GradedAnswer]]]:
     """Both models on the probes (method 1.2).
 
@@ -139,10 +141,11 @@ def measure(
         student: The student.
         teacher: The teacher.
         probes: By module id.
-        settings: Scorer, length of answers.
+        settings: Scorer, length of answers, and how many probes the teacher answers.
         graders: Of `accuracy`.
         bootstrap: Of the log-probability gaps' intervals.
         need_logprob: Log-probabilities are needed for the population of Eq. 3.
+        seed: Of the draw of probes that the teacher answers.
 
     Returns:
         The measurement, and the graded answers of `teacher` and `student` (none with `logprob`
@@ -161,7 +164,8 @@ def measure(
     of_student: dict[ScorerName, Performances] = {}
     answers: dict[str, list[GradedAnswer]] = {}
     if settings.scorer == "accuracy":
-        answers["teacher"] = answer_by_teacher(teacher, probes, settings.max_tokens, graders)
+        asked = draw_probes(probes, settings.teacher_probes, seed)
+        answers["teacher"] = answer_by_teacher(teacher, asked, settings.max_tokens, graders)
         answers["student"] = answer_by_student(student, probes, settings.max_tokens, graders)
         of_teacher["accuracy"] = accuracy_performance([a.grade for a in answers["teacher"]])
         of_student["accuracy"] = accuracy_performance([a.grade for a in answers["student"]])
@@ -182,6 +186,24 @@ def measure(
         ),
         answers,
     )
+
+
+def draw_probes(probes: Probes, count: int | None, seed: int = 0) -> Probes:
+    """At most so many probes of each module, drawn from a stream of its own, sorted by id [ours].
+
+    Args:
+        probes: By module id.
+        count: Of each module; None keeps all.
+        seed: Of the draws.
+    """
+    if count is None:
+        return probes
+    found: dict[str, tuple[SeedItem, ...]] = {}
+    for module, own in probes.items():
+        ordered = sorted(own, key=lambda item: item.id)
+        order = stream(seed, "teacher probes", module).permutation(len(ordered))
+        found[module] = tuple(ordered[i] for i in sorted(order[:count]))
+    return found
 
 
 def measure_student(

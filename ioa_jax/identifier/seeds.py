@@ -12,6 +12,9 @@ from ioa_jax.values import Value
 
 Role = Literal["seed", "probe"]
 
+# Module of items whose own modules are too small and have no sibling.
+MIXED = "mixed/rest"
+
 
 @dataclasses.dataclass(frozen=True)
 class MergedModule(Value):
@@ -19,8 +22,8 @@ class MergedModule(Value):
 
     Attributes:
         module: Id of what was given up.
-        into: The sibling that took its items; None where its category has no other module, so that
-            the items are set aside.
+        into: The module that took its items: a sibling, or `MIXED` where its category has no other
+            module; None where the items are set aside.
         num_seeds: Synthesis seeds that it had, with those of modules merged into it before.
         num_probes: Probes that it had, likewise.
     """
@@ -45,7 +48,10 @@ class ModuleItems(Value):
 
 
 def split_seeds(
-    modules: Mapping[str, str], probe_fraction: float = 0.2, seed: int = 0
+    modules: Mapping[str, str],
+    probe_fraction: float = 0.2,
+    seed: int = 0,
+    min_probes: int = 1,
 ) -> dict[str, Role]:
     """Which items are synthesis seeds and which are probes, stratified by module.
 
@@ -56,6 +62,7 @@ def split_seeds(
         modules: Module id by item id.
         probe_fraction: Share of each module's items that are probes, rounded to whole items.
         seed: Of the draws.
+        min_probes: A module has as many, unless that is more than half of its items [ours].
 
     Returns:
         Role by item id, in the order of the ids.
@@ -71,10 +78,16 @@ def split_seeds(
     probes: set[str] = set()
     for module, items in members.items():
         if len(items) > 1:
-            count = int(len(items) * probe_fraction + 0.5)
+            count = probe_count(len(items), probe_fraction, min_probes)
             order = stream(seed, "seed split", module).permutation(len(items))
-            probes |= {items[i] for i in order[: min(max(count, 1), len(items) - 1)]}
+            probes |= {items[i] for i in order[:count]}
     return {item: "probe" if item in probes else "seed" for item in sorted(modules)}
+
+
+def probe_count(num_items: int, probe_fraction: float = 0.2, min_probes: int = 1) -> int:
+    """How many of a module's items `split_seeds` makes probes."""
+    least = min(max(min_probes, 1), num_items // 2)
+    return max(0, min(max(int(num_items * probe_fraction + 0.5), least), num_items - 1))
 
 
 def stratify_roles(
@@ -83,6 +96,7 @@ def stratify_roles(
     shown: Collection[str],
     probe_fraction: float = 0.2,
     seed: int = 0,
+    min_probes: int = 1,
 ) -> dict[str, Role]:
     """Bring a split that knew no modules closer to one stratified by module [ours].
 
@@ -96,6 +110,7 @@ def stratify_roles(
         shown: Items whose text the teacher was given to propose modules.
         probe_fraction: As for `split_seeds`.
         seed: Of the draws.
+        min_probes: As for `split_seeds`.
 
     Returns:
         Role by item id, in the order of the ids.
@@ -103,7 +118,7 @@ def stratify_roles(
     Raises:
         InputError: The fraction isn't between 0 and 1, an item has no role, or a probe was shown.
     """
-    wanted = split_seeds(modules, probe_fraction, seed)
+    wanted = split_seeds(modules, probe_fraction, seed, min_probes)
     members: dict[str, list[str]] = {}
     for item in wanted:
         if item not in roles:
@@ -135,8 +150,9 @@ def merge_small_modules(
 
     A sibling is a module of the same category. The nearest is the one whose difficulty is closest;
     among equals the one with more items, then the one with the smaller id [ours]. The smallest
-    module is merged first, and looked at again together with what it took. Roles don't change: a
-    probe stays a probe.
+    module is merged first, and looked at again together with what it took. Modules without a
+    sibling become one, `MIXED`, if they have enough items together, and else are set aside [ours].
+    Roles don't change: a probe stays a probe.
 
     Args:
         modules: Module id (`category/module`) by item id.
@@ -156,20 +172,19 @@ def merge_small_modules(
     members: dict[str, list[str]] = {}
     for item, module in sorted(modules.items()):
         members.setdefault(module, []).append(item)
+
+    def count(items: list[str]) -> tuple[int, int]:
+        found = [roles[item] for item in items]
+        return found.count("seed"), found.count("probe")
+
+    def is_small(counts: tuple[int, int]) -> bool:
+        return counts[0] < min_seeds or counts[1] < min_probes
+
     merged: list[MergedModule] = []
+    alone: list[str] = []
     while True:
-        counts = {
-            module: (
-                sum(roles[item] == "seed" for item in items),
-                sum(roles[item] == "probe" for item in items),
-            )
-            for module, items in members.items()
-        }
-        small = [
-            (sum(counts[module]), module)
-            for module in members
-            if counts[module][0] < min_seeds or counts[module][1] < min_probes
-        ]
+        counts = {module: count(items) for module, items in members.items()}
+        small = [(sum(counts[module]), module) for module in members if is_small(counts[module])]
         if not small:
             break
         module = min(small)[1]
@@ -186,7 +201,17 @@ def merge_small_modules(
         )
         if into is not None:
             members[into] += items
+        else:
+            alone += items
         merged.append(MergedModule(module, into, *counts[module]))
+    if alone and not is_small(count(alone)):
+        members[MIXED] = [*members.get(MIXED, ()), *alone]
+        merged = [
+            dataclasses.replace(entry, into=entry.into or MIXED)
+            for entry in merged
+            # Seeds may name a module so.
+            if entry.module != MIXED
+        ]
     return ModuleItems(
         {item: module for module, items in sorted(members.items()) for item in sorted(items)},
         tuple(merged),

@@ -8,7 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from ioa_jax.engine.training import LoRAConfig, TrainConfig
 from ioa_jax.identifier.dependency import DependencySettings
-from ioa_jax.identifier.gap import BootstrapSettings
+from ioa_jax.identifier.gap import MIN_SHARE_RIGHT, TAU_GAP, BootstrapSettings
 from ioa_jax.identifier.interventions import InterventionSettings
 from ioa_jax.identifier.measure import ScorerName
 from ioa_jax.identifier.rendering import Pack
@@ -16,6 +16,7 @@ from ioa_jax.identifier.rendering import Pack
 DecomposerName = Literal["teacher", "metadata", "embedding", "random"]
 AssignmentName = Literal["auto", "score", "choice", "name"]
 EstimatorName = Literal["interventions", "snapshots", "teacher_prior"]
+EstimatorChoice = Literal["auto", "interventions", "snapshots", "teacher_prior"]
 
 
 class _Options(BaseModel):
@@ -45,11 +46,16 @@ class DecomposeSettings(_Options):
     assignment: AssignmentName = Field(
         default="auto",
         description="How the teacher says which module is a seed's: score, by the likelihood of "
-        "every module's name; choice, out of a list of them; name, by writing a name, for one that "
-        "was taught the names; auto, score where the teacher can and else choice.",
+        "every module's name; choice, out of a list of them; name, by writing a name, proposed or "
+        "not, for one that was taught the names; auto, score where the teacher can, else choice.",
     )
     batch_size: int = Field(default=8, ge=1, description="Seeds that one proposal reads.")
-    max_batches: int = Field(default=16, ge=1, description="Proposals that are asked for.")
+    max_batches: int = Field(
+        default=16,
+        ge=0,
+        description="Proposals that are asked for; 0 needs the assignment name: the modules are "
+        "those that seeds are named to be of, and no prerequisite is named.",
+    )
     seed_characters: int = Field(
         default=1500, ge=1, description="A longer seed is cut where proposals read it."
     )
@@ -60,7 +66,11 @@ class DecomposeSettings(_Options):
     min_valid_batches: float = Field(
         default=0.5, gt=0, le=1, description="Share of the proposals that have to be valid."
     )
-    min_votes: int = Field(default=1, ge=1, description="Proposals that a module has to be in.")
+    min_votes: int = Field(
+        default=1,
+        ge=1,
+        description="Proposals that a module has to be in, or seeds that are named to be of it.",
+    )
     category_field: str = Field(default="subject", description="Of metadata.")
     module_field: str = Field(default="topic", description="Of metadata.")
     difficulty_field: str | None = Field(
@@ -68,9 +78,23 @@ class DecomposeSettings(_Options):
     )
     num_modules: int = Field(default=10, ge=1, description="Of embedding and random.")
     min_seeds: int = Field(
-        default=8, ge=1, description="A module with fewer synthesis seeds is merged."
+        default=4, ge=1, description="A module with fewer synthesis seeds is merged [ours]."
     )
-    min_probes: int = Field(default=2, ge=1, description="A module with fewer probes is merged.")
+    min_probes: int = Field(
+        default=2,
+        ge=1,
+        description="A module with fewer probes is merged; it has as many where that is at most "
+        "half of its items, whatever probe_fraction says.",
+    )
+
+    @model_validator(mode="after")
+    def _consistent(self) -> DecomposeSettings:
+        if self.decomposer == "teacher" and not self.max_batches and self.assignment != "name":
+            raise ValueError(
+                f"max_batches=0 with assignment={self.assignment}: without proposals the modules "
+                "can only be named, set assignment to name"
+            )
+        return self
 
 
 class MeasureSettings(_Options):
@@ -86,6 +110,12 @@ class MeasureSettings(_Options):
         description="Measure by logprob beside accuracy, where the teacher can score.",
     )
     max_tokens: int = Field(default=512, ge=1, description="Of an answer.")
+    teacher_probes: int | None = Field(
+        default=None,
+        ge=1,
+        description="Probes of each module that the teacher answers, drawn by chance; None: all. "
+        "The student answers all.",
+    )
     threads: int = Field(default=4, ge=1, description="Answers that are graded at a time.")
     allow_weak_sandbox: bool = Field(
         default=False, description="Run programs where they can't be isolated fully."
@@ -93,19 +123,33 @@ class MeasureSettings(_Options):
 
 
 class DependencyOptions(_Options):
-    """Of method 1.5. All but `teacher_prior` need a teacher that can score."""
+    """Of method 1.5. `interventions` and `snapshots` need a teacher that can score."""
 
-    estimator: EstimatorName = Field(
-        default="interventions",
+    estimator: EstimatorChoice = Field(
+        default="auto",
         description="Where the population of Eq. 3 comes from: interventions, one adapter a "
         "module; snapshots, one adapter on all modules; teacher_prior, no population: what the "
-        "teacher named.",
+        "teacher named, at no student tokens; auto, interventions where the student's budget is at "
+        "least interventions_from and the teacher can score, else teacher_prior.",
+    )
+    interventions_from: int = Field(
+        default=20_000_000,
+        ge=0,
+        description="Student tokens of the whole run from which auto chooses interventions. With "
+        "the settings below these take up to 12,288 tokens a module, so that with 40 modules they "
+        "are at most 2.5 % of such a budget [ours].",
     )
     tau_high: float = Field(default=0.9, description="τ_high.")
     tau_low: float = Field(default=0.7, description="τ_low.")
     tau_dep: float = Field(default=0.3, ge=0, le=1, description="τ_dep.")
     epsilon: float = Field(default=1e-8, gt=0, description="ε.")
     min_states: int = Field(default=2, ge=1, description="States on each side of Eq. 3.")
+    min_probes: int = Field(
+        default=5,
+        ge=1,
+        description="Probes of both modules without which Eq. 3 isn't estimated, and a dependency "
+        "is what the teacher named.",
+    )
     learning_rate: float = Field(default=1e-3, gt=0, description="Of the adapters.")
     lora_rank: int = Field(default=8, ge=1, description="r of the adapters.")
     lora_alpha: float = Field(default=16.0, gt=0, description="Scale of the adapters times r.")
@@ -131,12 +175,41 @@ class DependencyOptions(_Options):
     def conditionals(self) -> DependencySettings:
         """Of Eq. 3."""
         return DependencySettings(
-            self.tau_high, self.tau_low, self.tau_dep, self.epsilon, self.min_states
+            self.tau_high,
+            self.tau_low,
+            self.tau_dep,
+            self.epsilon,
+            self.min_states,
+            self.min_probes,
         )
 
-    def training(self, seed: int) -> InterventionSettings:
-        """Of the adapters of the chosen estimator."""
-        mixed = self.estimator == "snapshots"
+    def choose(self, can_score: bool, student_tokens: int | None) -> tuple[EstimatorName, str]:
+        """The estimator, and why it is this one [ours].
+
+        Args:
+            can_score: Whether the teacher gives log-probabilities of texts.
+            student_tokens: The run's budget; None where it isn't known.
+        """
+        if self.estimator != "auto":
+            return self.estimator, "the settings name it"
+        if not can_score:
+            return "teacher_prior", "the teacher gives no log-probabilities of texts"
+        if student_tokens is None:
+            return "teacher_prior", "the student's budget isn't known, and this costs none of it"
+        budget = f"the student's budget of {student_tokens:,} tokens is"
+        if student_tokens < self.interventions_from:
+            return (
+                "teacher_prior",
+                f"{budget} under interventions_from={self.interventions_from:,}",
+            )
+        return (
+            "interventions",
+            f"{budget} at least interventions_from={self.interventions_from:,}",
+        )
+
+    def training(self, estimator: EstimatorName, seed: int) -> InterventionSettings:
+        """Of the adapters of an estimator."""
+        mixed = estimator == "snapshots"
         return InterventionSettings(
             train=TrainConfig(
                 learning_rate=self.learning_rate,
@@ -166,18 +239,46 @@ class DiagnoseSettings(_Options):
     probe_fraction: float = Field(
         default=0.2, gt=0, lt=1, description="Share of the seeds that are held out as probes."
     )
-    tau_gap: float = Field(default=0.3, description="τ_gap of Eq. 6.")
+    tau_gap: float = Field(
+        default=TAU_GAP,
+        description="τ_gap of Eq. 6: by default a student under .72 of its teacher lacks a module "
+        "[ours; the paper has .3].",
+    )
     confident_gap: bool = Field(
         default=False, description="The gap's interval has to lie above τ_gap too."
     )
-    min_teacher_performance: float = Field(
-        default=0.0, ge=0, le=1, description="P_T under which a module is set aside."
+    min_teacher_performance: float | None = Field(
+        default=None,
+        ge=0,
+        le=1,
+        description=f"P_T under which a module is excluded: it isn't taught. None: "
+        f"{MIN_SHARE_RIGHT} where the teacher's answers are right or wrong, since most lessons of "
+        "such a module would be thrown away, and 0 where they are graded in between (ROUGE, "
+        "log-probabilities), which has no such scale [ours].",
     )
     alpha: float = Field(default=0.7, ge=0, le=1, description="The gap's weight in Eq. 4.")
-    target_fraction: float = Field(default=0.25, gt=0, le=1, description="m of Eq. 5 over |K|.")
-    resamples: int = Field(default=1000, ge=1, description="Of the bootstrap intervals.")
+    target_fraction: float | None = Field(
+        default=None,
+        gt=0,
+        le=1,
+        description="m of Eq. 5 over |K|; None: every deficient module is a target [ours].",
+    )
+    min_gate_probes: int = Field(
+        default=40,
+        ge=1,
+        description="Probes of a module that a gate measures on: with 8 a student with a true r of "
+        ".95 passes a stage of ten modules once in sixty times. Where seeds give fewer, the "
+        "teacher writes and verifies the others [ours].",
+    )
+    gate_probe_share: float = Field(
+        default=0.1,
+        ge=0,
+        le=1,
+        description="Share of the teacher's tokens that writing those may take [ours].",
+    )
+    resamples: int = Field(default=1000, ge=1, description="Draws of the intervals.")
     level: float = Field(default=0.95, gt=0, lt=1, description="Of the intervals.")
 
     def bootstrap(self, seed: int) -> BootstrapSettings:
-        """Of the intervals."""
+        """Number of draws, level and seed of the intervals."""
         return BootstrapSettings(self.resamples, self.level, seed)

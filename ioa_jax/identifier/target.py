@@ -35,7 +35,7 @@ class Targets(Value):
 
     Attributes:
         modules: At most `limit` ids, the most severe first.
-        limit: m.
+        limit: m; the size of K_def where every deficient module is a target.
         severities: Of K_def, the most severe first.
     """
 
@@ -89,23 +89,26 @@ def severities(
 
 
 def choose_targets(
-    ranked: Sequence[Severity], num_modules: int, target_fraction: float = 0.25
+    ranked: Sequence[Severity], num_modules: int, target_fraction: float | None = None
 ) -> Targets:
-    """Eq. 5: the top `m = ceil(target_fraction · |K|)` of K_def by severity.
+    """Eq. 5: the top m of K_def by severity.
 
     Args:
         ranked: Of K_def, from `severities`; the order doesn't matter.
         num_modules: |K|, all modules, deficient or not.
-        target_fraction: In (0, 1].
+        target_fraction: `m = ceil(target_fraction · |K|)`, in (0, 1]. None: `m = |K_def|`, every
+            deficient module is a target [ours], and severity is an order alone.
 
     Raises:
         InputError: The fraction is outside (0, 1], or more modules are deficient than there are.
     """
-    if not 0 < target_fraction <= 1:
+    if target_fraction is not None and not 0 < target_fraction <= 1:
         raise InputError(f"target_fraction={target_fraction}: above 0 and at most 1")
     if len(ranked) > num_modules:
         raise InputError(f"{len(ranked)} deficient modules of {num_modules}")
-    # 0.07 * 100 is 7.000000000000001 in floating point, which isn't a reason for an eighth target.
-    limit = math.ceil(round(target_fraction * num_modules, 9))
+    limit = len(ranked)
+    if target_fraction is not None:
+        # 0.07 * 100 is 7.000000000000001 in floating point: no reason for an eighth target.
+        limit = math.ceil(round(target_fraction * num_modules, 9))
     order = tuple(sorted(ranked, key=lambda entry: (-entry.value, entry.module)))
     return Targets(tuple(entry.module for entry in order[:limit]), limit, order)

@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Collection, Mapping, Sequence
 from typing import Literal
 
+from scipy.stats import beta
+
 from ioa_jax.errors import InputError
 from ioa_jax.identifier.dependency import DependencyGraph
+from ioa_jax.identifier.measure import ModulePerformance
 from ioa_jax.values import ROUNDING, Value
+
+GateName = Literal["posterior", "literal", "off"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -19,16 +25,24 @@ class GateSettings(Value):
         tau_mastery: τ_mastery, above 0.
         max_remedial_rounds: Rounds of remedial data that a stage may have [ours; the paper has no
             bound].
+        gate: `literal`: a module passes where r(k) as measured reaches τ_mastery; `posterior`
+            [ours]: where that is at least as likely as not, since r(k) is measured on few probes
+            (`probability_of_mastery`); `off`: every module passes.
+        prior: a and b of the Beta prior of P_S(k), for `posterior`.
     """
 
     tau_mastery: float = 0.9
     max_remedial_rounds: int = 5
+    gate: GateName = "posterior"
+    prior: tuple[float, float] = (1.0, 1.0)
 
     def __post_init__(self) -> None:
         if self.tau_mastery <= 0:
             raise InputError(f"tau_mastery={self.tau_mastery}: above 0")
         if self.max_remedial_rounds < 0:
             raise InputError(f"max_remedial_rounds={self.max_remedial_rounds}: at least 0")
+        if min(self.prior) <= 0:
+            raise InputError(f"prior={self.prior}: both above 0")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,12 +52,14 @@ class ModuleMastery(Value):
     Attributes:
         module: Id.
         ratio: r(k).
-        mastered: Whether r(k) reaches τ_mastery.
+        mastered: Whether it passes.
+        probability: Of r(k) ≥ τ_mastery given the probes, with the gate `posterior`; else None.
     """
 
     module: str
     ratio: float
     mastered: bool
+    probability: float | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -55,8 +71,8 @@ class GateResult(Value):
         remedial_round: Remedial rounds that the stage had before; 0 at its first gate.
         modules: The stage's, by id.
         minimum: `min_{k∈s} r(k)`, to be compared with τ_mastery.
-        passed: Eq. 9.
-        weak: Modules under τ_mastery, sorted.
+        passed: Eq. 9: every module passes.
+        weak: Modules that don't, sorted.
         parked: The weak modules, where no remedial round is left: the run goes on without them, and
             what depends on them is flagged.
         action: `advance`, `remediate` (data for the weak modules alone, then another gate), or
@@ -96,15 +112,35 @@ def masters(ratio: float, threshold: float) -> bool:
     return ratio >= threshold - ROUNDING
 
 
+def probability_of_mastery(
+    values: Sequence[float], teacher: float, threshold: float, prior: tuple[float, float]
+) -> float:
+    """Posterior probability that r(k) reaches a threshold [ours].
+
+    P_S(k) has the prior Beta(a, b) and is measured by independent probes, so that it is
+    Beta(a + sum, b + count - sum) afterwards; P_T(k) is taken as known. Scores between 0 and 1,
+    such as ROUGE, count as that share of a right answer.
+
+    Args:
+        values: The student's scores on the module's probes, each in [0, 1].
+        teacher: P_T(k), above 0.
+        threshold: Of r(k).
+        prior: a and b.
+    """
+    total = math.fsum(values)
+    goal = min(threshold * teacher, 1.0)
+    return float(beta.sf(goal, prior[0] + total, prior[1] + len(values) - total))
+
+
 def judge_stage(
     stage: int,
     modules: Sequence[str],
-    student: Mapping[str, float],
+    student: Mapping[str, ModulePerformance],
     teacher: Mapping[str, float],
     remedial_round: int,
     settings: GateSettings | None = None,
 ) -> GateResult:
-    """Eq. 9: advance if and only if `min_{k∈s} r(k) ≥ τ_mastery`.
+    """Eq. 9: advance if and only if `min_{k∈s} r(k) ≥ τ_mastery`, as `settings.gate` reads it.
 
     Args:
         stage: Number of the stage.
@@ -128,11 +164,7 @@ def judge_stage(
     for module in sorted(modules):
         if module not in student or module not in teacher:
             raise InputError(f"module {module!r}: student and teacher have to be measured on it")
-        try:
-            ratio = relative_mastery(student[module], teacher[module])
-        except InputError as error:
-            raise InputError(f"module {module!r}: {error}") from None
-        found.append(ModuleMastery(module, ratio, masters(ratio, settings.tau_mastery)))
+        found.append(_judge_module(module, student[module], teacher[module], settings))
     weak = tuple(entry.module for entry in found if not entry.mastered)
     last = remedial_round == settings.max_remedial_rounds
     return GateResult(
@@ -145,6 +177,22 @@ def judge_stage(
         parked=weak if last else (),
         action="advance" if not weak else "park" if last else "remediate",
     )
+
+
+def _judge_module(
+    module: str, student: ModulePerformance, teacher: float, settings: GateSettings
+) -> ModuleMastery:
+    try:
+        ratio = relative_mastery(student.mean, teacher)
+    except InputError as error:
+        raise InputError(f"module {module!r}: {error}") from None
+    if settings.gate == "posterior":
+        probability = probability_of_mastery(
+            student.values, teacher, settings.tau_mastery, settings.prior
+        )
+        return ModuleMastery(module, ratio, probability >= 0.5, probability)
+    passes = settings.gate == "off" or masters(ratio, settings.tau_mastery)
+    return ModuleMastery(module, ratio, passes)
 
 
 def flag_dependents(parked: Collection[str], graph: DependencyGraph) -> dict[str, tuple[str, ...]]:

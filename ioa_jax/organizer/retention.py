@@ -1,35 +1,104 @@
-"""Whether what was mastered stays mastered (method 2.4).
+"""What the student could do before stays: what is retained, and what was forgotten (method 2.4).
 
-All of it is [ours]: the paper leaves forgetting open.
+All of it is [ours]: the paper leaves forgetting open. With `self_distillation` the student as it
+was answers problems of every module that isn't taught, and training keeps it near those answers'
+distributions: λ · KL(before ‖ now), since what is forgotten goes with that divergence (arXiv
+2509.04259). With `replay` it is trained on these modules' references.
 """
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Collection, Mapping
+import re
+from collections.abc import Mapping, Sequence
+
+import numpy as np
 
 from ioa_jax.errors import InputError
-from ioa_jax.organizer.mastery import masters
 from ioa_jax.values import Value
 
 
 @dataclasses.dataclass(frozen=True)
-class RetentionState(Value):
-    """Modules that were mastered at some gate.
+class RetainedExample(Value):
+    """A problem of a module that isn't taught, with the answer that is retained.
 
     Attributes:
-        mastered: Ids, sorted; measured again at every gate.
-        fallen: Those of them that were under `τ_mastery - δ` at the last gate, sorted; their data
-            is replayed more in the next stage.
+        module: Id.
+        prompt: The problem.
+        answer: The student's own, as it was before training; with `replay` the reference.
+        written: Whether the teacher wrote the problem; else it is a seed's.
     """
 
-    mastered: tuple[str, ...] = ()
-    fallen: tuple[str, ...] = ()
+    module: str
+    prompt: str
+    answer: str
+    written: bool = False
 
-    @property
-    def held(self) -> tuple[str, ...]:
-        """Modules that are mastered still, sorted."""
-        return tuple(module for module in self.mastered if module not in self.fallen)
+
+@dataclasses.dataclass(frozen=True)
+class Retained(Value):
+    """What a run retains.
+
+    Attributes:
+        modules: Every module that isn't taught, sorted.
+        examples: Of these.
+        unanswered: Problems that the student gave no whole answer to.
+    """
+
+    modules: tuple[str, ...] = ()
+    examples: tuple[RetainedExample, ...] = ()
+    unanswered: int = 0
+
+
+_NUMBER = re.compile(r"\d+")
+
+
+def prompt_variants(prompts: Sequence[str], count: int, rng: np.random.Generator) -> list[str]:
+    """Prompts like those of a module: other numbers, and words from one another.
+
+    Two prompts with as many words are crossed word by word, and each number becomes another one of
+    as many digits. What comes out may make less sense than a real task: the student is only kept
+    near its own answer to it, and nobody needs to know a right one.
+
+    Args:
+        prompts: Of one module.
+        count: Variants of each, at most.
+        rng: Draws.
+
+    Returns:
+        New texts, none twice and none of the prompts.
+    """
+    seen = set(prompts)
+    by_length: dict[int, list[list[str]]] = {}
+    for prompt in prompts:
+        words = prompt.split(" ")
+        by_length.setdefault(len(words), []).append(words)
+    found: list[str] = []
+    for prompt in prompts:
+        words = prompt.split(" ")
+        others = by_length[len(words)]
+        for _ in range(count):
+            other = others[int(rng.integers(len(others)))]
+            takes = rng.random(len(words)) < CROSSED
+            mixed = " ".join(
+                b if take else a for a, b, take in zip(words, other, takes, strict=True)
+            )
+            text = _NUMBER.sub(lambda match: _other_number(match[0], rng), mixed)
+            if text not in seen:
+                seen.add(text)
+                found.append(text)
+    return found
+
+
+# Share of words that come from the other prompt.
+CROSSED = 0.3
+
+
+def _other_number(text: str, rng: np.random.Generator) -> str:
+    digits = len(text)
+    if digits > 15 or (digits > 1 and text[0] == "0"):
+        return text
+    return str(rng.integers(10 ** (digits - 1) if digits > 1 else 0, 10**digits))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -92,37 +161,3 @@ class ForgettingMatrix(Value):
             if last is not None and best:
                 found[module] = max(best) - last
         return found
-
-
-def update_retention(
-    state: RetentionState,
-    ratios: Mapping[str, float],
-    newly_mastered: Collection[str],
-    tau_mastery: float = 0.9,
-    delta: float = 0.05,
-) -> RetentionState:
-    """Look at a gate's measurements of what was mastered before.
-
-    Args:
-        state: After the gate before.
-        ratios: r(k) by module id, measured now; of every module mastered before.
-        newly_mastered: Modules that passed Eq. 9 at this gate.
-        tau_mastery: τ_mastery.
-        delta: δ: how far a module may fall before its data is replayed more.
-
-    Raises:
-        InputError: A module mastered before wasn't measured, or δ is negative.
-    """
-    if delta < 0:
-        raise InputError(f"delta={delta}: at least 0")
-    for module in state.mastered:
-        if module not in ratios:
-            raise InputError(
-                f"module {module!r} was mastered before, but not measured at this gate"
-            )
-    return RetentionState(
-        tuple(sorted({*state.mastered, *newly_mastered})),
-        tuple(
-            module for module in state.mastered if not masters(ratios[module], tau_mastery - delta)
-        ),
-    )

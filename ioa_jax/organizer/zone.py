@@ -29,12 +29,17 @@ class ZoneSettings(Value):
     Attributes:
         tau_zpd: τ_ZPD in [0, 1].
         reading: Which change the bound is on.
+        max_stage_modules: Modules of a stage at most [ours]: the more there are, the less likely is
+            it that all pass a gate; None is no limit.
     """
 
     tau_zpd: float = 0.15
     reading: Reading = "drop"
+    max_stage_modules: int | None = None
 
     def __post_init__(self) -> None:
+        if self.max_stage_modules is not None and self.max_stage_modules < 1:
+            raise InputError(f"max_stage_modules={self.max_stage_modules}: at least 1")
         if not 0 <= self.tau_zpd <= 1:
             raise InputError(f"tau_zpd={self.tau_zpd}: between 0 and 1")
 
@@ -192,10 +197,10 @@ def divide_layers(
 ) -> tuple[tuple[Part, ...], ZoneReport]:
     """Take layers apart until each step keeps to Eq. 8, or needs a bridge.
 
-    A layer that is out of the zone is split by P_S, hardest last: as many of its easiest modules as
-    are inside go first, and the rest is judged against them. Where not even the easiest module is
-    inside, a bridge to it is needed; the modules after it are judged against what the bridge leads
-    to, the easiest module.
+    A layer that is out of the zone, or larger than a stage may be, is split by P_S, hardest last:
+    as many of its easiest modules as are inside go first, and the rest is judged against them.
+    Where not even the easiest module is inside, a bridge to it is needed; the modules after it are
+    judged against what the bridge leads to, the easiest module.
 
     Args:
         layers: Module ids by layer (Eq. 7).
@@ -222,14 +227,14 @@ def divide_layers(
         of_layer: list[Part] = []
         while rest:
             stage = first_stage + len(parts) + len(of_layer)
-            count = (
-                len(rest)
-                if before is None
-                else _largest_inside(rest, performance, before, settings)
-            )
+            limit = min(len(rest), settings.max_stage_modules or len(rest))
+            able = rest[:limit]
+            count = limit
+            if before is not None:
+                count = _largest_inside(able, performance, before, settings)
             bridged = count == 0
             if bridged:
-                count = _largest_inside(rest, performance, performance[rest[0]], settings)
+                count = _largest_inside(able, performance, performance[rest[0]], settings)
             chosen, rest = tuple(rest[:count]), rest[count:]
             after = mean_performance(chosen, performance)
             of_layer.append(Part(layer, len(of_layer), chosen, after))

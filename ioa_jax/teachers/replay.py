@@ -6,9 +6,10 @@ have in common, and a finished run replays without its teacher.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import datetime
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
@@ -138,6 +139,22 @@ class LedgeredTeacher(Teacher):
     def used(self) -> Usage:
         """What this run used so far, in all."""
         return sum((spend.used for spend in self._spend.values()), Usage())
+
+    @contextlib.contextmanager
+    def limited(self, max_tokens: int | None) -> Generator[None]:
+        """Within it, the budget is at most so many generated tokens of the whole run.
+
+        Args:
+            max_tokens: As `Budget.max_tokens` counts them; a smaller one that holds already goes
+                on to hold. None changes nothing.
+        """
+        whole = self.budget
+        limits = [one for one in (whole.max_tokens, max_tokens) if one is not None]
+        self.budget = Budget(max_tokens=min(limits, default=None), max_cost=whole.max_cost)
+        try:
+            yield
+        finally:
+            self.budget = whole
 
     def generate(
         self,

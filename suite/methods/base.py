@@ -16,10 +16,16 @@ from typing import Any, Protocol
 from rouge_score.rouge_scorer import RougeScorer
 
 from ioa_jax.adapter.duplicates import BenchmarkIndex
-from ioa_jax.engine.batching import TokenPair, pack_in_order
+from ioa_jax.engine.batching import TokenPair
 from ioa_jax.engine.sampling import SamplingParams
-from ioa_jax.engine.trainer import Trainer
-from ioa_jax.engine.training import LoRAConfig, StepMetrics, TrainConfig
+from ioa_jax.engine.training import (
+    Batch,
+    LoRAConfig,
+    StepMetrics,
+    TrainConfig,
+    Trainer,
+    endless_batches,
+)
 from ioa_jax.errors import InputError
 from ioa_jax.identifier.probes import ProbeGraders
 from ioa_jax.seeds import SeedItem
@@ -41,6 +47,34 @@ RESAMPLING_TEMPERATURE = 0.7  # of further answers where the first is greedy
 OnStep = Callable[[str, StepMetrics, Callable[[], Student]], None]
 
 
+@dataclasses.dataclass
+class Meter:
+    """What a method has asked of the teacher since it was started, the same after a restart.
+
+    Attributes:
+        calls: Requests that were answered.
+        tokens: Generated for them.
+    """
+
+    calls: int = 0
+    tokens: int = 0
+
+
+@dataclasses.dataclass(frozen=True)
+class Retention:
+    """What a method keeps as the student was, by λ · KL(before ‖ now) [ours].
+
+    Attributes:
+        pairs: Problems with the student's own answers.
+        share: Of the training rows.
+        weight: λ.
+    """
+
+    pairs: tuple[TokenPair, ...] = ()
+    share: float = 0.0
+    weight: float = 0.0
+
+
 @dataclasses.dataclass(frozen=True)
 class MethodContext:
     """Everything that a method may use.
@@ -51,7 +85,8 @@ class MethodContext:
         seeds: Tasks to start from.
         budgets: Teacher tokens generated and student tokens trained on, at most.
         train: Hyperparameters, the same for all methods.
-        sampling: How the teacher answers tasks.
+        sampling: How the teacher writes.
+        answer_temperature: Of its answers to tasks; None is `sampling`'s.
         pack: Of prompts, as the teacher needs them.
         sandbox: Limits of programs that are tested.
         graders: Of seeds' checks, for all cells of a process.
@@ -65,6 +100,8 @@ class MethodContext:
         benchmarks: Test items of the run's tasks, which no training data may have.
         shared: Folder of what several cells compute from the same, such as a student's
             dependencies.
+        retention: What `fine_tune` retains; nothing but in controls.
+        meter: Counts what `ask` asks.
     """
 
     student: Student
@@ -83,12 +120,28 @@ class MethodContext:
     options: Mapping[str, Any]
     benchmarks: Callable[[], BenchmarkIndex]
     shared: Path
+    retention: Retention = Retention()
+    meter: Meter = dataclasses.field(default_factory=Meter)
+    answer_temperature: float | None = None
+
+    @property
+    def answer_sampling(self) -> Sampling:
+        """How the teacher answers tasks."""
+        if self.answer_temperature is None:
+            return self.sampling
+        return dataclasses.replace(self.sampling, temperature=self.answer_temperature)
 
     def train_config(self) -> TrainConfig:
-        """The engine's view of `train` and `seed`."""
+        """The engine's view of `train`, `retention` and `seed`."""
         settings = self.train.model_dump(exclude={"lora"})
         lora = None if self.train.lora is None else LoRAConfig(**self.train.lora.model_dump())
-        return TrainConfig(**settings, lora=lora, seed=self.seed)
+        return TrainConfig(
+            **settings,
+            lora=lora,
+            seed=self.seed,
+            retained_share=self.retention.share,
+            retention_weight=self.retention.weight,
+        )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -168,6 +221,8 @@ def ask(
 
     def keep(index: int, completion: Completion) -> None:
         answers[index] = completion
+        context.meter.calls += 1
+        context.meter.tokens += completion.completion_tokens
 
     try:
         context.teacher.generate(requests, sampling, keep)
@@ -225,26 +280,33 @@ def ask_for_tasks(
 def answer_tasks(
     context: MethodContext, chats: Sequence[Messages], sample: int = 0
 ) -> tuple[list[Answered | None], bool]:
-    """As `ask`, the teacher's answers to tasks; None also where it refused or wrote nothing."""
-    sampling = context.sampling
+    """As `ask`, the teacher's answers to tasks; None also where it refused or wrote nothing.
+
+    A task or an answer that has anything of a benchmark's test items is left out, as the Adapter
+    of IOA leaves it out; the task before it is paid for.
+    """
+    sampling = context.answer_sampling
     if sample > 0 and sampling.temperature == 0:
         # Greedy, a second answer would be the first one again.
         sampling = dataclasses.replace(sampling, temperature=RESAMPLING_TEMPERATURE)
-    requests = [make_request(context, chat, "answer", sampling, sample) for chat in chats]
+    index = context.benchmarks()
+    clean = [number for number, chat in enumerate(chats) if not index.find(chat[-1]["content"])]
+    requests = [make_request(context, chats[n], "answer", sampling, sample) for n in clean]
     answers, complete = ask(context, requests, sampling)
-    answered = [
-        None
-        if answer is None or answer.finish_reason == "filtered" or not answer.text
-        else Answered(chat, answer.text, answer.finish_reason == "stop")
-        for chat, answer in zip(chats, answers, strict=True)
-    ]
+    answered: list[Answered | None] = [None] * len(chats)
+    for number, answer in zip(clean, answers, strict=True):
+        if answer is None or answer.finish_reason == "filtered" or not answer.text:
+            continue
+        if not index.find(answer.text):
+            ended = answer.finish_reason == "stop"
+            answered[number] = Answered(chats[number], answer.text, ended)
     return answered, complete
 
 
 def ask_rationales(context: MethodContext) -> list[tuple[str, str, str]]:
     """(prompt, rationale, final answer) of every seed that the teacher explained to the end."""
     chats = [render(context.pack, "rationale", prompt=seed.prompt) for seed in context.seeds]
-    texts, _ = ask_texts(context, chats, "rationale", context.sampling)
+    texts, _ = ask_texts(context, chats, "rationale", context.answer_sampling)
     found: list[tuple[str, str, str]] = []
     for seed, text in zip(context.seeds, texts, strict=True):
         rationale, answer = split_rationale(seed, text or "")
@@ -260,14 +322,19 @@ def as_chat(prompt: str) -> Messages:
 
 # A method that invents tasks asks for so many at a time, and gives up after so many such waves in a
 # row that brought nothing new.
-MAX_WAVE = 64
+MAX_WAVE = 192
 MAX_DRY_WAVES = 5
 
 
 def wave_size(context: MethodContext) -> int:
-    """Requests for new tasks at a time: few enough that most of the budget is left for answers."""
-    at_most = context.budgets.teacher_tokens // (8 * context.sampling.max_tokens)
-    return min(max(at_most, 1), MAX_WAVE)
+    """Requests for new tasks at a time: few enough that the budget also pays for their answers.
+
+    By what calls took so far, so that the last waves are small and hardly a task goes unanswered.
+    """
+    meter = context.meter
+    left = context.budgets.teacher_tokens - meter.tokens
+    a_call = meter.tokens / meter.calls if meter.calls else context.sampling.max_tokens
+    return int(min(max(left / (3 * a_call), 1), MAX_WAVE))
 
 
 def grow_pool(
@@ -359,30 +426,6 @@ def token_count(pairs: Sequence[TokenPair]) -> int:
     return sum(len(pair) for pair in pairs)
 
 
-def batches(
-    pairs: Sequence[TokenPair], config: TrainConfig, part: str
-) -> Iterator[list[TokenPair]]:
-    """Batches without end: a new order each epoch, a function of (seed, part, epoch).
-
-    Raises:
-        InputError: There are no pairs.
-    """
-    if not pairs:
-        raise InputError(
-            f"{part}: nothing to train on: the teacher's budget bought no usable example; raise "
-            "budgets.teacher_tokens or lower sampling.max_tokens"
-        )
-    lengths = [min(len(pair), config.row_length) for pair in pairs]
-    epoch = 0
-    while True:
-        order = stream(config.seed, "order", part, epoch).permutation(len(pairs))
-        rows = pack_in_order([lengths[i] for i in order], config.row_length)
-        for start in range(0, len(rows), config.batch_rows):
-            chosen = rows[start : start + config.batch_rows]
-            yield [pairs[order[place]] for row in chosen for place in row]
-        epoch += 1
-
-
 def fine_tune(
     context: MethodContext,
     pairs: Sequence[TokenPair],
@@ -390,24 +433,30 @@ def fine_tune(
     *,
     tokens: int | None = None,
     start: Student | None = None,
-    supply: Iterator[list[TokenPair]] | None = None,
+    supply: Iterator[Batch] | None = None,
 ) -> Student:
     """Train until a budget of student tokens is used up, with one schedule over it.
 
     Args:
-        context: The method's.
+        context: The method's; what it retains goes into every step.
         pairs: Examples, from one on; they are repeated as often as the budget allows.
         part: Of the method; names its checkpoints and its lines in train.jsonl.
         tokens: Of this part; None is the whole budget.
         start: What it begins from; None is the student as it was given.
-        supply: Batches without end, the same whenever it starts; None is `batches` of the pairs.
+        supply: Batches without end, the same whenever it starts; None is those of the pairs.
 
     Raises:
         InputError: No examples, or as `Trainer.step`.
     """
     student = start or context.student
     config = context.train_config()
-    supply = batches(pairs, config, part) if supply is None else supply
+    if supply is None:
+        if not pairs:
+            raise InputError(
+                f"{part}: nothing to train on: the teacher's budget bought no usable example; "
+                "raise budgets.teacher_tokens or lower sampling.max_tokens"
+            )
+        supply = endless_batches(pairs, config, part, retained=context.retention.pairs)
     budget = context.budgets.student_tokens if tokens is None else tokens
     with Trainer(
         student.model.decoder, config, budget, directory=context.directory / "checkpoints" / part
@@ -416,13 +465,7 @@ def fine_tune(
         def now() -> Student:
             return student.with_decoder(trainer.decoder)
 
-        for number, batch in enumerate(supply):
-            if number < trainer.steps:
-                continue
-            metrics = trainer.step(batch)
-            if metrics is None:
-                break
-            context.on_step(part, metrics, now)
+        trainer.run(supply, on_step=lambda metrics: context.on_step(part, metrics, now))
         trainer.save()
         return now()
 

@@ -2,13 +2,12 @@
 
 Paper: He et al., 2026 (arXiv 2602.12172).
 Loop: find what the student lacks, order it by what depends on what, and teach it stage by stage
-with examples made for the student, each stage until it is mastered.
+with examples made for the student; keep what it can do already.
 Departures: those that `ioa_jax` names as its own; every one is an option and stands in the cell's
-distill/record.json. Above all, training draws from all that was taught so far, under one schedule
-(`pooled`); `ioa_paper` trains as the paper says. The adapters by which dependencies are found train
-on the student's budget too.
+distill/record.json. `ioa_paper` is the paper read literally. Adapters by which dependencies are
+found train on the student's budget too.
 
-Controls are the same run with some settings changed, one file each.
+Controls are the same run with some settings changed (`suite.methods.controls`).
 """
 
 from __future__ import annotations
@@ -17,10 +16,10 @@ from collections.abc import Mapping
 from typing import Any
 
 from ioa_jax.config import MethodConfig
-from ioa_jax.distill import distill
+from ioa_jax.distillation import distill
 from ioa_jax.files import read_json
 from ioa_jax.settings import check_settings, merge_settings
-from suite.methods.base import Method, MethodContext, MethodResult, token_count
+from suite.methods.base import Method, MethodContext, MethodResult
 from suite.profile import Profile
 
 Settings = Mapping[str, Any]
@@ -56,7 +55,10 @@ class IOA:
         record = read_json(directory / "record.json")
         return MethodResult(
             result.student,
-            {name: record[name] for name in ("lessons", "rejects", "gates", "parked")},
+            {
+                name: record[name]
+                for name in ("lessons", "references", "retained", "rejects", "gates", "outcome")
+            },
             further_student_tokens=record["spend"]["student_tokens_of_interventions"],
         )
 
@@ -65,8 +67,7 @@ def make_config(given: MethodContext | Profile, changes: Settings) -> MethodConf
     """The cell's settings: what all methods share, the profile's options, a control's changes.
 
     Args:
-        given: A profile alone leaves seed and batch size at their defaults, since these are the
-            cell's and its student's.
+        given: A profile alone leaves the seed at its default, since it is the cell's.
         changes: By section of `ioa_jax.config.MethodConfig`.
 
     Raises:
@@ -91,16 +92,8 @@ def make_config(given: MethodContext | Profile, changes: Settings) -> MethodConf
     }
     if isinstance(given, MethodContext):
         shared["seed"] = given.seed
-        shared["train"]["batch_size"] = _batch_size(given)
     merged = merge_settings(merge_settings(shared, given.options), changes)
     return check_settings(MethodConfig, merged, "options")
-
-
-def _batch_size(context: MethodContext) -> int:
-    """Examples that fill a step's rows as those of other methods do, at the seeds' mean length."""
-    pairs = [context.student.answer_pair(s.messages, s.reference) for s in context.seeds]
-    room = context.train.batch_rows * context.train.row_length
-    return max(1, room * len(pairs) // token_count(pairs))
 
 
 METHOD: Method = IOA("Identifier, Organizer and Adapter")

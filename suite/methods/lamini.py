@@ -40,15 +40,18 @@ class LaMini:
     def run(self, context: MethodContext) -> MethodResult:
         # Only repetitions are kept out.
         novelty = Novelty(context.pack, [seed.prompt for seed in context.seeds], threshold=1.0)
-        size = wave_size(context)
+        asked = 0
 
         def propose(wave: int) -> tuple[list[str], bool]:
+            nonlocal asked
+            size, first = wave_size(context), asked
+            asked += size
             rng = stream(context.seed, "lamini", wave)
             by_topic, topics_more = ([], True)
             if context.pack == "paper":
-                by_topic, topics_more = _topic_requests(context, rng, wave)
+                by_topic, topics_more = _topic_requests(context, rng, size, first)
             chats = [*by_topic, *_example_requests(context, rng, size - len(by_topic))]
-            found, more = ask_for_tasks(context, chats, "new tasks", context.sampling, wave * size)
+            found, more = ask_for_tasks(context, chats, "new tasks", context.sampling, first)
             return [task for task in found if novelty.add(task)], more and topics_more
 
         pairs, notes = grow_pool(context, propose)
@@ -72,12 +75,11 @@ def _example_requests(
 
 
 def _topic_requests(
-    context: MethodContext, rng: np.random.Generator, wave: int
+    context: MethodContext, rng: np.random.Generator, size: int, first: int
 ) -> tuple[list[Messages], bool]:
-    size = wave_size(context)
     chosen = [context.seeds[i] for i in rng.integers(len(context.seeds), size=size // 2)]
     chats = [render(context.pack, "topic", prompt=seed.prompt) for seed in chosen]
-    topics, more = ask_texts(context, chats, "topics", context.sampling, wave * size)
+    topics, more = ask_texts(context, chats, "topics", context.sampling, first)
     requests: list[Messages] = [
         render(context.pack, "topic_tasks", topic=topic.splitlines()[0], count=ASKED)
         for topic in topics

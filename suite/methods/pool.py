@@ -1,10 +1,10 @@
-"""Controls over what the cell of `ioa` with the same seed taught, in another order.
+"""Controls over what the cell of `ioa` with the same seed wrote, in another order.
 
 Paper: He et al., 2026 (arXiv 2602.12172); controls that its reviewers asked for.
-Loop: the pool is every lesson of that cell, with the references of the seeds whose modules the
-student had mastered before, which that cell replays too. Nothing is asked of the teacher. Shuffled,
-the pool is trained on as any data are. Ordered by difficulty, it is cut into parts of equal tokens,
-and each in turn has an equal share of the student's budget, under one schedule.
+Loop: the pool is every lesson of that cell and the references that it trains on beside them; what
+it retains is retained here too. Nothing is asked of the teacher. Shuffled, the pool is trained on
+as any data are. Ordered by difficulty, it is cut into parts of equal tokens; each in turn has an
+equal share of the student's budget, under one schedule.
 Departures: a lesson is as easy as its module was for the student before (P_S), then as its
 difficulty says; the paper has no such controls to depart from. Teacher tokens are those of the
 pool's cell.
@@ -13,25 +13,17 @@ pool's cell.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, Literal
+from collections.abc import Iterator, Sequence
+from typing import Literal
 
 from ioa_jax.adapter.schema import LEVELS
 from ioa_jax.engine.batching import TokenPair
-from ioa_jax.engine.training import TrainConfig
-from ioa_jax.errors import InputError
+from ioa_jax.engine.training import Batch, TrainConfig, endless_batches
 from ioa_jax.files import read_json, read_value
 from ioa_jax.identifier.diagnosis import Diagnosis
 from ioa_jax.jsonl import read_objects
-from suite.methods.base import (
-    MethodContext,
-    MethodResult,
-    as_chat,
-    batches,
-    fine_tune,
-    fits,
-    token_count,
-)
+from suite.methods.base import MethodContext, MethodResult, as_chat, fine_tune, fits, token_count
+from suite.methods.retained import needed_cell, read_retention
 
 Order = Literal["shuffled", "easy_to_hard", "hard_to_easy"]
 POOL = "ioa"
@@ -64,6 +56,7 @@ class PoolControl:
         self._order: Order = order
 
     def run(self, context: MethodContext) -> MethodResult:
+        context = dataclasses.replace(context, retention=read_retention(context, POOL))
         pool = read_pool(context)
         pairs = [one.pair for one in pool]
         supply = None
@@ -74,21 +67,19 @@ class PoolControl:
                 [one.pair for one in ordered],
                 context.train_config(),
                 context.budgets.student_tokens,
+                context.retention.pairs,
             )
         student = fine_tune(context, pairs, supply=supply)
         return MethodResult(student, {"examples": len(pool)}, teacher_of=POOL)
 
 
 def read_pool(context: MethodContext) -> list[Taught]:
-    """What the cell of `ioa` taught.
+    """What the cell of `ioa` trained on, but for what it retained.
 
     Raises:
         InputError: The run has no `ioa`, or its cell isn't complete.
     """
-    cell = context.cell_of(POOL)
-    if cell is None:
-        raise InputError(f"this control needs the method {POOL!r} in the profile's methods")
-    folder = cell / "distill"
+    folder = needed_cell(context, POOL) / "distill"
     diagnosis = read_value(folder / "diagnosis.json", Diagnosis)
     performance = diagnosis.student_performance()
     pool = [
@@ -99,31 +90,33 @@ def read_pool(context: MethodContext) -> list[Taught]:
         )
         for _, lesson in read_objects(folder / "lessons.jsonl")
     ]
-    seeds = diagnosis.select(context.seeds, "seed")
-    pool += [
-        Taught(context.student.answer_pair(seed.messages, seed.reference), performance[module], 0)
-        for module in _replayed(diagnosis, read_json(folder / "record.json")["config"]["organizer"])
-        for seed in seeds[module]
-    ]
+    if read_json(folder / "record.json")["config"]["organizer"]["references"]:
+        seeds = diagnosis.select(context.seeds, "seed")
+        pool += [
+            Taught(
+                context.student.answer_pair(seed.messages, seed.reference),
+                performance[module],
+                LEVELS.index("intermediate"),
+            )
+            for module in diagnosis.targets.modules
+            for seed in seeds[module]
+        ]
     return [one for one in pool if fits(context, one.pair)]
 
 
-def _replayed(diagnosis: Diagnosis, organizer: Mapping[str, Any]) -> tuple[str, ...]:
-    """Modules whose references the cell replays, by its settings."""
-    if not organizer["retention"] or organizer["stage_mode"] != "pooled":
-        return ()
-    return diagnosis.mastered(organizer["tau_mastery"])
-
-
 def parts_in_turn(
-    ordered: Sequence[TokenPair], config: TrainConfig, budget_tokens: int
-) -> Iterator[list[TokenPair]]:
+    ordered: Sequence[TokenPair],
+    config: TrainConfig,
+    budget_tokens: int,
+    retained: Sequence[TokenPair] = (),
+) -> Iterator[Batch]:
     """Batches of one part after the other, each for its share of the budget; the last goes on.
 
     Args:
         ordered: The pool, in its order.
         config: Of the training.
         budget_tokens: Of the whole.
+        retained: In every part.
     """
     parts: list[list[TokenPair]] = [[] for _ in range(PARTS)]
     total, before = token_count(ordered), 0
@@ -133,8 +126,8 @@ def parts_in_turn(
     filled = [part for part in parts if part]
     used = 0
     for number, part in enumerate(filled, start=1):
-        for batch in batches(part, config, f"part {number}"):
+        for batch in endless_batches(part, config, f"part {number}", retained=retained):
             yield batch
-            used += sum(min(len(pair), config.row_length) for pair in batch)
+            used += token_count((*batch.examples, *batch.retained))
             if number < len(filled) and used >= budget_tokens * number / len(filled):
                 break

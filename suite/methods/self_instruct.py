@@ -53,12 +53,15 @@ class SelfInstruct:
         novelty = Novelty(context.pack, seeds)
         sampling = dataclasses.replace(context.sampling, temperature=0.7, top_p=0.5)
         own: list[str] = []
-        size = wave_size(context)
+        asked = 0
 
         def propose(wave: int) -> tuple[list[str], bool]:
+            nonlocal asked
+            size, first = wave_size(context), asked
+            asked += size
             rng = stream(context.seed, "self_instruct", wave)
             chats = [_request(context.pack, seeds, own, rng) for _ in range(size)]
-            found, more = ask_for_tasks(context, chats, "new tasks", sampling, wave * size)
+            found, more = ask_for_tasks(context, chats, "new tasks", sampling, first)
             new = [task for task in found if is_fit(context.pack, task) and novelty.add(task)]
             own.extend(new)
             return new, more

@@ -1,10 +1,11 @@
 """A method with one number changed: how much its result owes to that number.
 
 `METHOD@SETTING=VALUE` names it, as in `ioa@organizer.tau_zpd=0.2`: METHOD is `ioa` or a control of
-it, SETTING a number in `SECTIONS` of `ioa_jax.config.MethodConfig`. Seed, budget and training are
-the same for every method, and stay so. `METHOD@seeds=COUNT` is any method that needs no other's
-cell, started from so many of the seed items, drawn at random; a larger count has those of a
-smaller one.
+it, SETTING a number in `SECTIONS` of `ioa_jax.config.MethodConfig`. `METHOD@train.SETTING=VALUE` is
+any method with a number of the profile's `train` changed, such as its learning rate.
+`METHOD@seeds=COUNT` is any method that needs no other's cell, started from so many of the seed
+items, drawn at random; a larger count has those of a smaller one. Seed and budget are the same for
+every method, and stay so.
 """
 
 from __future__ import annotations
@@ -21,12 +22,12 @@ from ioa_jax.streams import stream
 from suite.methods import load_method
 from suite.methods.base import MethodContext, MethodResult
 from suite.methods.ioa import IOA
-from suite.profile import Profile
+from suite.profile import Profile, TrainSettings
 
 SECTIONS = ("diagnose", "organizer", "adapter")
 SEEDS = "seeds"
+TRAIN = "train"
 
-_REPLAY = ("organizer.delta", "organizer.new_share", "organizer.raise_factor")
 _PROPOSALS = tuple(
     f"diagnose.decompose.{name}"
     for name in (
@@ -46,8 +47,6 @@ IDLE: dict[tuple[str, Any], tuple[str, ...]] = {
     ("organizer.zone", False): ("organizer.tau_zpd",),
     ("organizer.gate", False): ("organizer.max_remedial_rounds", "adapter.remedial_scale"),
     ("organizer.max_remedial_rounds", 0): ("adapter.remedial_scale",),
-    ("organizer.retention", False): _REPLAY,
-    ("organizer.stage_mode", "sequential"): _REPLAY,
     ("adapter.dimensions.cognitive_load", False): (
         "adapter.size_caps",
         "adapter.step_caps",
@@ -82,33 +81,28 @@ class Sweep(IOA):
         super().__init__(f"{usual.summary}; {setting} is {_text(value)}")
         self._usual, self._of, self._setting, self._value = usual, of, setting, value
 
+    def check(self, profile: Profile) -> None:
+        """Whether it can be run under a profile.
+
+        Raises:
+            InputError: The method has no such number, or it is the same or idle there.
+        """
+        self.config(profile)
+
     def config(self, given: MethodContext | Profile) -> MethodConfig:
         usual = self._usual.config(given)
         default = self._number(usual)
         self._check_not_idle(usual)
-        if self._value == default:
-            raise InputError(
-                f"setting {self._setting!r} is {_text(default)} in {self._of!r} too: this would be "
-                "the same cell twice"
-            )
-        settings = usual.model_dump()
-        *sections, number = self._setting.split(".")
-        place = settings
-        for section in sections:
-            place = place[section]
-        place[number] = self._value
+        _check_other(self._of, self._setting, self._value, default)
+        settings = _changed(usual.model_dump(), self._setting, self._value)
         source = f"{self._of}@{self._setting}={_text(self._value)}"
         return check_settings(MethodConfig, settings, source)
 
     def run(self, context: MethodContext) -> MethodResult:
-        result = super().run(context)
-        sweep = {
-            "of": self._of,
-            "setting": self._setting,
-            "value": self._number(self.config(context)),
-            "default": self._number(self._usual.config(context)),
-        }
-        return dataclasses.replace(result, notes={**result.notes, "sweep": sweep})
+        value, default = (
+            self._number(config) for config in (self.config(context), self._usual.config(context))
+        )
+        return _noted(super().run(context), self._of, self._setting, value, default)
 
     def _check_not_idle(self, usual: MethodConfig) -> None:
         """A number that the method has switched off would give a cell of the same figures."""
@@ -126,15 +120,44 @@ class Sweep(IOA):
                 )
 
     def _number(self, config: MethodConfig) -> float:
-        numbers = _numbers(config.model_dump(include=set(SECTIONS)))
-        if self._setting not in numbers:
-            section = self._setting.partition(".")[0]
-            near = [name for name in numbers if name.startswith(f"{section}.")] or numbers
-            raise InputError(
-                f"setting {self._setting!r} can't be changed in {self._of!r}; numbers are "
-                f"{', '.join(near)}"
-            )
-        return numbers[self._setting]
+        return _number_of(self._of, self._setting, config.model_dump(include=set(SECTIONS)))
+
+
+def _number_of(of: str, setting: str, settings: Mapping[str, Any]) -> float:
+    numbers = _numbers(settings)
+    if setting not in numbers:
+        section = setting.partition(".")[0]
+        near = [name for name in numbers if name.startswith(f"{section}.")] or numbers
+        raise InputError(
+            f"setting {setting!r} can't be changed in {of!r}; numbers are {', '.join(near)}"
+        )
+    return numbers[setting]
+
+
+def _check_other(of: str, setting: str, value: float, default: float) -> None:
+    if value == default:
+        raise InputError(
+            f"setting {setting!r} is {_text(default)} in {of!r} too: this would be the same cell "
+            "twice"
+        )
+
+
+def _changed(settings: dict[str, Any], setting: str, value: float) -> dict[str, Any]:
+    """Settings with the number at a dotted path changed, in place."""
+    *sections, number = setting.split(".")
+    place = settings
+    for section in sections:
+        place = place[section]
+    place[number] = value
+    return settings
+
+
+def _noted(
+    result: MethodResult, of: str, setting: str, value: float, default: float
+) -> MethodResult:
+    """A result whose notes say what was changed."""
+    sweep = {"of": of, "setting": setting, "value": value, "default": default}
+    return dataclasses.replace(result, notes={**result.notes, "sweep": sweep})
 
 
 def _numbers(settings: Mapping[str, Any], place: str = "") -> dict[str, float]:
@@ -183,6 +206,9 @@ class FewerSeeds:
         self.summary = f"{self._usual.summary}; from {count} seed items"
         self._of, self._count = of, count
 
+    def check(self, profile: Profile) -> None:
+        """How many seed items a profile has is known with the run."""
+
     def run(self, context: MethodContext) -> MethodResult:
         available = len(context.seeds)
         if self._count >= available:
@@ -193,11 +219,48 @@ class FewerSeeds:
         order = stream(context.seed, "fewer seeds").permutation(available)
         chosen = tuple(context.seeds[place] for place in sorted(order[: self._count]))
         result = self._usual.run(dataclasses.replace(context, seeds=chosen))
-        sweep = {"of": self._of, "setting": SEEDS, "value": self._count, "default": available}
-        return dataclasses.replace(result, notes={**result.notes, "sweep": sweep})
+        return _noted(result, self._of, SEEDS, self._count, available)
 
 
-def read_sweep(name: str) -> Sweep | FewerSeeds:
+class OtherTraining:
+    """Another method with one number of its training changed."""
+
+    def __init__(self, of: str, setting: str, value: float) -> None:
+        """Take the usual method.
+
+        Args:
+            of: Its name.
+            setting: Dotted path from `train` on, such as train.learning_rate.
+            value: Instead of the profile's.
+
+        Raises:
+            InputError: There is no such method.
+        """
+        self._usual = load_method(of)
+        self.needs = self._usual.needs
+        self.summary = f"{self._usual.summary}; {setting} is {_text(value)}"
+        self._of, self._setting, self._value = of, setting, value
+
+    def check(self, profile: Profile) -> None:
+        """As `Sweep.check`."""
+        self._train(profile.train_of(self._of))
+
+    def _train(self, usual: TrainSettings) -> tuple[TrainSettings, float]:
+        """The changed settings, and the usual number."""
+        settings = {TRAIN: usual.model_dump()}
+        default = _number_of(self._of, self._setting, settings)
+        _check_other(self._of, self._setting, self._value, default)
+        changed = _changed(settings, self._setting, self._value)[TRAIN]
+        source = f"{self._of}@{self._setting}={_text(self._value)}"
+        return check_settings(TrainSettings, changed, source), default
+
+    def run(self, context: MethodContext) -> MethodResult:
+        train, default = self._train(context.train)
+        result = self._usual.run(dataclasses.replace(context, train=train))
+        return _noted(result, self._of, self._setting, self._value, default)
+
+
+def read_sweep(name: str) -> Sweep | FewerSeeds | OtherTraining:
     """The method that `METHOD@SETTING=VALUE` names.
 
     Raises:
@@ -221,4 +284,6 @@ def read_sweep(name: str) -> Sweep | FewerSeeds:
         if value < 1 or value != int(value):
             raise InputError(f"method {name!r}: {SEEDS} is a whole number from 1")
         return FewerSeeds(of, int(value))
+    if setting.startswith(f"{TRAIN}."):
+        return OtherTraining(of, setting, value)
     return Sweep(of, setting, value)

@@ -21,7 +21,7 @@ import typer
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from ioa_jax.cli import run_app
-from ioa_jax.engine.trainer import Trainer
+from ioa_jax.engine.training import Batch, Trainer
 from ioa_jax.errors import InputError
 from ioa_jax.files import read_json, read_text, write_json, write_text
 from ioa_jax.graders.by_kind import Graders
@@ -131,7 +131,7 @@ class _Course:
             measured = None if last is None else self._watched[last]
             shares = weights(self._recipe.targets, measured, one.focus)
             batch = self._batches.batch(step, shares, one.skills)
-            metrics = trainer.step(batch)
+            metrics = trainer.step(Batch(tuple(batch)))
             if metrics is None:
                 break
             if metrics.step % _LOG_EVERY == 0:

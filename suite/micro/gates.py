@@ -63,8 +63,11 @@ def benchmark_accuracies(student: Student) -> dict[str, float]:
 def write_examples(model: LanguageModel) -> Examples:
     """Ask the teacher for three examples of each of some seeds of every module, a level each."""
     settings = AdapterSettings(
+        protocol="schema",
         pack="micro",
         form="none",
+        level_order="easy_first",
+        styled_share=1.0,
         examples_per_seed=3,
         max_retries=0,
         max_tokens=_JSON_TOKENS,
@@ -87,7 +90,7 @@ def write_examples(model: LanguageModel) -> Examples:
                 graders=graders,
                 sandbox=sandbox,
             )
-            figures = adapter.synthesize(StageRequest(1, "stage", tuple(seeds))).figures
+            figures = adapter.synthesize(StageRequest("stage", tuple(seeds))).figures
     finally:
         for grader in graders.values():
             grader.close()

@@ -96,7 +96,7 @@ class Problem:
             ),
             metadata=Metadata(stage_id="0", seed_style_ref=""),
         )
-        return render_answer(example, self.domain, "lines")
+        return render_answer(example, draft.check["kind"], "lines")
 
     def seed_item(self) -> SeedItem:
         """As a user's seed, without the module, which the Identifier has to find."""

@@ -11,7 +11,7 @@ from suite.report.summary import Figures, summarize
 from suite.report.tables import comma_separated, latex, markdown
 from suite.results import RunResult, read_run
 from suite.schema import write_file
-from suite.schema.models import TableFile
+from suite.schema.models import PowerFile, TableFile
 
 
 @dataclasses.dataclass(frozen=True)
@@ -27,17 +27,20 @@ class Written:
     texts: dict[str, str]
 
 
-def written(result: RunResult, reference: str | None = None) -> Written:
+def written(
+    result: RunResult, reference: str | None = None, power: PowerFile | None = None
+) -> Written:
     """Make the tables of a run.
 
     Args:
         result: The run.
         reference: Method that the others are compared with; None is `ioa`, else the first.
+        power: Of the run's settings; None where it isn't known.
 
     Raises:
         InputError: The run has no finished cell, or not of the reference.
     """
-    table = summarize(Figures(result), reference)
+    table = summarize(Figures(result), reference, power)
     texts = {
         "table.md": markdown(table),
         "table.csv": comma_separated(table),
@@ -60,11 +63,12 @@ def write_report(directory: Path, reference: str | None = None) -> list[Path]:
         InputError: It isn't a run of this version, a file doesn't fit its schema, or it can't be
             written.
     """
+    from suite.power import find_power
     from suite.report.page import page
     from suite.report.plots import all_plots
 
     result = read_run(directory)
-    made = written(result, reference)
+    made = written(result, reference, find_power(result.run.settings))
     paths = [directory / "table.json"]
     write_file(TableFile, paths[0], made.table.model_dump(mode="json"))
     for name, text in made.texts.items():

@@ -12,8 +12,8 @@ import numpy as np
 
 from suite.cells import UNDISTILLED
 from suite.report.course import edges_of
-from suite.report.distilled import Distilled, distilled_of
-from suite.report.tables import View, count, label, p_value, percent, points_from
+from suite.report.distilled import Distilled, Gates, distilled_of, oracle_gates
+from suite.report.tables import View, count, is_significant, label, p_value, percent, points_from
 from suite.results import RunResult
 from suite.schema.models import Row, SpendRecord, TableFile
 from suite.stats import mean_interval
@@ -47,6 +47,8 @@ def answers(result: RunResult, table: TableFile) -> list[Answer]:
     return [
         _matched(table),
         _gates(by_method),
+        _passed(by_method, oracle_gates(result)),
+        _levels(by_method, table.reference),
         _forgetting(by_method),
         _agreement(by_method, table.reference),
         _steps(result, table),
@@ -65,7 +67,7 @@ def _matched(table: TableFile) -> Answer:
     sentences = []
     for one in found:
         value = one.difference
-        sure = one.p_bootstrap_holm < 0.05
+        sure = is_significant(one)
         sentences.append(
             f"{one.task}: {table.reference} is {points_from(value)} {MATCHED} ["
             f"{100 * value.low:+.1f}, {100 * value.high:+.1f}], "
@@ -139,6 +141,104 @@ def _gates(by_method: dict[str, tuple[Distilled, ...]]) -> Answer:
             ),
         ),
     )
+
+
+def _passed(
+    by_method: dict[str, tuple[Distilled, ...]], oracle: Mapping[int | None, Gates]
+) -> Answer:
+    name = "passed"
+    question = "How many modules and stages pass their gates, and how many could?"
+    rows = []
+    for method, cells in by_method.items():
+        gates = [one.record.gates for one in cells]
+        if not any(one.end for one in gates):
+            continue
+        # The oracle's of the same seed, on the modules that this cell taught.
+        most = [
+            {module: oracle[seed].end[module] for module in own.end if module in oracle[seed].end}
+            for own, one in zip(gates, cells, strict=True)
+            if (seed := one.cell.file.seed) in oracle
+        ]
+        rows.append(
+            (
+                label(method),
+                _of_all([one.first_pass for one in gates]),
+                _of_all([one.end for one in gates]),
+                _of_all(most),
+                _of_all([one.stages_end for one in gates]),
+            )
+        )
+    if not rows:
+        return Answer(name, question, "No cell recorded its gates by module.")
+    return Answer(
+        name,
+        question,
+        "Passed of measured gates, over all seeds.",
+        View(
+            "passed",
+            question,
+            (
+                "method",
+                "modules after the first pass",
+                "modules at the end",
+                "of the same, the oracle",
+                "stages at the end",
+            ),
+            tuple(rows),
+            (
+                "The oracle is the student after unlimited right answers, under the same gate: "
+                "what it doesn't pass, no budget of the teacher's would. - where the run has none.",
+            ),
+        ),
+    )
+
+
+def _of_all(gates: Sequence[Mapping[str, bool]]) -> str:
+    """`9 of 14 (64 %)`."""
+    passed = [one for own in gates for one in own.values()]
+    if not passed:
+        return "-"
+    return f"{sum(passed)} of {len(passed)} ({100 * sum(passed) / len(passed):.0f} %)"
+
+
+def _levels(by_method: dict[str, tuple[Distilled, ...]], reference: str | None) -> Answer:
+    name, question = "levels", "Do lessons have the range of difficulty that is tested?"
+    method = reference if reference in by_method else next(iter(by_method), None)
+    records = [one.record for one in by_method[method]] if method is not None else []
+    lessons = _summed([one.lessons_by_level for one in records])
+    if not lessons:
+        return Answer(name, question, "No cell recorded its lessons by level.")
+    probes = _summed([one.probes_by_level for one in records])
+    return Answer(
+        name,
+        question,
+        f"Lessons of {method} beside the probes, over all seeds.",
+        View(
+            "levels",
+            question,
+            ("level", "lessons", "of all, %", "probes", "of all, %"),
+            tuple(
+                (level, *_part(lessons, level), *_part(probes, level))
+                for level in dict.fromkeys([*lessons, *probes])
+            ),
+        ),
+    )
+
+
+def _summed(counts: Sequence[Mapping[str, int]]) -> dict[str, int]:
+    found: dict[str, int] = {}
+    for own in counts:
+        for name, number in own.items():
+            found[name] = found.get(name, 0) + number
+    return found
+
+
+def _part(counts: Mapping[str, int], name: str) -> tuple[str, str]:
+    """A count and its share of all; `-` where nothing was counted."""
+    total = sum(counts.values())
+    if not total:
+        return "-", "-"
+    return count(counts.get(name, 0)), f"{100 * counts.get(name, 0) / total:.0f}"
 
 
 def _remedial_share(parts: dict[str, int], total: int) -> float:

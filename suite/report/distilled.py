@@ -17,6 +17,7 @@ from ioa_jax.jsonl import read_objects
 from ioa_jax.organizer.curriculum import Stage
 from ioa_jax.organizer.mastery import GateResult
 from ioa_jax.organizer.retention import ForgettingMatrix
+from suite.cells import ORACLE
 from suite.results import CellResult, RunResult
 from suite.schema import check, read_file
 
@@ -69,6 +70,14 @@ class Limits(_Part):
     teacher_from: int
 
 
+class Gates(_Part):
+    """Of record.json: gates by module and by stage; empty in runs of before they were recorded."""
+
+    first_pass: dict[str, bool] = {}
+    end: dict[str, bool] = {}
+    stages_end: dict[str, bool] = {}
+
+
 class Record(_Part):
     """Of record.json."""
 
@@ -77,6 +86,9 @@ class Record(_Part):
     parked: tuple[str, ...]
     rejects: dict[str, int]
     lessons: int
+    lessons_by_level: dict[str, int] = {}
+    probes_by_level: dict[str, int] = {}
+    gates: Gates = Gates()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -127,6 +139,20 @@ def read_distilled(cell: CellResult) -> Distilled | None:
         _teacher_tokens(folder, cell.file.spend.teacher_tokens),
         read_file(Record, folder / "record.json"),
     )
+
+
+def oracle_gates(result: RunResult) -> dict[int | None, Gates]:
+    """By seed, the gates that the oracle's students pass at the end; its cells have no course, and
+    say it in their notes.
+    """
+    return {
+        cell.file.seed: check(
+            Gates,
+            (cell.file.notes.model_extra or {}).get("gates", {}),
+            f"{cell.folder / 'cell.json'}: notes.gates",
+        )
+        for cell in result.cells_of(ORACLE)
+    }
 
 
 def distilled_of(result: RunResult, method: str) -> tuple[Distilled, ...]:

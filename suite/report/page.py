@@ -11,13 +11,24 @@ import yaml
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup, escape
 
-from suite.cells import TEACHER, UNDISTILLED
+from suite.cells import ORACLE, TEACHER, UNDISTILLED, UNIFORM
 from suite.report.answers import answers
 from suite.report.draw import COLOURS, Plot, for_page
 from suite.report.paper import paper_view
-from suite.report.tables import View, count, label, percent, points_from, share_text, views
+from suite.report.tables import (
+    View,
+    count,
+    is_significant,
+    label,
+    percent,
+    points_from,
+    power_sentence,
+    share_text,
+    views,
+)
 from suite.results import RunResult
-from suite.schema.models import Comparison, Row, TableFile
+from suite.schema.models import Comparison, ModuleComparison, Row, TableFile
+from suite.stats import Estimate
 
 FOLDER = Path(__file__).parent
 COURSE = ("gaps", "graph", "timeline", "mastery", "forgetting")
@@ -52,8 +63,10 @@ def page(result: RunResult, table: TableFile, plots: Sequence[Plot]) -> str:
         script=Markup((FOLDER / "page.js").read_text(encoding="utf-8")),
         sentences=list(_sentences(table)),
         cards=_cards(reference),
+        power=None if table.power is None else power_sentence(table.power),
         comparison=own[0],
-        tables=own[1:],
+        modules=next((view for view in own if view.name == "modules"), None),
+        tables=[view for view in own[1:] if view.name != "modules"],
         methods=by_name["methods"],
         budgets=[plot for plot in plots if plot.name.startswith("budget")],
         course=[by_name[name] for name in COURSE],
@@ -69,13 +82,18 @@ def page(result: RunResult, table: TableFile, plots: Sequence[Plot]) -> str:
 
 def best_baseline(table: TableFile, task: str) -> Row | None:
     """The method with the highest mean on a task that isn't the reference's own kind."""
+    return max(_baselines(table), key=lambda row: row.scores[task].mean, default=None)
+
+
+def _baselines(table: TableFile) -> list[Row]:
+    """Trained methods that aren't of the reference's own kind."""
     own = (table.reference or "").split("_")[0]
-    others = [
+    return [
         row
         for row in table.rows
-        if row.method not in (TEACHER, UNDISTILLED) and row.method.split("_")[0] != own
+        if row.method not in (TEACHER, UNDISTILLED, UNIFORM, ORACLE)
+        and row.method.split("_")[0] != own
     ]
-    return max(others, key=lambda row: row.scores[task].mean, default=None)
 
 
 def _sentences(table: TableFile) -> Iterator[str]:
@@ -83,6 +101,7 @@ def _sentences(table: TableFile) -> Iterator[str]:
     if table.reference is None:
         yield "No method that trains a student has finished yet."
         return
+    yield from _module_sentences(table)
     compared = {(one.method, one.task): one for one in table.comparisons}
     for task in table.tasks:
         (row,) = (row for row in table.rows if row.method == table.reference)
@@ -97,6 +116,39 @@ def _sentences(table: TableFile) -> Iterator[str]:
         yield "; ".join([text, *parts]) + "."
 
 
+def _module_sentences(table: TableFile) -> Iterator[str]:
+    """The same over modules."""
+    compared = {(one.method, one.over): one for one in table.module_comparisons}
+    (row,) = (row for row in table.rows if row.method == table.reference)
+    if row.modules is None:
+        return
+    for over, words in (("all", "all modules"), ("deficient", "deficient modules")):
+        value = _mean_over(row, over)
+        if value is None:
+            continue
+        means = {
+            other.method: mean.mean
+            for other in _baselines(table)
+            if (mean := _mean_over(other, over)) is not None
+        }
+        opponents = [(UNDISTILLED, "the undistilled student")]
+        if means:
+            best = max(means, key=lambda method: means[method])
+            opponents.append((best, f"{best}, the best of the other methods"))
+        parts = [
+            _against(compared[method, over], against)
+            for method, against in opponents
+            if (method, over) in compared
+        ]
+        yield "; ".join([f"{words}: {row.method} scores {percent(value)} %", *parts]) + "."
+
+
+def _mean_over(row: Row, over: str) -> Estimate | None:
+    if row.modules is None:
+        return None
+    return row.modules.all if over == "all" else row.modules.deficient
+
+
 def _opponents(table: TableFile, task: str) -> Iterator[tuple[str, str]]:
     yield UNDISTILLED, "the undistilled student"
     best = best_baseline(table, task)
@@ -104,8 +156,8 @@ def _opponents(table: TableFile, task: str) -> Iterator[tuple[str, str]]:
         yield best.method, f"{best.method}, the best of the other methods"
 
 
-def _against(one: Comparison, words: str) -> str:
-    sure = "" if one.p_bootstrap_holm < 0.05 else " (chance may explain it)"
+def _against(one: Comparison | ModuleComparison, words: str) -> str:
+    sure = "" if is_significant(one) else " (chance may explain it)"
     return f"{points_from(one.difference)} {words}{sure}"
 
 

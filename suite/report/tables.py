@@ -9,10 +9,12 @@ from collections.abc import Iterable, Sequence
 
 from suite.cells import TEACHER, UNDISTILLED
 from suite.probes import PROBES
-from suite.schema.models import Comparison, Row, TableFile
+from suite.schema.models import Comparison, ModuleComparison, PowerFile, Row, TableFile
 from suite.stats import Difference, Estimate, Share
 
 ALPHA = 0.05
+# A world in which uniform and oracle are fewer standard deviations apart can't tell methods apart.
+LEAST_RATIO = 5.0
 LABELS = {TEACHER: "teacher (reference line)", UNDISTILLED: "undistilled student"}
 
 
@@ -38,6 +40,10 @@ class View:
 def views(table: TableFile) -> list[View]:
     """The tables that have something in them, the comparison first."""
     found = [comparison_view(table)]
+    if any(row.modules for row in table.rows):
+        found.append(module_view(table))
+    if table.module_comparisons:
+        found.append(module_difference_view(table))
     if table.comparisons:
         found.append(difference_view(table))
     if any(row.retained for row in table.rows):
@@ -73,35 +79,131 @@ def comparison_view(table: TableFile) -> View:
     )
 
 
+def module_view(table: TableFile) -> View:
+    """Methods by what they reach over modules."""
+    marks = {
+        (one.method, one.over): " *" for one in table.module_comparisons if is_significant(one)
+    }
+    deficient = table.deficient_modules or []
+    rows: list[tuple[str, ...]] = []
+    for row in table.rows:
+        assert row.modules is not None
+        found = row.modules
+        rows.append(
+            (
+                label(row.method),
+                _marked(found.all, marks.get((row.method, "all"), "")),
+                _marked(found.deficient, marks.get((row.method, "deficient"), "")),
+                _marked(found.others, ""),
+                f"{found.worst.module}: {100 * found.worst.score:.1f}",
+            )
+        )
+    notes = [
+        "Means of the modules' means, each module with the same weight; seeds and the items of "
+        "each module are resampled, the modules are not."
+    ]
+    if table.deficient_modules is None:
+        notes.append(
+            "Which modules were deficient isn't known: teacher and undistilled student weren't "
+            "both measured."
+        )
+    else:
+        notes.append(
+            "Deficient, for every method alike: on the items of this run the undistilled student "
+            f"has less than {table.deficient_below:g} of the teacher's score. Its own means are "
+            "of the items by which modules were chosen, and so somewhat too far apart; "
+            f"comparisons of other methods aren't touched. They are {', '.join(deficient) or '-'}."
+        )
+    if table.module_comparisons:
+        notes.append(
+            f"*: differs from {table.reference} by the paired bootstrap after Holm's correction at "
+            f"{ALPHA:g}."
+        )
+    number = len(table.modules)
+    others = 0 if table.deficient_modules is None else number - len(deficient)
+    return View(
+        "modules",
+        "Methods by modules",
+        (
+            "method",
+            f"all modules ({number}), %",
+            f"deficient modules ({len(deficient)}), %",
+            f"other modules ({others}), %",
+            "worst module, %",
+        ),
+        tuple(rows),
+        tuple(notes),
+    )
+
+
+def _marked(value: Estimate | None, mark: str) -> str:
+    return "-" if value is None else percent(value) + mark
+
+
+def module_difference_view(table: TableFile) -> View:
+    """The reference method minus the others, over modules."""
+    rows = tuple(
+        (
+            label(one.method),
+            one.over,
+            points(one.difference),
+            p_value(one.p_bootstrap_holm),
+            f"{one.difference.seeds} x {one.difference.pairs // one.difference.seeds}",
+        )
+        for one in table.module_comparisons
+    )
+    return View(
+        "module-differences",
+        f"{table.reference} minus each other method over modules, in points of 100",
+        ("method", "modules", "difference", "p, bootstrap", "N"),
+        rows,
+        (f"p are two-sided and corrected by Holm over the {len(rows)} rows. N is seeds x items.",),
+    )
+
+
 def difference_view(table: TableFile) -> View:
     """The reference method minus the others."""
+    exact = any(one.p_mcnemar_holm is not None for one in table.comparisons)
     rows = tuple(
         (
             label(one.method),
             one.task,
-            f"{100 * one.difference.mean:+.1f} [{100 * one.difference.low:+.1f}, "
-            f"{100 * one.difference.high:+.1f}]",
+            points(one.difference),
             p_value(one.p_bootstrap_holm),
             "-"
             if one.difference.wins is None
             else f"{one.difference.wins} : {one.difference.losses}",
-            "-" if one.p_mcnemar_holm is None else p_value(one.p_mcnemar_holm),
+            *(
+                ("-" if one.p_mcnemar_holm is None else p_value(one.p_mcnemar_holm),)
+                if exact
+                else ()
+            ),
             f"{one.difference.seeds} x {one.difference.pairs // one.difference.seeds}",
         )
         for one in table.comparisons
     )
+    notes = [
+        "Pairs are answers to one item with one seed; N is seeds x items. Intervals: 95 %, "
+        f"{table.resamples:,} resamples of seeds and items.",
+        f"p are two-sided and corrected by Holm over the {len(table.comparisons)} rows, each "
+        "test by itself.",
+    ]
+    if exact:
+        notes.append("McNemar's exact test is of right-or-wrong tasks with one seed alone.")
     return View(
         "differences",
         f"{table.reference} minus each other method, in points of 100",
-        ("method", "task", "difference", "p, bootstrap", "wins : losses", "p, McNemar", "N"),
-        rows,
         (
-            "Pairs are answers to one item with one seed; N is seeds x items. Intervals: 95 %, "
-            f"{table.resamples:,} resamples of seeds and items.",
-            f"p are two-sided and corrected by Holm over the {len(table.comparisons)} rows, each "
-            "test by itself. McNemar's test is of right-or-wrong tasks alone: exact with one seed, "
-            "Durkalski's form with an item's answers as a cluster with several.",
+            "method",
+            "task",
+            "difference",
+            "p, bootstrap",
+            "wins : losses",
+            *(("p, McNemar",) if exact else ()),
+            "N",
         ),
+        rows,
+        tuple(notes),
     )
 
 
@@ -156,6 +258,8 @@ def logprob_view(table: TableFile) -> View:
 def markdown(table: TableFile) -> str:
     """All tables, with what stands under them."""
     text = [f"# {table.profile}, run {table.run_id}", ""]
+    if table.power is not None:
+        text += [power_sentence(table.power), ""]
     for view in views(table):
         text += [f"## {view.title}", "", _markdown_row(view.header)]
         text.append("| --- |" + " ---: |" * (len(view.header) - 1))
@@ -163,6 +267,21 @@ def markdown(table: TableFile) -> str:
         text += ["", *(f"- {note}" for note in view.notes), ""]
     text += [f"Not in the tables: {one.cell}, {one.reason}." for one in table.unfinished]
     return "\n".join(text).rstrip("\n") + "\n"
+
+
+def power_sentence(power: PowerFile) -> str:
+    """What a comparison under the run's settings can find, and whether that is enough."""
+    seeds = ", ".join(map(str, power.oracle.by_seed))
+    enough = power.ratio >= LEAST_RATIO
+    return (
+        f"Power: the untaught student has {100 * power.untaught.mean:.1f} % (mean over all "
+        f"modules), right answers to problems of all modules within the budgets bring "
+        f"{100 * power.uniform.mean:.1f} %, unlimited ones to problems of the deficient modules, "
+        f"with the others retained, {100 * power.oracle.mean:.1f} %. The standard deviation over "
+        f"seeds is {100 * power.seed_sd:.2f} points: the two are {power.ratio:.1f} of it apart"
+        f"{'' if enough else f', fewer than the {LEAST_RATIO:g} that a comparison needs'}. "
+        f"Measured in run {power.run_id} of {power.profile}, seeds {seeds}."
+    )
 
 
 def latex(table: TableFile) -> str:
@@ -287,6 +406,16 @@ def points_from(value: Difference) -> str:
     return f"{points} points {'above' if value.mean > 0 else 'below'}"
 
 
+def points(value: Difference) -> str:
+    """`+1.2 [-0.3, +2.7]`."""
+    return f"{100 * value.mean:+.1f} [{100 * value.low:+.1f}, {100 * value.high:+.1f}]"
+
+
+def is_significant(one: Comparison | ModuleComparison) -> bool:
+    """What marks, sentences and answers call a difference: by the corrected p of the bootstrap."""
+    return one.p_bootstrap_holm < ALPHA
+
+
 def nats(value: Estimate | None) -> str:
     """As `percent`, unscaled with three decimals; `-` for None."""
     return "-" if value is None else f"{value.mean:.3f} [{value.low:.3f}, {value.high:.3f}]"
@@ -312,7 +441,7 @@ def p_value(value: float) -> str:
 def _marks(comparisons: Iterable[Comparison]) -> dict[tuple[str, str], str]:
     marks: dict[tuple[str, str], str] = {}
     for one in comparisons:
-        mark = "*" if one.p_bootstrap_holm < ALPHA else ""
+        mark = "*" if is_significant(one) else ""
         if one.p_mcnemar_holm is not None and one.p_mcnemar_holm < ALPHA:
             mark += "†"
         marks[one.method, one.task] = f" {mark}" if mark else ""
@@ -322,9 +451,12 @@ def _marks(comparisons: Iterable[Comparison]) -> dict[tuple[str, str], str]:
 def _mark_notes(table: TableFile) -> tuple[str, ...]:
     if not table.comparisons:
         return ()
+    exact = ""
+    if any(one.p_mcnemar_holm is not None for one in table.comparisons):
+        exact = ", † by McNemar's test (right-or-wrong tasks with one seed)"
     return (
         f"Differs from {table.reference} after Holm's correction at {ALPHA:g}: * by the paired "
-        "bootstrap, † by McNemar's test (right-or-wrong tasks alone).",
+        f"bootstrap{exact}.",
     )
 
 

@@ -15,7 +15,7 @@ from pydantic import BaseModel, ValidationError
 from ioa_jax.errors import InputError, first_fault
 from ioa_jax.files import is_there, read_json, write_json
 from ioa_jax.jsonl import read_objects, write_rows
-from suite.schema.models import CellFile, CurvePoint, RunFile, ScoreLine, TableFile
+from suite.schema.models import CellFile, CurvePoint, PowerFile, RunFile, ScoreLine, TableFile
 
 Model = TypeVar("Model", bound=BaseModel)
 
@@ -26,6 +26,7 @@ SCHEMAS: dict[str, type[BaseModel]] = {
     "score": ScoreLine,
     "curve": CurvePoint,
     "table": TableFile,
+    "power": PowerFile,
 }
 
 

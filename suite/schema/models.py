@@ -130,6 +130,24 @@ class CurvePoint(_Open):
     items: Count
 
 
+class WorstModule(_Closed):
+    """The module in which a method's students are worst, by the mean over its seeds."""
+
+    module: str
+    score: Score
+
+
+class ModuleMeans(_Closed):
+    """Means over modules with equal weights, of the tasks that the mean is of."""
+
+    all: Estimate
+    deficient: Estimate | None = Field(
+        description="Of the modules in `deficient_modules` of the table; null where none is."
+    )
+    others: Estimate | None = Field(description="Of the modules that are not; null where none is.")
+    worst: WorstModule
+
+
 class Row(_Closed):
     """A method: means over its seeds and items."""
 
@@ -145,6 +163,9 @@ class Row(_Closed):
     lost: dict[str, Share] = Field(
         description="Share of the undistilled student's score that was lost item by item, by task."
     )
+    modules: ModuleMeans | None = Field(
+        default=None, description="Null where an item doesn't name its module."
+    )
     teacher_tokens: Figure
     student_tokens: Figure
     sweep: Sweep | None = None
@@ -157,7 +178,51 @@ class Comparison(_Closed):
     task: str
     difference: Difference
     p_bootstrap_holm: Score
-    p_mcnemar_holm: Score | None
+    p_mcnemar_holm: Score | None = Field(description="Of one seed's right-or-wrong items alone.")
+
+
+class ModuleComparison(_Closed):
+    """The reference method minus another one, in a mean over modules."""
+
+    method: str
+    over: Literal["all", "deficient"]
+    difference: Difference
+    p_bootstrap_holm: Score = Field(
+        description="Corrected over these comparisons, those of tasks aside."
+    )
+
+
+class ReferencePoint(_Closed):
+    """A method that power is told by: its mean over all modules."""
+
+    mean: Score
+    by_seed: dict[int, Score] = Field(description="None of the untaught student, which has none.")
+
+
+class PowerFile(_Closed):
+    """suite/profiles/<profile>.power.json: what a comparison of methods can find, measured before
+    any is compared.
+    """
+
+    version: Literal[1] = 1
+    profile: str
+    run_id: str
+    revision: str | None = Field(description="The run's, of this project's source.")
+    settings: dict[str, Any] = Field(
+        description="Those of the run that power depends on; runs that share them have this power."
+    )
+    untaught: ReferencePoint
+    uniform: ReferencePoint = Field(
+        description="Right answers to problems of all modules alike, as many as the budgets allow."
+    )
+    oracle: ReferencePoint = Field(
+        description="Unlimited right answers to problems of the deficient modules, the others "
+        "retained."
+    )
+    seed_sd: Annotated[float, Field(gt=0)] = Field(
+        description="Standard deviation over seeds, pooled over uniform and oracle."
+    )
+    ratio: Figure = Field(description="(oracle - uniform) / seed_sd.")
 
 
 class Unfinished(_Closed):
@@ -170,7 +235,9 @@ class Unfinished(_Closed):
 class TableFile(_Closed):
     """table.json: what two runs of the same settings are compared by."""
 
-    version: Literal[3] = 3
+    version: Literal[3, 4] = Field(
+        default=4, description="3 has no means over modules and no power."
+    )
     profile: str
     run_id: str
     settings_sha256: str
@@ -181,4 +248,15 @@ class TableFile(_Closed):
     rows: list[Row]
     sweeps: list[Row] = Field(description="Methods with one setting changed; not in `rows`.")
     comparisons: list[Comparison]
+    modules: list[str] = Field(default=[], description="That items of the mean's tasks name.")
+    deficient_modules: list[str] | None = Field(
+        default=None,
+        description="Those in which the undistilled student has less than `deficient_below` of the "
+        "teacher's score on the run's own items; null where one of the two wasn't measured.",
+    )
+    deficient_below: Figure | None = None
+    module_comparisons: list[ModuleComparison] = []
+    power: PowerFile | None = Field(
+        default=None, description="Of the run's settings, where it was measured."
+    )
     unfinished: list[Unfinished]

@@ -32,8 +32,11 @@ from suite.tasks.base import (
 
 __all__ = ["MICRO_CODE", "MICRO_INSTRUCT", "MICRO_MATH", "micro_seeds"]
 
+# Of the items; the problems and their ids are the world's. Version 1 had the first 20 of each
+# module, which are among these under the same ids.
+TASK_VERSION = 2
 # Problems of each module.
-PER_MODULE = 20
+PER_MODULE = 50
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -97,7 +100,7 @@ _LICENCE = "Apache-2.0"
 
 MICRO_MATH = MicroTask(
     name="micro-math",
-    version=VERSION,
+    version=TASK_VERSION,
     summary="the embedded world's small problems from arithmetic to geometry",
     source=_SOURCE,
     licence=_LICENCE,
@@ -107,7 +110,7 @@ MICRO_MATH = MicroTask(
 )
 MICRO_CODE = MicroTask(
     name="micro-code",
-    version=VERSION,
+    version=TASK_VERSION,
     summary="the embedded world's Python functions of one to three lines",
     source=_SOURCE,
     licence=_LICENCE,
@@ -117,7 +120,7 @@ MICRO_CODE = MicroTask(
 )
 MICRO_INSTRUCT = MicroTask(
     name="micro-instruct",
-    version=VERSION,
+    version=TASK_VERSION,
     summary="the embedded world's verifiable instructions and rewritings",
     source=_SOURCE,
     licence=_LICENCE,

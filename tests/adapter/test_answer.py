@@ -6,9 +6,9 @@ from ioa_jax.graders.code import find_program
 from tests.adapter.examples import example
 
 
-def written(final, domain, **options):
+def written(final, kind, **options):
     solution = {"steps": ["First a.", " Then b.\n"], "final_answer": final, "verification": ""}
-    return render_answer(Example.model_validate(example(solution=solution)), domain, **options)
+    return render_answer(Example.model_validate(example(solution=solution)), kind, **options)
 
 
 def test_maths_ends_in_a_box():
@@ -25,9 +25,25 @@ def test_a_program_is_fenced_once_and_found_by_the_grader():
         assert find_program(answer, "f").code.strip() == program
 
 
-def test_the_text_of_an_instruction_stands_alone():
-    assert written(" all lower case ", "instruction") == "all lower case"
-    assert written("a name", "academic") == "1. First a.\n2. Then b.\na name"
+@pytest.mark.parametrize("kind", ["instruction", "exact", "rouge"])
+def test_a_text_that_is_judged_as_a_whole_stands_alone(kind):
+    assert written(" all lower case ", kind) == "all lower case"
+
+
+def test_a_number_is_the_last_thing():
+    assert written("12 apples", "number") == "1. First a.\n2. Then b.\n12"
+
+
+def test_steps_without_a_label_get_one():
+    solution = {
+        "steps": ["Extract: a = 1", "2a = 2", "Note: b"],
+        "final_answer": "2",
+        "verification": "",
+    }
+    read = Example.model_validate(example(solution=solution))
+    assert render_answer(read, "math", "labelled") == (
+        "Extract: a = 1\nSolve: 2a = 2\nSolve: Note: b\n\\boxed{2}"
+    )
 
 
 @pytest.mark.parametrize(

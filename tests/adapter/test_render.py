@@ -1,13 +1,26 @@
 import dataclasses
 import json
+import re
 
 import pytest
 
 from ioa_jax.adapter.dimensions import PLAIN, DimensionSettings
-from ioa_jax.adapter.lesson_text import LessonText, read_lesson
-from ioa_jax.adapter.render import AnswerForm, Pack, SynthesisSpec, render_solve, render_synthesis
-from ioa_jax.adapter.schema import ExampleList
+from ioa_jax.adapter.plain_text import PlainTask, read_task, write_task
+from ioa_jax.adapter.render import (
+    AnswerForm,
+    Pack,
+    SynthesisSpec,
+    render_few_shot,
+    render_lean,
+    render_problem,
+    render_solve,
+    render_synthesis,
+)
+from ioa_jax.adapter.schema import LEVELS, Example, ExampleList, write_examples
 from ioa_jax.errors import InputError
+from ioa_jax.seeds import SeedItem
+from suite.methods.prompting import render
+from tests.adapter.examples import example
 
 SPEC = SynthesisSpec(
     domain="math",
@@ -123,34 +136,86 @@ def test_caps_are_positive():
         text("micro", size_cap=0)
 
 
-def test_text_shows_the_seed_in_the_form_that_is_read():
-    messages = render_synthesis("micro", SPEC, "text")
-    assert messages[0] != messages[2]
-    shown = read_lesson(messages[1]["content"], "math")
-    assert shown == LessonText(SPEC.seed_prompt, ("5",), "5")
-    assert "JSON" not in "".join(message["content"] for message in messages)
-    worked = dataclasses.replace(
-        SPEC, seed_reference="Share by 3: x = 5.\nThe answer is 5.", seed_answer="5"
+@pytest.mark.parametrize(
+    ("level", "name"),
+    [("introductory", "similar"), ("intermediate", "similar"), ("advanced", "deepen")],
+)
+def test_micro_asks_for_problems_as_its_teacher_was_taught(level, name):
+    prompt = "Solve {{ x }}.\n  y"
+    assert render_problem("micro", prompt, level) == render("micro", name, prompt=prompt)
+
+
+def test_paper_asks_for_a_problem_alone_by_its_level():
+    texts = {render_problem("paper", "Two?", level)[0]["content"] for level in LEVELS}
+    assert len(texts) == 3
+    assert all("Two?" in text and "without its answer" in text for text in texts)
+
+
+def lean(**changes):
+    (message,) = render_lean(dataclasses.replace(SPEC, check="math", **changes))
+    return message["content"]
+
+
+def test_a_lean_prompt_carries_what_was_asked():
+    prompt = lean()
+    for part in ("math", "algebra/linear", "arithmetic/subtraction", "a little easier", "6 steps"):
+        assert part in prompt
+    assert "Problem: Solve 3x + {{ 4 }} = 19 < 20.\nSolution: 5" in prompt
+    assert "JSON" not in prompt
+    assert "rejected: wrong" in lean(complaint="wrong")
+    assert "None" not in lean(step_cap=None, prerequisites=())
+    assert "\n\n\n" not in lean(step_cap=None, dimensions=PLAIN)
+
+
+@pytest.mark.parametrize("switch", ["concretization", "language", "decomposition"])
+def test_each_switch_changes_a_lean_prompt(switch):
+    on = lean(step_cap=None, dimensions=PLAIN.model_copy(update={switch: True}))
+    assert on != lean(step_cap=None, dimensions=PLAIN)
+
+
+def test_lean_answers_are_asked_for_by_form_and_by_kind_of_check():
+    assert len({lean(form=form) for form in ("as_written", "lines", "labelled")}) == 3
+    code = dataclasses.replace(SPEC, check="code", seed_tests="assert f(1) == 1")
+    (message,) = render_lean(code)
+    assert "Tests:\nassert f(1) == 1" in message["content"]
+    assert "labels Problem:, Solution:, Tests:" in message["content"]
+
+
+def shots(kind="math", **check):
+    return [
+        SeedItem(f"s{i}", f"Task {i}?", f"Work {i}", {"kind": kind} | check, "math")
+        for i in range(3)
+    ]
+
+
+def test_few_shot_shows_tasks_in_the_form_that_is_read():
+    messages, stop = render_few_shot(shots(), "algebra/linear", "advanced")
+    assert [message["role"] for message in messages] == ["user", "assistant"] * 3 + ["user"]
+    for number, message in enumerate(messages[1::2]):
+        task = read_task(message["content"], with_tests=False)
+        assert (task.problem, task.solution) == (f"Task {number}?", f"Work {number}")
+        assert not any(text in message["content"] for text in stop)
+    assert "a little harder" in messages[-1]["content"]
+    messages, _ = render_few_shot(
+        shots("code", tests="assert f(2) == 1"), "lists/sum", "intermediate"
     )
-    shown = read_lesson(render_synthesis("micro", worked, "text")[1]["content"], "math")
-    assert (shown.steps, shown.answer) == (("Share by 3: x = 5.",), "5")
-    program = "def f(x):\n    return x"
-    code = dataclasses.replace(
-        SPEC, domain="code", seed_reference=f"```python\n{program}\n```", seed_tests="assert f(1)"
+    assert read_task(messages[1]["content"], with_tests=True).tests == "assert f(2) == 1"
+    messages, stop = render_few_shot(shots(), "a/b", "intermediate", with_solutions=False)
+    assert messages[1]["content"] == "Problem: Task 0?"
+    assert "\nSolution" in stop
+
+
+def test_a_lean_lesson_takes_two_thirds_of_the_full_records_tokens_at_most():
+    problem = "Tom has 3 boxes of 12 eggs and eats 4 eggs. How many eggs are left?"
+    steps = ("3 x 12 = 36", "36 - 4 = 32")
+    plain = write_task(PlainTask(problem, "\n".join([*steps, "Answer: 32"])))
+    record = example(
+        problem=problem,
+        solution={"steps": steps, "final_answer": "32", "verification": "32 + 4 = 36"},
     )
-    shown = read_lesson(render_synthesis("micro", code, "text")[1]["content"], "code")
-    assert shown == LessonText(SPEC.seed_prompt, (), program, "assert f(1)")
-
-
-@pytest.mark.parametrize("switch", SWITCHES)
-def test_each_switch_changes_the_prompt_for_text(switch):
-    on = text("micro", "text", dimensions=PLAIN.model_copy(update={switch: True}))
-    assert on != text("micro", "text", dimensions=PLAIN)
-
-
-def test_text_is_of_the_pack_micro():
-    with pytest.raises(InputError, match="form 'text' is of the pack 'micro'"):
-        render_synthesis("paper", SPEC, "text")
+    full = write_examples([Example.model_validate(record)])
+    tokens = [len(re.findall(r"\w+|[^\w\s]", text)) for text in (plain, full)]
+    assert tokens[0] <= 2 / 3 * tokens[1]
 
 
 def test_the_prompt_without_a_form_stays_as_it_is():

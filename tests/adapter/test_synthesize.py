@@ -30,11 +30,12 @@ SECRET = "Who was it that came into the garden late one night and took every sin
 BENCHMARK = BenchmarkIndex({"garden": [Item("g-1", SECRET)]})
 
 
-def seeds(*ids, kind="exact", prompt="The task {} of {}"):
+def seeds(*ids, kind="exact", prompt="The task {} of {}", stage=1):
     return tuple(
         StageSeed(
             SeedItem(name, prompt.format(name, name), "5", {"kind": kind}, "math"),
             MODULE,
+            stage,
             0.5,
             ("arithmetic/division",),
         )
@@ -43,9 +44,16 @@ def seeds(*ids, kind="exact", prompt="The task {} of {}"):
 
 
 def settings(**changes):
-    return AdapterSettings(
-        **{"pack": "micro", "form": "none", "examples_per_seed": 1, "max_retries": 0} | changes  # type: ignore
-    )
+    defaults = {
+        "protocol": "schema",
+        "pack": "micro",
+        "form": "none",
+        "examples_per_seed": 1,
+        "max_retries": 0,
+        "level_order": "easy_first",
+        "styled_share": 1.0,
+    }
+    return AdapterSettings(**defaults | changes)  # type: ignore
 
 
 def problem(request):
@@ -69,14 +77,16 @@ def writer(**changes):
     return script
 
 
-def adapter(script=None, *, teacher=None, scorer=None, known=None, seed=0, **changes):
+def adapter(
+    script=None, *, teacher=None, scorer=None, known=None, seed=0, graders=("exact",), **changes
+):
     teacher = teacher or ScriptedTeacher(script or writer())
     made = Adapter(
         teacher,
         settings(**changes),
         benchmark=BENCHMARK,
         known=known or {},
-        graders={"exact": make_grader("exact")},
+        graders={kind: make_grader(kind) for kind in graders},
         scorer=scorer,
         seed=seed,
     )
@@ -89,7 +99,7 @@ NO_CAPS = {"introductory": None, "intermediate": None, "advanced": None}
 def synthesize(script=None, request=None, accepted=(), **options):
     options.setdefault("size_caps", NO_CAPS)
     made, teacher = adapter(script, **options)
-    material = made.synthesize(request or StageRequest(3, "stage", seeds("a")), accepted)
+    material = made.synthesize(request or StageRequest("stage", seeds("a", stage=3)), accepted)
     return material, teacher
 
 
@@ -98,8 +108,9 @@ def test_a_lesson_has_what_is_taught_and_where_it_comes_from():
     (lesson,) = material.lessons
     assert (lesson.seed, lesson.module, lesson.stage, lesson.kind) == ("a", MODULE, 3, "stage")
     assert lesson.prompt == problem(teacher.asked[0])
-    assert lesson.answer == "1. Take away 4: 3x = 15.\n2. Share by 3: x = 5.\n\\boxed{5}"
-    assert lesson.example["prereq"] == []
+    # An exact answer stands alone, whatever the domain is called.
+    assert lesson.answer == "5"
+    assert lesson.example["prereq"] == ["arithmetic/division"]
     assert lesson.measures["steps"] == 2
     assert lesson.verified_by == "exact agreement with 1 of 1 solutions (string)"
     assert lesson.nll is None
@@ -111,7 +122,7 @@ def test_a_lesson_has_what_is_taught_and_where_it_comes_from():
 
 
 def test_the_prompt_carries_the_seed_and_what_is_known_of_the_student():
-    request = StageRequest(3, "remedial", seeds("a"), ("advanced",))
+    request = StageRequest("remedial", seeds("a", stage=3), {"advanced": 1.0})
     _, teacher = synthesize(request=request)
     prompt = teacher.asked[0].messages[0]["content"]
     for part in ("stage 3", "advanced", MODULE, "arithmetic/division", "0.5", "The task a of a"):
@@ -120,7 +131,7 @@ def test_the_prompt_carries_the_seed_and_what_is_known_of_the_student():
 
 
 def test_calls_of_a_round_go_as_one_batch_each_seed_first_before_any_second():
-    request = StageRequest(1, "stage", seeds("a", "b", "c"), ("introductory", "advanced"))
+    request = StageRequest("stage", seeds("a", "b", "c"), {"introductory": 1.0, "advanced": 1.0})
     material, teacher = synthesize(request=request, examples_per_seed=3)
     assert teacher.batches == [9, 9]
     asked = [call.messages[0]["content"] for call in teacher.asked[:9]]
@@ -140,7 +151,7 @@ def test_several_examples_of_a_call():
         texts = [f"Box {i} of {problem(request)}" for i in range(count + 1)]
         return json.dumps([example(problem=text) for text in texts])
 
-    request = StageRequest(1, "stage", seeds("a"), ("introductory",))
+    request = StageRequest("stage", seeds("a"), {"introductory": 1.0})
     material, teacher = synthesize(script, request, examples_per_seed=5, examples_per_call=3)
     assert teacher.batches == [2, 5]
     assert [text.messages[0]["content"][:18] for text in teacher.asked[:2]] == [
@@ -182,21 +193,14 @@ def written(**changes):
     [
         ("I can't.", "stop", "no_json", "no JSON"),
         ("[1]", "stop", "schema", "dict"),
-        (written(prereq="none"), "stop", "schema", "field 'prereq'"),
+        (written(solution="none"), "stop", "schema", "field 'solution'"),
         (written(problem="\ud800"), "stop", "schema", "field 'problem'"),
-        (
-            written(solution={"steps": [], "final_answer": "5", "verification": ""}),
-            "stop",
-            "schema",
-            "no step",
-        ),
         (written()[:50], "length", "length", "cut off"),
         (written(), "filtered", "filtered", "refused"),
-        (written(module="algebra/other"), "stop", "off_request", "module 'algebra/other'"),
         (written(difficulty_tag="advanced"), "stop", "off_request", "difficulty advanced"),
         (written(problem=f"Tell me. {SECRET}"), "stop", "contaminated", "whole of garden, item g"),
         (
-            written(solution={"steps": [SECRET], "final_answer": "5", "verification": ""}),
+            written(solution={"steps": ["a"], "final_answer": SECRET, "verification": ""}),
             "stop",
             "contaminated",
             "g-1, prompt",
@@ -219,15 +223,33 @@ def test_reasons_to_reject(text, finish, reason, detail):
     if expected is not None:
         assert reject.raw == expected
     else:
-        assert json.loads(reject.raw)["prereq"] in ([], "none")
+        assert json.loads(reject.raw)["prereq"] == []
 
 
-def test_another_module_passes_where_names_say_nothing():
-    teacher = ScriptedTeacher(lambda r, n: "5" if n else written(module="algebra/other"))
-    material, _ = synthesize(teacher=teacher, check_module=False)
+def test_what_the_program_knows_is_not_the_teachers_to_say():
+    flags = {"concretization": False, "cognitive_load": {"scale": "tiny", "notes": "few"}}
+    answer = written(
+        module="algebra/other", prereq="none", adapter_flags=flags, metadata={"stage_id": "9"}
+    )
+    teacher = ScriptedTeacher(lambda r, n: "5" if n else answer)
+    material, _ = synthesize(teacher=teacher)
     (lesson,) = material.lessons
-    # The lesson stays with the module that it was asked for.
-    assert lesson.module == MODULE
+    assert lesson.module == lesson.example["module"] == MODULE
+    assert lesson.example["prereq"] == ["arithmetic/division"]
+    assert lesson.example["metadata"] == {"stage_id": "3", "seed_style_ref": "a"}
+    assert lesson.example["adapter_flags"]["concretization"]
+    # How large the instance is only the teacher can say.
+    assert lesson.example["adapter_flags"]["cognitive_load"] == flags["cognitive_load"]
+
+
+def test_in_maths_a_solution_needs_steps():
+    solution = {"steps": [], "final_answer": "5", "verification": ""}
+    reject = once(
+        written(solution=solution),
+        request=StageRequest("stage", seeds("a", stage=3, kind="number")),
+        graders=("number",),
+    )
+    assert (reject.reason, "no step" in reject.detail) == ("schema", True)
 
 
 def test_no_answer_to_compare_with_is_told_apart():
@@ -240,7 +262,7 @@ def test_no_answer_to_compare_with_is_told_apart():
         known={},
         graders={"number": make_grader("number")},
     )
-    material = made.synthesize(StageRequest(1, "stage", seeds("a", kind="number")))
+    material = made.synthesize(StageRequest("stage", seeds("a", kind="number")))
     assert [reject.reason for reject in material.rejects] == ["unverified"]
 
 
@@ -260,7 +282,7 @@ def test_caps_follow_level_and_seed():
 
 
 def test_what_is_over_a_cap_is_too_large():
-    request = StageRequest(1, "stage", seeds("a"), ("introductory",))
+    request = StageRequest("stage", seeds("a"), {"introductory": 1.0})
     for text, count in (("An apple costs 21.", 1), ("An apple costs 20.", 0)):
         material, _ = synthesize(
             writer(problem=text),
@@ -284,7 +306,7 @@ def test_duplicates_of_seeds_lessons_and_each_other():
         writer(problem="the SAME old problem"), known={"probe-7": "The same old problem"}
     )
     assert "probe-7" in material.rejects[0].detail
-    request = StageRequest(1, "stage", seeds("a", "b"))
+    request = StageRequest("stage", seeds("a", "b"))
     material, teacher = synthesize(writer(problem="The same old problem"), request)
     assert len(material.lessons) == 1
     assert [reject.reason for reject in material.rejects] == ["duplicate"]
@@ -302,7 +324,7 @@ def test_only_what_failed_is_asked_again_with_another_seed_and_the_reason():
     def rows_of_paper(request):
         return json.dumps([example(problem=problem(request))])
 
-    request = StageRequest(1, "stage", seeds("a", "b", "c"), ("introductory",))
+    request = StageRequest("stage", seeds("a", "b", "c"), {"introductory": 1.0})
     material, teacher = synthesize(script, request, pack="paper", max_retries=2)
     assert teacher.batches == [3, 2, 1, 1]
     assert {lesson.seed for lesson in material.lessons} == {"a", "b", "c"}
@@ -326,8 +348,9 @@ def test_attempts_end():
 def test_of_the_rewrites_the_least_surprising_inside_the_zone_is_kept():
     wanted = [0.01, 2.0, 0.4, 9.0, float("nan"), 1.0]
 
-    def scorer(lessons):
-        return wanted[: len(lessons)]
+    def scorer(pairs):
+        assert {answer for _, answer in pairs} == {"5"}
+        return wanted[: len(pairs)]
 
     material, teacher = synthesize(rewrites=6, zone=NllZone(low=0.1, high=3.0), scorer=scorer)
     assert teacher.batches == [6, 6]
@@ -358,7 +381,7 @@ def limited(folder, tokens, script=None):
 
 
 def test_what_was_accepted_before_the_budget_ended_is_kept(tmp_path):
-    request = StageRequest(1, "stage", seeds("a", "b", "c", "d"))
+    request = StageRequest("stage", seeds("a", "b", "c", "d"))
     small = {"max_tokens": 10, "verification": VerificationSettings(max_tokens=10)}
     teacher, _ = limited(tmp_path / "a", 65)
     material, _ = synthesize(request=request, teacher=teacher, calls_per_round=2, **small)
@@ -384,7 +407,7 @@ def test_what_was_accepted_before_the_budget_ended_is_kept(tmp_path):
 
 
 def test_a_ledger_gives_the_same_material_again(tmp_path):
-    request = StageRequest(1, "bridge", seeds("a", "b"))
+    request = StageRequest("bridge", seeds("a", "b"))
 
     def script(request, number):
         refused = request.purpose == "synthesis" and request.seed % 3 == 0
@@ -405,7 +428,7 @@ def test_a_ledger_gives_the_same_material_again(tmp_path):
 )
 def test_calls_differ_by_run_and_by_what_is_asked(change):
     def seeds_of_calls(seed=0, round=0, stage=1, kind: StageKind = "stage", id="a"):
-        request = StageRequest(stage, kind, seeds(id), round=round)
+        request = StageRequest(kind, seeds(id, stage=stage), round=round)
         _, teacher = synthesize(request=request, seed=seed)
         return [call.seed for call in teacher.asked]
 
@@ -416,13 +439,13 @@ def test_calls_differ_by_run_and_by_what_is_asked(change):
 def test_without_verification_and_steps():
     material, teacher = synthesize(verification=VerificationSettings(on=False), steps=False)
     assert teacher.batches == [1]
-    assert (material.lessons[0].verified_by, material.lessons[0].answer) == ("none", r"\boxed{5}")
+    assert (material.lessons[0].verified_by, material.lessons[0].answer) == ("none", "5")
 
 
 def test_programs_are_verified_by_their_own_tests_and_shown_with_the_seeds():
     check = {"kind": "code", "entry_point": "half", "tests": "assert half(4) == 2"}
     task = SeedItem("c", "Write half(x).", "def half(x):\n    return x / 2", check, "code")
-    request = StageRequest(1, "stage", (StageSeed(task, MODULE),), ("introductory",))
+    request = StageRequest("stage", (StageSeed(task, MODULE),), {"introductory": 1.0})
     program = "def double(x):\n    return 2 * x"
     solution = {
         "steps": ["Twice x is 2 * x."],
@@ -443,21 +466,28 @@ def test_programs_are_verified_by_their_own_tests_and_shown_with_the_seeds():
 
 def test_requests_and_settings_that_make_no_sense():
     for request, message in (
-        ({"seeds": ()}, "stage 1: there are no seeds"),
+        ({"seeds": ()}, "'stage': there are no seeds"),
         ({"seeds": seeds("a", "a")}, "seed 'a' is there 2 times"),
-        ({"levels": ()}, "no difficulty level"),
+        ({"levels": {}}, "no difficulty level"),
+        ({"levels": {"advanced": -1.0}}, "'advanced': -1.0: at least 0"),
         ({"examples_per_seed": 0}, "examples_per_seed=0"),
     ):
         with pytest.raises(InputError, match=message):
-            StageRequest(**{"stage": 1, "kind": "stage", "seeds": seeds("a")} | request)  # type: ignore
+            StageRequest(**{"kind": "stage", "seeds": seeds("a")} | request)  # type: ignore
     with pytest.raises(InputError, match="zone needs a student"):
         synthesize(zone=NllZone())
     with pytest.raises(InputError, match="grader 'rouge' is needed"):
-        synthesize(request=StageRequest(1, "stage", seeds("a", kind="rouge")))
+        synthesize(request=StageRequest("stage", seeds("a", kind="rouge")))
     with pytest.raises(ValidationError, match="less than high"):
         NllZone(low=3, high=1)
     with pytest.raises(ValidationError, match="size_caps has no 'advanced'"):
         settings(size_caps={"introductory": 1, "intermediate": 1})
+    with pytest.raises(ValidationError, match="one example a call"):
+        settings(protocol="lean", examples_per_call=2)
+    with pytest.raises(ValidationError, match="no difficulty level has a share"):
+        settings(levels={"advanced": 0})
+    with pytest.raises(ValidationError, match="check_module"):
+        settings(check_module=False)
     with pytest.raises(ValidationError, match="'advanced': 0: at least 1"):
         settings(step_caps={"introductory": 1, "intermediate": 1, "advanced": 0})
 
@@ -478,50 +508,6 @@ def test_a_whole_example_in_an_answer_that_was_cut_off_counts():
     assert len(material.lessons) == 1
 
 
-TEXT = "Problem: Three and {} apples?\nStep 1: 3 + 2 = 5.\nAnswer: 5"
-
-
-def test_of_a_text_only_the_task_and_its_solution_are_the_teachers():
-    answer = TEXT.format("two")
-    material, _ = synthesize(
-        lambda request, number: "5" if number else answer,
-        form="text",
-        dimensions=PLAIN,
-    )
-    (lesson,) = material.lessons
-    assert lesson.prompt == "Three and two apples?"
-    assert lesson.answer == "3 + 2 = 5.\n\\boxed{5}"
-    solution = {"steps": ["3 + 2 = 5."], "final_answer": "5", "verification": ""}
-    assert lesson.example["solution"] == solution
-    assert lesson.example["prereq"] == ["arithmetic/division"]
-    assert lesson.example["metadata"] == {"stage_id": "3", "seed_style_ref": "a"}
-    assert not lesson.example["adapter_flags"]["decomposition"]
-    assert material.figures["repaired"] == 0
-
-
-@pytest.mark.parametrize(
-    ("answer", "finish", "reason", "detail"),
-    [
-        ("I can't.", "stop", "unparsed", "no problem"),
-        ("Problem: 2 + 3?\nAnswer: 5", "stop", "unparsed", "no step"),
-        ("I can", "length", "length", "no problem"),
-        (TEXT, "length", "length", "no answer"),
-        (TEXT, "filtered", "filtered", "refused"),
-    ],
-)
-def test_texts_that_are_no_lesson(answer, finish, reason, detail):
-    reject = once(answer, finish, form="text")
-    assert (reject.reason, reject.raw) == (reason, answer)
-    assert detail in reject.detail
-
-
-def test_of_a_text_that_goes_on_what_was_not_asked_for_is_surplus():
-    answer = "\n".join(TEXT.format(name) for name in ("two", "2"))
-    material, _ = synthesize(lambda request, number: "5" if number else answer, form="text")
-    assert len(material.lessons) == 1
-    assert [(one.reason, one.raw) for one in material.rejects] == [("surplus", TEXT.format("2"))]
-
-
 def without(**changes):
     """An example that lacks what the request fixes."""
     row = example(**changes)
@@ -530,20 +516,13 @@ def without(**changes):
 
 
 def test_json_that_lacks_only_what_the_request_fixes_is_completed():
-    request = StageRequest(3, "stage", seeds("a"), ("advanced",))
+    request = StageRequest("stage", seeds("a", stage=3), {"advanced": 1.0})
     answer = json.dumps([without()])
     material, _ = synthesize(lambda call, number: "5" if number else answer, request)
     (lesson,) = material.lessons
     assert (lesson.example["module"], lesson.example["difficulty_tag"]) == (MODULE, "advanced")
-    # What the teacher wrote stays.
-    assert lesson.example["prereq"] == []
     assert material.figures["repaired"] == 1
     reject = once(json.dumps([without(problem=" ")]))
     assert reject.reason == "schema"
     reject = once(json.dumps([without(solution={"steps": ["a"], "final_answer": "5"})]))
     assert (reject.reason, "solution.verification" in reject.detail) == ("schema", True)
-
-
-def test_text_with_another_pack_is_refused():
-    with pytest.raises(ValidationError, match="form 'text' is of the pack 'micro'"):
-        settings(form="text", pack="paper")

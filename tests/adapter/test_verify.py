@@ -1,8 +1,9 @@
 import pytest
 from pydantic import ValidationError
 
+from ioa_jax.adapter.programs import stub_program
 from ioa_jax.adapter.schema import Example
-from ioa_jax.adapter.verify import Candidate, VerificationSettings, Verifier, stub_program
+from ioa_jax.adapter.verify import Candidate, VerificationSettings, Verifier
 from ioa_jax.errors import InputError
 from ioa_jax.graders.registry import make_grader
 from ioa_jax.sandbox import Sandbox
@@ -38,13 +39,14 @@ def candidate(kind, final, problem=STORY, verification="", solutions=1, **check)
     return Candidate(seed, read, tuple(range(solutions)))
 
 
-def judge(one, graders, answers=(), sandbox=None, **settings):
+def judge(one, graders, answers=(), sandbox=None, strict=True, **settings):
     """What becomes of a candidate whose independent solutions are `answers`."""
     teacher = ScriptedTeacher(lambda request, number: answers[request.seed])
     chosen = VerificationSettings(num_solutions=len(one.call_seeds), **settings)
-    verifier = Verifier(teacher, "micro", chosen, graders, sandbox)
-    (verification,), exhausted = verifier.verify([one])
-    assert not exhausted
+    verifier = Verifier(teacher, "micro", chosen, graders, sandbox, strict)
+    verified = verifier.verify([one])
+    (verification,) = verified.found
+    assert not verified.exhausted
     assert verification is not None
     return verification, teacher.asked
 
@@ -174,10 +176,10 @@ def test_what_the_budget_left_open_is_told_apart(graders, tmp_path):
         settings = VerificationSettings(max_tokens=5)
         verifier = Verifier(limited, "micro", settings, graders)
         candidates = [candidate("exact", "same", f"Problem {i}") for i in range(3)]
-        found, exhausted = verifier.verify(candidates)
-    assert exhausted
-    assert [one and one.reason for one in found] == [None, None, None]
-    assert [one is None for one in found] == [False, False, True]
+        verified = verifier.verify(candidates)
+    assert (verified.exhausted, verified.tokens) == (True, 10)
+    assert [one and one.reason for one in verified.found] == [None, None, None]
+    assert [one is None for one in verified.found] == [False, False, True]
 
 
 def test_what_is_missing_is_named():

@@ -4,8 +4,7 @@ import jax
 import numpy as np
 import pytest
 
-from ioa_jax.engine.trainer import Trainer
-from ioa_jax.engine.training import LoRAConfig, TrainConfig, train
+from ioa_jax.engine.training import Batch, LoRAConfig, TrainConfig, Trainer, train
 from ioa_jax.errors import InputError
 from tests.tiny import random_pairs, tiny_decoder
 
@@ -20,12 +19,14 @@ def leaves(tree):
 
 def batches(count):
     pairs = random_pairs(4 * count)
-    return [pairs[4 * i : 4 * i + 4] for i in range(count)]
+    return [Batch(tuple(pairs[4 * i : 4 * i + 4])) for i in range(count)]
 
 
 def test_the_budget_is_used_up_and_never_exceeded():
     data = batches(6)
-    budget = sum(len(pair) for batch in data for pair in batch) - len(data[-1][-1])
+    budget = sum(len(pair) for batch in data for pair in batch.examples) - len(
+        data[-1].examples[-1]
+    )
     trainer = Trainer(tiny_decoder(), CONFIG, budget)
     steps = [trainer.step(batch) for batch in data]
     assert trainer.tokens == budget
@@ -37,11 +38,11 @@ def test_the_budget_is_used_up_and_never_exceeded():
 
 def test_the_rate_follows_the_budget_and_not_the_steps():
     data = batches(8)
-    total = sum(len(pair) for batch in data for pair in batch)
+    total = sum(len(pair) for batch in data for pair in batch.examples)
     trainer = Trainer(tiny_decoder(), CONFIG, total)
     used = 0
     for batch in data:
-        tokens = sum(len(pair) for pair in batch)
+        tokens = sum(len(pair) for pair in batch.examples)
         metrics = trainer.step(batch)
         assert metrics is not None
         middle = (used + tokens / 2) / total
@@ -76,8 +77,8 @@ def test_a_step_equals_one_of_train():
     decoder, pairs = tiny_decoder(), random_pairs(4)
     config = dataclasses.replace(CONFIG, epochs=1, warmup_fraction=0.0, shuffle=False)
     by_train = train(decoder, pairs, config).decoder
-    trainer = Trainer(decoder, config, 2**40)
-    trainer.step(pairs)
+    trainer = Trainer(decoder, config, sum(map(len, pairs)))
+    trainer.step(Batch(tuple(pairs)))
     for a, b in zip(leaves(by_train), leaves(trainer.decoder), strict=True):
         np.testing.assert_allclose(a, b, atol=1e-6)
 

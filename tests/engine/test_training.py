@@ -15,11 +15,13 @@ import pytest
 from ioa_jax.engine import batching
 from ioa_jax.engine.batching import TokenPair
 from ioa_jax.engine.training import (
+    Batch,
     LoRAConfig,
     TrainConfig,
-    learning_rates,
+    Trainer,
     loss_sum,
-    make_schedule,
+    pack_batch,
+    retained_loss_sum,
     train,
 )
 from ioa_jax.errors import InputError
@@ -104,7 +106,7 @@ def test_step_is_adamw():
     config = dataclasses.replace(CONFIG, epochs=1, shuffle=False)
     result = train(decoder, pairs, config)
     assert len(result.metrics) == 1
-    rows = jax.tree.map(jnp.asarray, make_schedule(pairs, config).rows(0, config).device_arrays())
+    rows = jax.tree.map(jnp.asarray, pack_batch(pairs, 64, 4).device_arrays())
 
     def loss(decoder):
         total, count = loss_sum(decoder, None, rows, "none")
@@ -134,7 +136,7 @@ def test_step_is_adamw():
 def test_loss_falls_and_lora_leaves_the_base_alone():
     decoder, pairs = tiny_decoder(), random_pairs(8)
     before = leaves(decoder)
-    full = train(decoder, pairs, dataclasses.replace(CONFIG, epochs=12))
+    full = train(decoder, pairs, dataclasses.replace(CONFIG, epochs=20))
     assert full.metrics[-1].loss < 0.7 * full.metrics[0].loss
     lora = train(
         decoder,
@@ -153,26 +155,87 @@ def test_loss_falls_and_lora_leaves_the_base_alone():
     )
 
 
-def test_order_is_a_function_of_seed_and_epoch():
-    pairs = random_pairs(30)
-    first = make_schedule(pairs, CONFIG)
-    assert first == make_schedule(pairs, CONFIG)
-    assert first.steps != make_schedule(pairs, dataclasses.replace(CONFIG, seed=1)).steps
-    half = len(first.steps) // 2
-    assert first.steps[:half] != first.steps[half:]
-    seen = sorted(i for step in first.steps for row in step for i in row)
-    assert seen == sorted([*range(30), *range(30)])
-    kept = make_schedule(pairs, dataclasses.replace(CONFIG, shuffle=False, epochs=1))
-    firsts = [row[0] for step in kept.steps for row in step]
-    assert firsts == sorted(firsts)
-
-
 def test_learning_rate_warms_up_and_falls():
-    rates = learning_rates(dataclasses.replace(CONFIG, warmup_fraction=0.1), 100)
-    assert rates[0] == pytest.approx(1e-3, rel=1e-5)
-    assert rates.max() == pytest.approx(1e-2)
-    assert rates[-1] < 1e-4
-    assert learning_rates(CONFIG, 1)[0] == pytest.approx(1e-2)
+    config = dataclasses.replace(CONFIG, warmup_fraction=0.1)
+    assert config.learning_rate_at(0.05) == pytest.approx(5e-3)
+    assert config.learning_rate_at(0.1) == pytest.approx(1e-2)
+    assert config.learning_rate_at(0.55) == pytest.approx(5e-3)
+    assert config.learning_rate_at(1.0) == pytest.approx(0, abs=1e-9)
+    assert dataclasses.replace(config, final_fraction=0.1).learning_rate_at(1.0) == (
+        pytest.approx(1e-3)
+    )
+
+
+def test_epochs_are_trained_on_whole():
+    pairs = random_pairs(10)
+    result = train(tiny_decoder(), pairs, CONFIG)
+    assert result.tokens == 2 * sum(map(len, pairs))
+    assert sum(step.tokens for step in result.metrics) == result.tokens
+
+
+def retained_rows(examples, retained):
+    packed = pack_batch(examples, 64, 4, retained=retained)
+    rows = packed.device_arrays()
+    kept = packed.owners >= len(examples)
+    rows["retained"] = kept.astype(np.float32)
+    return jax.tree.map(jnp.asarray, rows)
+
+
+def test_retained_examples_are_kept_by_divergence_and_others_by_cross_entropy():
+    """λ KL(before || now), from the whole distributions, against the chunked primitive."""
+    now, before = tiny_decoder(), tiny_decoder(seed=1)
+    examples, retained = random_pairs(2), random_pairs(1, seed=7)
+    settings = dataclasses.replace(CONFIG, retained_share=0.5, retention_weight=3.0).step_settings()
+    total, count = retained_loss_sum(now, None, before, retained_rows(examples, retained), settings)
+
+    def logprobs(decoder, pair):
+        tokens = jnp.array([[*pair.prompt, *pair.completion]], jnp.int32)
+        found = jax.nn.log_softmax(decoder.logits(decoder.hidden(tokens)))[0]
+        return np.asarray(found[len(pair.prompt) - 1 : -1], np.float64)
+
+    expected = 0.0
+    for pair in examples:
+        expected -= sum(logprobs(now, pair)[t, token] for t, token in enumerate(pair.completion))
+    p, q = logprobs(before, retained[0]), logprobs(now, retained[0])
+    expected += 3.0 * float(np.sum(np.exp(p) * (p - q)))
+    assert float(count) == sum(len(pair.completion) for pair in (*examples, *retained))
+    assert float(total) == pytest.approx(expected, rel=1e-4)
+
+
+@pytest.mark.parametrize("lora", [None, LoRAConfig(rank=2)])
+def test_a_student_that_only_retains_stays_what_it_was(lora):
+    config = dataclasses.replace(
+        CONFIG, batch_rows=2, retained_share=0.5, lora=lora, weight_decay=0.0
+    )
+    decoder, pairs = tiny_decoder(), tuple(random_pairs(2))
+    trainer = Trainer(decoder, config, 10_000)
+    metrics = trainer.step(Batch((), pairs))
+    assert metrics is not None
+    # The divergence is 0 at its minimum, and so is its gradient.
+    assert metrics.loss == pytest.approx(0, abs=1e-6)
+    assert metrics.grad_norm < 1e-4
+    taught = trainer.step(Batch(pairs, pairs))
+    assert taught is not None
+    assert taught.loss > 0.1
+    assert taught.tokens == 2 * metrics.tokens
+
+
+def test_retention_holds_what_training_would_change():
+    decoder, examples = tiny_decoder(), tuple(random_pairs(4))
+    retained = tuple(random_pairs(4, seed=3))
+
+    def moved(share, weight):
+        config = dataclasses.replace(
+            CONFIG, batch_rows=4, retained_share=share, retention_weight=weight
+        )
+        trainer = Trainer(decoder, config, 100_000)
+        for _ in range(12):
+            trainer.step(Batch(examples, retained if share else ()))
+        rows = rows_of(retained, 64, True)
+        before, now = (loss_sum(d, None, rows, "none")[0] for d in (decoder, trainer.decoder))
+        return abs(float(now - before))
+
+    assert moved(0.5, 4.0) < 0.5 * moved(0.0, 0.0)
 
 
 def test_bad_input_is_named():
@@ -185,6 +248,11 @@ def test_bad_input_is_named():
         train(decoder.astype(jnp.bfloat16), random_pairs(1), CONFIG)
     with pytest.raises(InputError, match="doesn't divide"):
         TrainConfig(batch_rows=4, accumulation=3)
+    for rate in (float("nan"), -1.0, 0.0, 1e39):
+        with pytest.raises(InputError, match="learning_rate"):
+            TrainConfig(learning_rate=rate)
+    with pytest.raises(InputError, match="retained_share"):
+        Trainer(decoder, CONFIG, 1000).step(Batch((), tuple(random_pairs(1))))
 
 
 def test_checkpoints_of_another_run_are_refused(tmp_path):

@@ -12,6 +12,7 @@ from ioa_jax.identifier.decomposers import (
     DecompositionError,
     decompose,
     named_module,
+    read_name,
 )
 from ioa_jax.identifier.settings import DecomposeSettings
 from ioa_jax.seeds import SeedItem
@@ -168,6 +169,122 @@ def test_items_without_a_named_module_are_reported(tmp_path):
 )
 def test_named_module(text, module):
     assert named_module(text, ["m/add", "m/add-carry", "m/b"]) == module
+
+
+def test_modules_of_a_small_file_get_their_probes(tmp_path):
+    # 24 items, of which a random fifth are probes: without unread seeds, one module of four would
+    # be left with none or one in most draws.
+    seeds = [*SEEDS[:12], *SEEDS[20:32]]
+    for seed in range(5):
+        teacher = ReadingTeacher()
+        found = decompose(
+            teacher, seeds, micro(min_seeds=4, max_batches=9), tmp_path / str(seed), seed=seed
+        )
+        assert len(found.shown) == 10
+        assert [len(found.items(m, "probe")) >= 2 for m in MODULES] == [True, True]
+        assert not {*found.shown} & {i for i, role in found.roles.items() if role == "probe"}
+
+
+def naming(**changes):
+    return micro(**({"assignment": "name", "max_batches": 0, "min_seeds": 4} | changes))
+
+
+def name_it(request, number):
+    return "maths/" + request.messages[-1]["content"].split()[1]
+
+
+def test_without_proposals_the_modules_are_what_the_names_say(tmp_path):
+    teacher = ReadingTeacher(name_it)
+    found = decompose(teacher, SEEDS, naming(), tmp_path)
+    assert len(teacher.asked) == len(SEEDS)
+    assert found.modules == {s.id: f"maths/{s.id.split('-')[0]}" for s in SEEDS}
+    assert [(m.id, m.votes) for m in found.taxonomy.modules] == [(m, 20) for m in MODULES]
+    assert (found.decomposer, found.assignment) == ("teacher", "name")
+    assert (found.proposals, found.shown, found.unassigned) == (0, (), ())
+    # Nothing was read for a taxonomy, so that the split is stratified.
+    assert [len(found.items(m, "probe")) for m in MODULES] == [4, 4]
+
+
+def test_a_name_that_can_not_be_read_is_asked_for_again(tmp_path):
+    def stutter(request, number):
+        odd = "7 and 7" in request.messages[-1]["content"] and number < len(SEEDS)
+        return "I don't know" if odd else name_it(request, number)
+
+    teacher = ReadingTeacher(stutter)
+    found = decompose(teacher, SEEDS, naming(), tmp_path)
+    assert len(teacher.asked) == len(SEEDS) + sum("7 and 7" in s.prompt for s in SEEDS)
+    assert found.unassigned == ()
+
+    def rare(request, number):
+        return "maths/odd" if "multiply 7 and 7" in str(request.messages) else name_it(request, 0)
+
+    found = decompose(ReadingTeacher(rare), SEEDS, naming(min_votes=2), tmp_path)
+    assert found.unassigned == ("multiply-07",)
+    with pytest.raises(DecompositionError, match=r"named none .*assignment to auto"):
+        decompose(ReadingTeacher(lambda *_: "no"), SEEDS, naming(), tmp_path)
+
+
+def test_names_count_beside_proposals(tmp_path):
+    """One proposal that has a module of the two, which needs another that no seed is of."""
+    modules = [
+        {"category": "maths", "module": "add", "difficulty": 4, "prerequisites": ["counting"]},
+        {"category": "maths", "module": "counting", "difficulty": 1, "prerequisites": []},
+    ]
+
+    def answer(request, number):
+        return json.dumps({"modules": modules}) if number == 0 else name_it(request, number)
+
+    found = decompose(ReadingTeacher(answer), SEEDS, naming(max_batches=1), tmp_path)
+    assert {m.id: m.difficulty for m in found.taxonomy.modules} == {
+        "maths/add": 4.0,
+        "maths/multiply": 1.0,
+    }
+    assert found.unassigned == ()
+    assert (found.proposals, len(found.shown)) == (1, 6)
+    assert [entry.module for entry in found.merged] == ["maths/counting"]
+
+
+def test_seeds_with_and_without_a_name_of_their_own(tmp_path):
+    named = [item(n, "add", module="Maths/Add") for n in range(20)]
+    teacher = ReadingTeacher(name_it)
+    found = decompose(teacher, [*named, *SEEDS[20:]], naming(), tmp_path)
+    assert len(teacher.asked) == 20
+    assert set(found.modules.values()) == set(MODULES)
+
+
+def test_without_proposals_modules_have_to_be_named():
+    with pytest.raises(ValueError, match="set assignment to name"):
+        micro(max_batches=0)
+    assert micro(max_batches=0, decomposer="embedding").max_batches == 0
+
+
+@pytest.mark.parametrize(
+    ("text", "name"),
+    [
+        ("maths/add", ("maths", "add")),
+        (
+            "**Number Theory / Greatest common divisor**.",
+            ("Number Theory", "Greatest common divisor"),
+        ),
+        ("I think it is `number-theory/gcd`, since", ("number-theory", "gcd")),
+        ("Sure:\nmaths/add-carry\n", ("maths", "add-carry")),
+        ("maths", None),
+        ("-/_", None),
+        ("", None),
+    ],
+)
+def test_read_name(text, name):
+    assert read_name(text) == name
+
+
+def test_small_modules_without_a_sibling_are_one(tmp_path):
+    seeds = [item(n, f"verb{n % 7}", module=f"c{n % 7}/verb{n % 7}") for n in range(35)]
+    found = decompose(ReadingTeacher(), seeds, micro(), tmp_path)
+    assert [(m.id, m.category, m.name) for m in found.taxonomy.modules] == [
+        ("mixed/rest", "mixed", "rest")
+    ]
+    assert len(found.modules) == 35
+    assert Decomposition.from_json(found.to_json(), "x") == found
 
 
 def test_invalid_json_stops_the_run_and_is_kept(tmp_path):

@@ -1,3 +1,5 @@
+import dataclasses
+
 import networkx as nx
 import numpy as np
 import pytest
@@ -79,6 +81,22 @@ def test_no_states_leave_the_prior():
     assert [(d.value, d.estimator) for d in found] == [(0.0, "prior"), (1.0, "prior")]
 
 
+def test_few_probes_leave_the_prior():
+    # On four or five probes of multiply, the same states.
+    states = [(0.9, 0.7), (1.0, 0.5), (0.8, 1.0), (0.5, 0.1), (0.4, 0.2)]
+    prior = {("add", "multiply"): 0.2}
+
+    def found(*num_probes):
+        one = dataclasses.replace(population(states), num_probes=num_probes)
+        return by_pair(estimate_dependencies(one, prior))["add", "multiply"]
+
+    assert found(5, 4) == found(4, 5) == Dependency("add", "multiply", 0.2, "prior")
+    assert found(5, 5).estimator == "population"
+    assert found(5, 5).value == pytest.approx(0.75)
+    with pytest.raises(InputError, match="1 numbers of probes"):
+        found(5)
+
+
 @pytest.mark.parametrize(
     ("student", "teacher", "message"),
     [
@@ -98,6 +116,8 @@ def test_settings_and_prior_are_checked():
         DependencySettings(tau_low=0.95)
     with pytest.raises(InputError, match="min_states"):
         DependencySettings(min_states=0)
+    with pytest.raises(InputError, match="min_probes"):
+        DependencySettings(min_probes=0)
     with pytest.raises(InputError, match=r"'add' → 'multiply': 1\.5"):
         estimate_dependencies(population([]), {("add", "multiply"): 1.5})
 

@@ -9,7 +9,8 @@ from ioa_jax.engine.generation import Completion
 from ioa_jax.errors import InputError
 from ioa_jax.identifier.diagnosis import Diagnosis, diagnose
 from ioa_jax.identifier.interventions import intervene
-from ioa_jax.identifier.probes import ProbeGraders, measure_student
+from ioa_jax.identifier.probes import ProbeGraders, draw_probes, measure_student
+from ioa_jax.identifier.seeds import Role
 from ioa_jax.identifier.settings import DiagnoseSettings
 from ioa_jax.models.decoder import init_decoder
 from ioa_jax.models.load import LanguageModel
@@ -94,7 +95,8 @@ def student():
 
 def settings(**dependencies):
     options = {"steps": 4, "snapshots": 2, "batch_rows": 2, "row_length": 128, "lora_rank": 2}
-    options |= {"warm_up_steps": 6, "warm_up_snapshots": 3}
+    options |= {"warm_up_steps": 6, "warm_up_snapshots": 3, "min_probes": 4}
+    options |= {"estimator": "interventions"}
     return DiagnoseSettings.model_validate(
         {
             "decompose": {"min_seeds": 4, "min_probes": 2},
@@ -239,17 +241,102 @@ def test_snapshots_of_a_warm_up(student, tmp_path):
 
 def test_a_teacher_that_cant_score(student, tmp_path):
     teacher = KnowingTeacher(score=False)
-    with pytest.raises(InputError, match="teacher_prior"):
+    with pytest.raises(InputError, match="estimator to auto or teacher_prior"):
         diagnose(student, teacher, SEEDS, settings(), tmp_path / "a")
     assert teacher.asked == []
+    # What is chosen by itself needs no log-probabilities.
     diagnosis = diagnose(
-        student, teacher, SEEDS, settings(estimator="teacher_prior"), tmp_path / "b"
+        student,
+        teacher,
+        SEEDS,
+        settings(estimator="auto"),
+        tmp_path / "b",
+        student_tokens=10**9,
     )
+    assert diagnosis.dependencies.estimator == "teacher_prior"
+    assert "no log-probabilities" in diagnosis.dependencies.reason
     assert diagnosis.measurement.teacher.keys() == {"accuracy"}
     assert diagnosis.measurement.rank_correlation == {}
     assert diagnosis.dependencies.population is None
     assert diagnosis.gaps[0].logprob is None
     assert diagnosis.targets.modules == ("maths/multiply",)
+
+
+def test_the_estimator_follows_the_student_s_budget(student, tmp_path):
+    options = settings(estimator="auto", interventions_from=1000)
+
+    def chosen(name, tokens):
+        folder = tmp_path / name
+        found = diagnose(
+            student, KnowingTeacher(), SEEDS, options, folder, student_tokens=tokens
+        ).dependencies
+        return found.estimator, found.reason, found.student_tokens > 0
+
+    prior = (
+        "teacher_prior",
+        "the student's budget of 999 tokens is under interventions_from=1,000",
+    )
+    assert chosen("a", 999) == (*prior, False)
+    estimator, reason, trained = chosen("b", 1000)
+    assert (estimator, trained) == ("interventions", True)
+    assert "at least" in reason
+    assert chosen("c", None)[0] == "teacher_prior"
+    with pytest.raises(InputError, match="another estimator"):
+        chosen("b", 999)
+    assert DiagnoseSettings().dependencies.choose(True, 19_999_999)[0] == "teacher_prior"
+    assert DiagnoseSettings().dependencies.choose(True, 20_000_000)[0] == "interventions"
+
+
+def test_an_empty_graph_is_said_to_be_empty(student, tmp_path):
+    empty = diagnose(
+        student, KnowingTeacher(), SEEDS, settings(estimator="teacher_prior"), tmp_path / "a"
+    )
+    assert empty.graph.edges == ()
+    assert empty.dependencies.note == "no dependency found: stages follow severity"
+    assert '"note": "no dependency found' in (tmp_path / "a/diagnosis.json").read_text()
+    # With four probes a module nothing is claimed that five are needed for.
+    few = diagnose(student, KnowingTeacher(), SEEDS, settings(min_probes=5), tmp_path / "b")
+    assert {one.estimator for one in few.dependencies.dependencies} == {"prior"}
+    assert few.dependencies.note is not None
+
+
+def test_the_teacher_answers_some_probes_and_the_student_all(student, tmp_path):
+    teacher = KnowingTeacher()
+    options = settings(estimator="teacher_prior").model_dump()
+    options["measure"]["teacher_probes"] = 2
+    diagnosis = diagnose(
+        student, teacher, SEEDS, DiagnoseSettings.model_validate(options), tmp_path
+    )
+    assert len(teacher.asked) == 2 * 3
+    for gap in diagnosis.gaps:
+        assert (gap.num_probes, gap.num_teacher_probes) == (4, 2)
+    probes = diagnosis.select(SEEDS, "probe", all_modules=True)
+    drawn = draw_probes(probes, 2)
+    answered = diagnosis.measurement.teacher["accuracy"]
+    assert {m: answered[m].probes for m in answered} == {
+        m: tuple(item.id for item in own) for m, own in drawn.items()
+    }
+    assert drawn == draw_probes(dict(reversed(probes.items())), 2)
+    assert draw_probes(probes, None) == draw_probes(probes, 99) == probes
+
+
+def test_what_the_teacher_seldom_does_is_not_taught_but_has_its_items(student, tmp_path):
+    class Weak(KnowingTeacher):
+        def answer_it(self, request, number):
+            prompt = request.messages[-1]["content"]
+            known = not prompt.startswith("Divide") or "1 " in prompt
+            return ANSWERS[prompt] if known else "I don't know."
+
+    diagnosis = diagnose(student, Weak(), SEEDS, settings(estimator="teacher_prior"), tmp_path)
+    by_module = {gap.module: gap for gap in diagnosis.gaps}
+    assert 0 < by_module["maths/divide"].teacher < 0.3
+    assert diagnosis.set_aside == ("maths/divide",)
+    assert diagnosis.modules == MODULES
+    counts: tuple[tuple[Role, int], ...] = (("seed", 8), ("probe", 4))
+    for role, count in counts:
+        found = diagnosis.select(SEEDS, role, all_modules=True)
+        assert {module: len(own) for module, own in found.items()} == dict.fromkeys(MODULES, count)
+    assert "maths/multiply" in diagnosis.uncertain
 
 
 def test_a_teacher_that_can_do_nothing(student, tmp_path):

@@ -1,5 +1,7 @@
+import dataclasses
 import math
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -11,6 +13,8 @@ from ioa_jax.identifier.gap import (
     deficient_modules,
     logprob_gaps,
     module_gaps,
+    performance_interval,
+    posterior_means,
     relative_gap,
 )
 from ioa_jax.identifier.measure import (
@@ -19,6 +23,7 @@ from ioa_jax.identifier.measure import (
     accuracy_performance,
     logprob_performance,
 )
+from ioa_jax.streams import stream
 
 
 def score(probe, module, probability, length=4):
@@ -40,6 +45,11 @@ def gap_of(module, relative, low=None):
 def interval_of(gap):
     assert gap.interval is not None
     return gap.interval
+
+
+def width(interval):
+    assert interval is not None
+    return interval.high - interval.low
 
 
 def defined_gap(teacher, student):
@@ -123,18 +133,20 @@ def test_logprob_gaps_refuse_unlike_probes(student, message):
 def test_module_gaps_refuse_unlike_measurements():
     with pytest.raises(InputError, match=r"\['b/x'\]"):
         module_gaps(graded("a/x", [1.0]), graded("a/x", [1.0]) | graded("b/x", [1.0]))
-    with pytest.raises(InputError, match=r"'a/x'.*2 probes.*1 probes"):
-        module_gaps(graded("a/x", [1.0, 1.0]), graded("a/x", [1.0]))
     with pytest.raises(InputError, match=r"accuracy.*logprob"):
         module_gaps(graded("a/x", [1.0]), logprob_performance([score("p000", "a/x", 0.5)]))
 
 
-def test_interval_resamples_probes_in_pairs():
-    # The student has exactly half of the teacher's value on every probe: whatever is drawn, Δ is
-    # 0.5. Unpaired draws of such unequal values would scatter it widely.
-    values = [0.02, 0.1, 0.4, 1.0]
-    (gap,) = module_gaps(graded("a/x", values), graded("a/x", [v / 2 for v in values]))
-    assert (interval_of(gap).low, interval_of(gap).high) == pytest.approx((0.5, 0.5))
+def test_probes_are_drawn_in_pairs_where_both_answered_them():
+    # The student has exactly half of the teacher's value on every probe, so that Δ is 0.5 whatever
+    # is drawn, but for what wasn't seen. Draws apart of such unequal values scatter it widely.
+    values = [0.02, 0.1, 0.4, 1.0] * 10
+    teacher, student = graded("a/x", values), graded("a/x", [v / 2 for v in values])
+    others = {"a/x": dataclasses.replace(student["a/x"], probes=(*teacher["a/x"].probes[:-1], "q"))}
+    (paired,), (apart,) = module_gaps(teacher, student), module_gaps(teacher, others)
+    assert paired.relative == apart.relative == pytest.approx(0.5)
+    assert width(paired.interval) < 0.2
+    assert width(apart.interval) > 0.4
 
 
 def test_interval_is_that_of_a_binomial_share():
@@ -150,11 +162,68 @@ def test_interval_is_that_of_a_binomial_share():
     assert interval_of(gap).high == pytest.approx(0.6 + 1.96 * 0.049, abs=0.015)
 
 
-def test_interval_tells_how_often_the_gap_was_not_defined():
-    # Two probes of which the teacher has one: a quarter of all draws has none.
+def test_two_probes_that_agree_give_a_wide_interval():
+    (gap,) = module_gaps(graded("a/x", [1.0, 1.0]), graded("a/x", [0.0, 0.0]))
+    assert gap.relative == 1.0
+    assert -0.5 < interval_of(gap).low < 0.28
+    assert interval_of(gap).high == 1.0
+    # Jeffreys' interval of two of two, Beta(5/2, 1/2): its 2.5 % quantile is 0.333.
+    for interval, low, high in ((gap.teacher_interval, 0.333, 1), (gap.student_interval, 0, 0.667)):
+        assert interval is not None
+        assert (interval.low, interval.high) == pytest.approx((low, high), abs=0.06)
+    assert deficient_modules([gap]) == ("a/x",)
+    assert deficient_modules([gap], confident_gap=True) == ()
+    many = module_gaps(graded("a/x", [1.0] * 40), graded("a/x", [0.0] * 40))
+    assert deficient_modules(many, confident_gap=True) == ("a/x",)
+
+
+def test_a_single_probe_has_an_interval_as_well():
+    (gap,) = module_gaps(graded("a/x", [1.0]), graded("a/x", [1.0]))
+    assert gap.relative == 0.0
+    assert interval_of(gap).low < -0.5
+    assert interval_of(gap).high > 0.5
+
+
+@pytest.mark.parametrize(("right", "count"), [(0, 2), (2, 2), (3, 8), (20, 40)])
+def test_right_and_wrong_answers_have_a_beta_posterior(right, count):
+    generator = stream(0, "test")
+    (drawn,) = posterior_means([[1.0] * right + [0.0] * (count - right)], 20_000, generator)
+    expected = generator.beta(right + 0.5, count - right + 0.5, 20_000)
+    levels = [0.05, 0.25, 0.5, 0.75, 0.95]
+    assert np.quantile(drawn, levels) == pytest.approx(np.quantile(expected, levels), abs=0.02)
+
+
+def test_many_fractional_values_have_the_bootstrap_s_interval():
+    values = np.linspace(0.2, 0.6, 101)
+    interval = performance_interval(graded("a/x", values.tolist())["a/x"])
+    error = 1.96 * values.std() / math.sqrt(len(values))
+    assert (interval.low, interval.high) == pytest.approx((0.4 - error, 0.4 + error), abs=0.01)
+
+
+def test_the_share_of_draws_in_which_the_teacher_cannot_teach_is_told():
+    # One of two: Beta(3/2, 3/2) is under 0.3 in a quarter of all draws.
     (gap,) = module_gaps(graded("a/x", [1.0, 0.0]), graded("a/x", [0.0, 0.0]))
     assert interval_of(gap).undefined == pytest.approx(0.25, abs=0.05)
-    assert (interval_of(gap).low, interval_of(gap).high) == (1.0, 1.0)
+
+
+def test_teacher_and_student_may_be_measured_on_different_probes():
+    teacher, student = graded("a/x", [1.0, 1.0]), graded("a/x", [1.0] * 2 + [0.0] * 6)
+    (gap,) = module_gaps(teacher, student)
+    assert (gap.num_probes, gap.num_teacher_probes) == (8, 2)
+    assert (gap.teacher, gap.student, gap.relative) == (1.0, 0.25, 0.75)
+
+
+def test_what_the_teacher_seldom_gets_right_is_excluded():
+    def relative(values, minimum=None):
+        teacher = graded("a/x", values)
+        return module_gaps(teacher, graded("a/x", [0.0] * len(values)), None, minimum)[0].relative
+
+    assert relative([1.0] * 2 + [0.0] * 8) is None
+    assert relative([1.0] * 3 + [0.0] * 7) == 1.0
+    assert relative([1.0] * 2 + [0.0] * 8, 0.1) == 1.0
+    # ROUGE and log-probabilities have no such scale.
+    assert relative([0.2] * 10) == 1.0
+    assert relative([0.2] * 10, 0.3) is None
 
 
 def test_intervals_repeat_and_depend_on_the_seed():
@@ -174,19 +243,19 @@ def test_a_gap_is_read_back_as_written():
 
 
 def test_deficient_is_equation_6():
-    gaps = [gap_of("c", 0.31), gap_of("b", 0.3), gap_of("d", -0.5), gap_of("a", 0.9)]
+    gaps = [gap_of("c", 0.29), gap_of("b", 0.28), gap_of("d", -0.5), gap_of("a", 0.9)]
     assert deficient_modules([*gaps, gap_of("e", None)]) == ("a", "c")
-    assert deficient_modules(gaps, tau_gap=0.29) == ("a", "b", "c")
+    assert deficient_modules(gaps, tau_gap=0.27) == ("a", "b", "c")
 
 
 def test_a_gap_that_is_the_threshold_on_paper_is_not_deficient():
     relative = defined_gap(1.0, 0.7)
     assert relative > 0.3
-    assert deficient_modules([gap_of("a", relative)]) == ()
+    assert deficient_modules([gap_of("a", relative)], 0.3) == ()
 
 
 def test_confident_gap_needs_the_lower_end_of_the_interval():
-    gaps = [gap_of("a", 0.9, 0.31), gap_of("b", 0.9, 0.3), gap_of("c", 0.9)]
+    gaps = [gap_of("a", 0.9, 0.29), gap_of("b", 0.9, 0.28), gap_of("c", 0.9)]
     assert deficient_modules(gaps) == ("a", "b", "c")
     assert deficient_modules(gaps, confident_gap=True) == ("a",)
 
@@ -206,12 +275,18 @@ def test_a_better_student_has_a_smaller_gap(teacher, a, b):
     assert defined_gap(teacher, worse) >= defined_gap(teacher, better)
 
 
-@given(st.lists(st.tuples(st.floats(0.01, 1), probabilities), min_size=2, max_size=6))
-def test_the_interval_stays_within_the_gaps_of_single_probes(pairs):
+@given(st.lists(st.tuples(st.floats(0.01, 1), probabilities), min_size=1, max_size=6))
+def test_an_interval_holds_what_was_found(pairs):
     (gap,) = module_gaps(
         graded("a/x", [t for t, _ in pairs]),
         graded("a/x", [s for _, s in pairs]),
         bootstrap=BootstrapSettings(resamples=30),
     )
-    single = [defined_gap(t, s) for t, s in pairs]
-    assert min(single) - 1e-9 <= interval_of(gap).low <= interval_of(gap).high <= max(single) + 1e-9
+    for interval, value in (
+        (gap.interval, gap.relative),
+        (gap.teacher_interval, gap.teacher),
+        (gap.student_interval, gap.student),
+    ):
+        if interval is not None and value is not None:
+            assert interval.low <= value <= interval.high
+            assert interval.low < interval.high

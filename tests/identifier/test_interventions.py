@@ -11,8 +11,8 @@ from ioa_jax.engine.scoring import Scorer
 from ioa_jax.engine.training import (
     LoRAConfig,
     TrainConfig,
-    learning_rates,
-    make_schedule,
+    endless_batches,
+    pack_batch,
     train_step,
 )
 from ioa_jax.errors import InputError
@@ -99,12 +99,13 @@ def test_training_together_equals_one_after_another(together, decoder, lessons, 
 def test_each_adapter_is_what_plain_training_gives(together, decoder, lessons, probes):
     """Four calls of `train_step` on module b alone, merged and scored by `Scorer`."""
     config = dataclasses.replace(TRAIN, epochs=5)
-    schedule = make_schedule(lessons["m/b"], config)
+    batches = endless_batches(lessons["m/b"], config)
     lora = init_lora(decoder.config, jax.random.key(0), 2, 4.0)
     settings = config.step_settings()
     state = settings.optimizer().init(cast(Any, lora))
-    for step, rate in enumerate(learning_rates(config, 4)):
-        rows = schedule.rows(step, config).device_arrays()
+    for step, batch in zip(range(4), batches, strict=False):
+        rows = pack_batch(batch.examples, 64, 2).device_arrays()
+        rate = config.learning_rate_at((step + 0.5) / 4)
         lora, state, _ = train_step(
             lora, state, decoder, rows, jnp.float32(rate), settings=settings
         )
@@ -140,8 +141,8 @@ def test_tokens_are_those_of_the_steps(decoder, lessons, probes):
     result = intervene(
         decoder, lessons, probes, TEACHER, settings, lambda done, steps: seen.append((done, steps))
     )
-    first = [make_schedule(lessons[m], dataclasses.replace(TRAIN, epochs=1)) for m in MODULES]
-    assert result.tokens == sum(schedule.tokens(0) for schedule in first)
+    first = [next(endless_batches(lessons[m], TRAIN)) for m in MODULES]
+    assert result.tokens == sum(len(pair) for batch in first for pair in batch.examples)
     assert seen == [(1, 2), (2, 2)]
 
 

@@ -6,10 +6,12 @@ from hypothesis import strategies as st
 
 from ioa_jax.errors import InputError
 from ioa_jax.identifier.seeds import (
+    MIXED,
     MergedModule,
     ModuleItems,
     Role,
     merge_small_modules,
+    probe_count,
     split_seeds,
     stratify_roles,
 )
@@ -55,6 +57,13 @@ def test_the_split_repeats_and_depends_on_the_seed_and_the_module_alone():
     assert split_seeds(modules, seed=1) != roles
 
 
+def test_a_module_has_min_probes_where_half_of_it_is_enough():
+    modules = items(a=3, b=4, c=6, d=30)
+    roles = split_seeds(modules, 0.2, min_probes=3)
+    assert probes_by_module(modules, roles) == {"a": 1, "b": 2, "c": 3, "d": 6}
+    assert [probe_count(n, 0.2, 2) for n in (0, 1, 2, 5, 20)] == [0, 0, 1, 2, 4]
+
+
 @pytest.mark.parametrize("fraction", [0.0, 1.0])
 def test_the_fraction_is_between_0_and_1(fraction):
     with pytest.raises(InputError, match="probe_fraction"):
@@ -77,6 +86,30 @@ def test_too_few_probes_are_too_few():
     found = merge_small_modules(modules, roles, {"m/a": 1.0, "m/b": 2.0}, min_seeds=2)
     assert found.merged == (MergedModule("m/a", "m/b", 5, 0),)
     assert set(found.modules.values()) == {"m/b"}
+
+
+def test_small_modules_without_a_sibling_become_one_if_they_are_enough():
+    modules = items(m__a=9, n__d=3, o__e=3)
+    roles = roles_of(modules, dict.fromkeys(["m/a", "n/d", "o/e"], 1))
+    difficulty = dict.fromkeys(modules.values(), 1.0)
+    found = merge_small_modules(modules, roles, difficulty, min_seeds=4, min_probes=2)
+    assert {m.module: m.into for m in found.merged} == {"m/a": MIXED, "n/d": MIXED, "o/e": MIXED}
+    found = merge_small_modules(modules, roles, difficulty, min_seeds=4)
+    assert {m.module: m.into for m in found.merged} == {"n/d": MIXED, "o/e": MIXED}
+    assert Counter(found.modules.values()) == {"m/a": 9, MIXED: 6}
+    found = merge_small_modules(modules, roles, difficulty, min_seeds=5)
+    assert {m.module: m.into for m in found.merged} == {"n/d": None, "o/e": None}
+
+
+def test_a_module_may_be_called_as_the_mixed_one_is():
+    modules = items(mixed__rest=9, n__d=3, o__e=3)
+    roles = roles_of(modules, dict.fromkeys(["mixed/rest", "n/d", "o/e"], 1))
+    difficulty = dict.fromkeys(modules.values(), 1.0)
+    found = merge_small_modules(modules, roles, difficulty, min_seeds=4)
+    assert Counter(found.modules.values()) == {MIXED: 15}
+    found = merge_small_modules(modules, roles, difficulty, min_seeds=9)
+    assert Counter(found.modules.values()) == {MIXED: 15}
+    assert {m.module for m in found.merged} == {"n/d", "o/e"}
 
 
 def test_small_modules_may_grow_large_enough_together():
@@ -127,7 +160,7 @@ def test_every_module_left_is_large_enough_and_every_item_is_accounted_for(count
     aside = sum(m.num_seeds + m.num_probes for m in found.merged if m.into is None)
     assert len(found.modules) + aside == len(modules)
     for item, module in found.modules.items():
-        assert module.split("/")[0] == modules[item].split("/")[0]
+        assert module == MIXED or module.split("/")[0] == modules[item].split("/")[0]
 
 
 def test_stratify_makes_no_probe_of_what_was_read():

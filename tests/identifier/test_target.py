@@ -5,6 +5,7 @@ from hypothesis import strategies as st
 from ioa_jax.errors import InputError
 from ioa_jax.identifier.dependency import Dependency, build_graph
 from ioa_jax.identifier.gap import ModuleGap
+from ioa_jax.identifier.settings import DiagnoseSettings
 from ioa_jax.identifier.target import Severity, Targets, choose_targets, severities, severity
 
 
@@ -46,13 +47,21 @@ def test_severity_needs_a_gap_and_a_sound_alpha():
 
 def test_targets_are_equation_5():
     severe = ranked(a=0.5, b=0.9, c=0.7)
-    targets = choose_targets(severe, 7)
+    targets = choose_targets(severe, 7, 0.25)
     assert targets.limit == 2
     assert targets.modules == ("b", "c")
     assert [entry.module for entry in targets.severities] == ["b", "c", "a"]
-    assert choose_targets(severe, 8).modules == ("b", "c")
-    assert choose_targets(severe, 9).modules == ("b", "c", "a")
-    assert choose_targets([], 9).modules == ()
+    assert choose_targets(severe, 8, 0.25).modules == ("b", "c")
+    assert choose_targets(severe, 9, 0.25).modules == ("b", "c", "a")
+    assert choose_targets([], 9, 0.25).modules == ()
+
+
+def test_every_deficient_module_is_a_target_unless_a_fraction_is_given():
+    severe = ranked(a=0.5, b=0.9, c=0.7)
+    assert choose_targets(severe, 7).modules == ("b", "c", "a")
+    assert choose_targets(severe, 7).limit == 3
+    assert DiagnoseSettings().target_fraction is None
+    assert choose_targets([], 7) == Targets((), 0, ())
 
 
 def test_the_number_of_targets_is_not_rounded_up_for_floating_point():
@@ -61,7 +70,7 @@ def test_the_number_of_targets_is_not_rounded_up_for_floating_point():
 
 
 def test_ties_are_broken_by_id():
-    assert choose_targets(ranked(c=0.5, a=0.5, b=0.5), 8).modules == ("a", "b")
+    assert choose_targets(ranked(c=0.5, a=0.5, b=0.5), 8, 0.25).modules == ("a", "b")
 
 
 def test_targets_are_read_back_as_written():

@@ -201,3 +201,13 @@ def test_dividing_keeps_every_module_and_the_order_of_layers(plan, settings, bef
     for modules in by_layer:
         values = [performance[m] for m in modules]
         assert values == sorted(values, reverse=True)
+
+
+def test_a_stage_has_no_more_modules_than_it_may():
+    performance = {module: 0.5 for module in "abcdefg"}
+    settings = ZoneSettings(max_stage_modules=3)
+    parts, report = divide_layers([tuple("abcdefg")], performance, settings)
+    assert [part.modules for part in parts] == [tuple("abc"), tuple("def"), ("g",)]
+    assert report.bridges == ()
+    with pytest.raises(InputError, match="max_stage_modules"):
+        ZoneSettings(max_stage_modules=0)

@@ -136,9 +136,20 @@ def test_overrides_are_yaml():
     assert profile.digest() != load_profile("smollm2")[1].digest()
 
 
+def test_a_method_may_have_its_own_learning_rate():
+    rates = "learning_rates={sft: 0.002, lamini: 0.003}"
+    _, profile = load_profile("micro-short", [rates, "train.learning_rate=0.001"])
+    assert profile.train_of("sft").learning_rate == 0.002
+    assert profile.train_of("sft@seeds=200") == profile.train_of("sft")
+    assert profile.train_of("ioa") == profile.train
+    assert profile.train_of("sft").model_copy(update={"learning_rate": 0.001}) == profile.train
+
+
 @pytest.mark.parametrize(
     ("override", "message"),
     [
+        ("learning_rates={sfd: 0.1}", "'sfd' is unknown; choose from undistilled,"),
+        ("learning_rates={sft: 0}", "setting 'learning_rates.sft'"),
         ("train.lr=1", "setting 'train.lr': Extra inputs"),
         ("train.batch_rows=0", "setting 'train.batch_rows'"),
         ("tasks=[{name: riddles}]", "'riddles' is unknown"),

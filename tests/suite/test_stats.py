@@ -1,9 +1,10 @@
 import numpy as np
 import pytest
-from scipy.stats import bootstrap, chi2, ttest_rel
+from scipy.stats import bootstrap, ttest_rel
 
 from suite.stats import (
     Bootstrap,
+    GroupBootstrap,
     difference,
     estimate,
     holm,
@@ -124,11 +125,70 @@ def test_mcnemar_of_one_seed_is_the_exact_test():
     assert found.p_mcnemar == pytest.approx(2 * (1 + 11 + 55) / 2**11)
 
 
-def test_mcnemar_of_several_seeds_counts_items_not_pairs():
-    one = np.array([[1.0] * 12 + [-1.0] * 4 + [0.0] * 10])
-    # (12 - 4)² / (12 + 4), without the correction for continuity.
-    assert mcnemar(np.repeat(one, 3, axis=0)) == pytest.approx(chi2.sf(4.0, 1))
-    assert mcnemar(np.zeros((3, 5))) == mcnemar(np.zeros((1, 5))) == 1.0
+def test_mcnemar_is_of_one_seed():
+    one = np.array([[1.0] * 12 + [0.0] * 14])
+    other = np.array([[0.0] * 12 + [1.0] * 4 + [0.0] * 10])
+    assert difference(one, other, Bootstrap(26, "a")).p_mcnemar == mcnemar(12, 4) < 0.1
+    several = difference(np.repeat(one, 2, axis=0), np.repeat(other, 2, axis=0), Bootstrap(26, "a"))
+    assert (several.wins, several.losses, several.p_mcnemar) == (24, 8, None)
+    assert mcnemar(0, 0) == 1.0
+
+
+def grouped(sizes, names=("a", "b")):
+    ends = np.cumsum(sizes)
+    return GroupBootstrap(
+        dict(zip(names, np.split(np.arange(ends[-1]), ends[:-1]), strict=True)), resamples=4000
+    )
+
+
+def test_groups_weigh_the_same_whatever_their_items():
+    # 2 of 4 and 36 of 36: .75 of the groups, .95 of the items.
+    scores = np.array([[1.0, 1.0, 0.0, 0.0] + [1.0] * 36])
+    groups = grouped((4, 36))
+    found = estimate(scores, groups)
+    assert (found.mean, found.method, found.clusters) == (0.75, "bootstrap", 40)
+    # Half of the deviation of a mean of 4 coins is all there is.
+    assert groups.means(scores).std() == pytest.approx(np.sqrt(0.25 / 4) / 2, rel=0.05)
+    assert found.low < 0.6 < 0.9 < found.high
+    assert groups.by_group(scores) == {"a": 0.5, "b": 1.0}
+
+
+def test_items_are_drawn_within_their_groups():
+    # Groups that are far apart, each without a spread: the mean of the two is sure.
+    scores = np.array([[0.1] * 10 + [0.9] * 30])
+    assert np.ptp(grouped((10, 30)).means(scores)) < 1e-9
+    assert np.ptp(Bootstrap(40, "a", resamples=4000).means(scores)) > 0.1
+
+
+def test_some_of_the_groups_have_the_same_draws():
+    rng = np.random.default_rng(0)
+    scores = rng.uniform(size=(3, 12))
+    groups = grouped((3, 4, 5), "abc")
+    part = groups.only(["a", "c"])
+    chosen = scores[:, groups.places(["a", "c"])]
+    assert chosen.shape == (3, 8)
+    alone = [groups.only([name]).means(scores[:, groups.groups[name]]) for name in "ac"]
+    assert part.means(chosen) == pytest.approx(np.mean(alone, axis=0))
+    assert part.mean(chosen) == pytest.approx(np.mean([scores[:, :3].mean(), scores[:, 7:].mean()]))
+
+
+def test_seeds_are_drawn_together_in_all_groups():
+    scores = np.repeat([[0.2], [0.4], [0.9]], 40, axis=1)
+    groups = grouped((10, 30))
+    assert groups.means(scores) == pytest.approx(groups.only(["a"]).means(scores[:, :10]))
+
+
+def test_a_difference_over_groups_has_no_mcnemar():
+    scores = np.array([[1.0, 1.0, 0.0, 0.0] + [1.0] * 36])
+    found = difference(scores, np.zeros((1, 40)), grouped((4, 36)))
+    assert (found.mean, found.p_mcnemar, found.wins, found.pairs) == (0.75, None, 38, 40)
+
+
+def test_many_sets_are_resampled_as_each_alone():
+    scores = np.random.default_rng(0).uniform(size=(5, 3, 20))
+    draws = Bootstrap(20, "a", resamples=300)
+    assert np.allclose(draws.many(scores).T, [draws.means(one) for one in scores])
+    assert np.allclose(draws.many(scores[:, :1]).T, [draws.means(one[:1]) for one in scores])
 
 
 def test_holm_is_the_textbooks():

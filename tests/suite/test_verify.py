@@ -12,6 +12,8 @@ from suite.eval import as_json
 from suite.probes import PROBES, SeedGrader, load_seed_items
 from suite.profile import load_profile
 from suite.report import write_report
+from suite.schema import check_run_folder
+from suite.table import summarize
 from suite.verify import verify_run
 from tests.suite.runs import change_lines, write_lines, write_run
 from tests.suite.world import write_profile
@@ -83,6 +85,44 @@ def test_a_changed_table_is_found(run):
     write_json(run / "table.json", table)
     (finding,) = verify_run(run, None).findings
     assert "rows[teacher].scores.micro-math.mean" in finding
+
+
+def test_the_figures_of_an_earlier_table_are_looked_at(run):
+    table = read_json(run / "table.json")
+    for field in ("modules", "deficient_modules", "deficient_below", "module_comparisons", "power"):
+        del table[field]
+    for row in (*table["rows"], *table["sweeps"]):
+        del row["modules"]
+    # What it had of McNemar's test over two seeds.
+    for one in table["comparisons"]:
+        one["difference"]["p_mcnemar"] = one["p_mcnemar_holm"] = 0.01
+    table["version"] = 3
+    write_json(run / "table.json", table)
+    (run / "table.md").write_text("other words")
+    found = verify_run(run, None)
+    assert (found.findings, found.tables) == ((), 1)
+    assert "table.md, table.csv, table.tex: their words are of version 3" in found.skipped[-1]
+    check_run_folder(run)
+    table["comparisons"][0]["p_bootstrap_holm"] = 0.7
+    write_json(run / "table.json", table)
+    (finding,) = verify_run(run, None).findings
+    assert "p_bootstrap_holm: 0.7, but " in finding
+    write_report(run)
+    assert read_json(run / "table.json")["version"] == 4
+    assert verify_run(run, None).tables == 4
+
+
+def test_methods_that_there_no_longer_are_do_not_keep_texts_from_being_graded(graded, tmp_path):
+    run = shutil.copytree(graded, tmp_path / "a")
+    record = read_json(run / "run.json")
+    record["settings"]["methods"] += ["gone", "ioa@organizer.gone=1"]
+    record["settings"]["options"] = {"organizer": {"gone": 1}}
+    write_json(run / "run.json", record)
+    found = verify_run(run, DataSource())
+    assert found.texts == 24
+    # The table lacks their cells, and nothing else differs.
+    assert all("unfinished" in line or "table." in line for line in found.findings)
+    assert len(summarize(run)["unfinished"]) == 2 * len(record["settings"]["seeds"])
 
 
 def test_the_last_bits_do_not_count(run):

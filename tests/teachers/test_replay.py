@@ -264,3 +264,22 @@ def test_a_shared_teacher_stays_open(tmp_path):
     with LedgeredTeacher(inner, Ledger(tmp_path), owns_teacher=False) as teacher:
         teacher.generate([ask("a")], SAMPLING)
     assert not inner.closed
+
+
+def test_a_limit_holds_within_its_block_alone(tmp_path):
+    teacher = LedgeredTeacher(ScriptedTeacher(tokens=5), Ledger(tmp_path), budget(tokens=60))
+    sampling = Sampling(max_tokens=5)
+    teacher.generate([ask("before")], sampling)
+    with pytest.raises(BudgetExceeded), teacher.limited(15):
+        # Of the whole run: what was used before counts.
+        teacher.generate([ask(str(i)) for i in range(5)], sampling)
+    assert teacher.used.completion_tokens == 15
+    assert teacher.budget == budget(tokens=60)
+    with teacher.limited(1000):
+        assert teacher.budget.max_tokens == 60
+    with teacher.limited(None):
+        assert teacher.budget.max_tokens == 60
+    unlimited = LedgeredTeacher(ScriptedTeacher(), Ledger(tmp_path))
+    with unlimited.limited(7):
+        assert unlimited.budget.max_tokens == 7
+    assert unlimited.budget.max_tokens is None

@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 import yaml
+from ioa_jax.engine.trainer import Trainer
 
 from ioa_jax.engine.batching import TokenPair
-from ioa_jax.engine.trainer import Trainer
 from ioa_jax.engine.training import StepMetrics, TrainConfig
 from ioa_jax.files import read_json
 from ioa_jax.models.huggingface import write_decoder
@@ -29,7 +29,6 @@ CHANGES: dict[str, dict[str, Any]] = {
     "ioa_no_identifier": {
         "diagnose.decompose.decomposer": "random",
         "diagnose.tau_gap": -1.0,
-        "adapter.check_module": False,
     },
     "ioa_no_zone": {"organizer.zone": False},
     "ioa_no_gate": {"organizer.gate": False, "organizer.remedial_share": 0.0},

@@ -14,6 +14,7 @@ import yaml
 from ioa_jax.config import MethodConfig
 from ioa_jax.errors import InputError
 from ioa_jax.files import read_json
+from ioa_jax.journal import read_journal
 from ioa_jax.models.huggingface import write_decoder
 from suite import run as job
 from suite.cells import Cell
@@ -86,7 +87,12 @@ def test_what_the_options_say_is_the_usual_value() -> None:
         ("ioa@organizer.zone=0.2", "'organizer.zone' can't be changed"),
         ("ioa@organizer=0.2", "'organizer' can't be changed"),
         ("ioa@seed=3", "numbers are diagnose.decompose.batch_size,"),
-        ("ioa@train.learning_rate=0.1", "'train.learning_rate' can't be changed"),
+        ("ioa@train.learning_rte=0.1", "'train.learning_rte' can't be changed in 'ioa'; numbers are"
+         " train.learning_rate, train.batch_rows,"),
+        ("sft@train.remat=1", "'train.remat' can't be changed in 'sft'"),
+        ("sft@train.learning_rate=-1", "=-1: setting 'learning_rate': Input should be greater"),
+        ("sft@train.batch_rows=2.5", "=2.5: setting 'batch_rows': Input should be a valid integer"),
+        ("sft@train.clip=1", "'train.clip' is 1 in 'sft' too: this would be the same cell twice"),
         ("ioa@organizer.tau_zpd=2", "=2: setting 'organizer.tau_zpd': Input should be less"),
         ("ioa@adapter.examples_per_seed=2.5", "=2.5: setting 'adapter.examples_per_seed': Input "),
         ("ioa@diagnose.dependencies.tau_low=0.95", "tau_low=0.95 is above tau_high=0.9"),
@@ -119,9 +125,6 @@ def test_a_wrong_sweep_is_named_when_the_profile_is_read(name: str, message: str
         ("ioa_no_gate@organizer.max_remedial_rounds=2", "where organizer.gate is false"),
         ("ioa_no_gate@organizer.remedial_share=0.2", "what 'ioa_no_gate' itself changes of 'ioa'"),
         ("ioa_no_remedial@organizer.max_remedial_rounds=2", "what 'ioa_no_remedial' itself"),
-        ("ioa_no_retention@organizer.delta=0.2", "where organizer.retention is false"),
-        ("ioa_no_retention@organizer.new_share=0.9", "where organizer.retention is false"),
-        ("ioa_paper@organizer.raise_factor=2", "where organizer.stage_mode is sequential"),
         ("ioa_no_adapter@adapter.remedial_scale=0.2", "adapter.dimensions.cognitive_load is false"),
         ("ioa_no_gate@adapter.remedial_scale=0.2", "where organizer.gate is false"),
         ("ioa_no_remedial@adapter.remedial_scale=0.2", "where organizer.max_remedial_rounds is 0"),
@@ -155,6 +158,20 @@ def test_what_a_control_leaves_on_can_be_changed() -> None:
     assert profile_with(*kept).methods == kept
 
 
+def test_training_can_be_swept_for_every_method_from_its_own_rate() -> None:
+    settings = load_profile("smollm2")[1].model_dump()
+    settings["learning_rates"] = {"sft": 0.003}
+    rate = settings["train"]["learning_rate"]
+    names = [f"{name}@train.learning_rate={rate}" for name in ("sft", "sft_matched", "lion")]
+    with pytest.raises(InputError, match=r"'sft_matched' too: this would be the same cell"):
+        validate({**settings, "methods": names}, "mine.yaml")
+    profile = validate({**settings, "methods": [names[0], "ioa@train.learning_rate=0.01"]}, "m")
+    assert profile.train_of(names[0]).learning_rate == 0.003
+    assert load_method("sft_matched@train.learning_rate=0.01").needs == ("ioa",)
+    with pytest.raises(InputError, match="'sft' too: this would"):
+        validate({**settings, "methods": ["sft@train.learning_rate=0.003"]}, "m")
+
+
 def test_switches_and_what_they_make_idle_are_settings() -> None:
     settings = MethodConfig().model_dump()
     for (switch, off), idle in IDLE.items():
@@ -181,6 +198,8 @@ def test_overrides_take_sweeps_and_the_plan_has_their_cells() -> None:
 
 SWEPT = "ioa@adapter.examples_per_seed=1"
 FEWER = "sft@seeds=5"
+RATE = "sft@train.learning_rate=0.01"
+IOA_RATE = "ioa@train.learning_rate=0.01"
 
 
 def test_more_seeds_than_there_are_are_refused() -> None:
@@ -209,7 +228,8 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         "sampling": {"max_tokens": 48},
         "train": {"learning_rate": 2e-2, "batch_rows": 2, "row_length": 96, "save_every": 3},
         "options": {name: config[name] for name in ("diagnose", "organizer", "adapter")},
-        "methods": ["undistilled", "ioa", SWEPT, "sft", FEWER],
+        "learning_rates": {"ioa": 0.015},
+        "methods": ["undistilled", "ioa", SWEPT, "sft", FEWER, RATE, IOA_RATE],
         "seeds": [0],
     }
     (folder / "cooks.yaml").write_text(yaml.safe_dump(settings))
@@ -252,13 +272,31 @@ def test_a_cell_can_start_from_fewer_seeds(finished: Path) -> None:
     assert cells["sft"]["spend"]["teacher_requests"] == available
 
 
+def test_a_cell_can_be_trained_otherwise(finished: Path) -> None:
+    cells = finished / "cells"
+    notes = read_json(cells / f"{RATE}-seed0" / "cell.json")["notes"]
+    assert notes["sweep"] == {"of": "sft", "setting": "train.learning_rate", "value": 0.01,
+                              "default": 0.02}  # fmt: skip
+    peaks = {
+        name: max(row["learning_rate"] for row in read_journal(cells / f"{name}-seed0/train.jsonl"))
+        for name in ("sft", RATE, "ioa", IOA_RATE, SWEPT)
+    }
+    assert peaks["sft"] == pytest.approx(2 * peaks[RATE])
+    # The method's own rate, which a sweep of something else has too.
+    assert peaks["ioa"] == pytest.approx(1.5 * peaks[IOA_RATE], rel=0.05)
+    assert peaks[SWEPT] == pytest.approx(peaks["ioa"], rel=0.05)
+    notes = read_json(cells / f"{IOA_RATE}-seed0" / "cell.json")["notes"]
+    assert notes["sweep"]["default"] == 0.015
+
+
 def test_the_report_sets_it_apart(finished: Path) -> None:
     check_run_folder(finished)
     result = read_run(finished)
     assert result.unfinished == ()
     table = summarize(Figures(result, resamples=50))
     assert [row.method for row in table.rows] == ["undistilled", "ioa", "sft"]
-    assert [(row.method, row.seeds) for row in table.sweeps] == [(SWEPT, [0]), (FEWER, [0])]
+    swept = [SWEPT, FEWER, RATE, IOA_RATE]
+    assert [(row.method, row.seeds) for row in table.sweeps] == [(name, [0]) for name in swept]
     assert table.reference == "ioa"
     assert verify_run(finished, None).findings == ()
     assert "ioa@adapter.examples_per_seed" in (finished / "plots/sensitivity.svg").read_text()

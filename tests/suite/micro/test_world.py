@@ -157,7 +157,7 @@ def test_seeds_are_a_users_seed_file():
 
 def test_seeds_have_nothing_of_the_benchmark():
     tested = {
-        p.prompt for name in ("math", "code", "instruction") for p in benchmark_problems(name, 20)
+        p.prompt for name in ("math", "code", "instruction") for p in benchmark_problems(name, 50)
     }
     assert not tested & {seed.prompt for seed in micro_seeds(500)}
 

@@ -7,13 +7,14 @@ from html.parser import HTMLParser
 
 import pytest
 
+from ioa_jax.files import read_json, write_json
 from suite.report import write_report
 from suite.report.answers import answers
 from suite.report.page import best_baseline
 from suite.report.paper import paper_view
 from suite.report.summary import Figures, summarize
 from suite.results import read_run
-from tests.suite.runs import environment, write_run
+from tests.suite.runs import EFFECTS, environment, write_run
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 BROWSER = next(filter(None, map(shutil.which, BROWSERS)), None)
@@ -158,6 +159,67 @@ def test_time_and_tokens_have_a_row_a_step(run):
     assert rows["ioa"] == ("45,000", "10,000", "4,000", "1,000", "-")
     assert rows["sft"] == ("-", "-", "-", "-", "60,000")
     assert "teacher (reference line)" not in rows
+
+
+def recorded(directory):
+    """Levels, and gates by module and stage, as cells of today record them."""
+    for seed in (0, 1, 2):
+        path = directory / "cells" / f"ioa-seed{seed}" / "distill" / "record.json"
+        record = read_json(path)
+        record |= {
+            "lessons_by_level": {"introductory": 10, "advanced": 20},
+            "probes_by_level": {"introductory": 3, "intermediate": 1},
+            "gates": {
+                "first_pass": {"algebra/a": False, "algebra/b": True},
+                "end": {"algebra/a": seed == 0, "algebra/b": True},
+                "stages": 1,
+                "stages_end": {"1": seed == 0},
+            },
+        }
+        write_json(path, record)
+    # The oracle has no course, and was not taught in the third seed.
+    for seed in (0, 1):
+        path = directory / "cells" / f"oracle-seed{seed}" / "cell.json"
+        cell = read_json(path)
+        cell["notes"] = {"gates": {"end": {"algebra/a": True, "algebra/b": True, "c": False}}}
+        write_json(path, cell)
+
+
+def test_gates_stand_beside_the_oracles_and_lessons_beside_probes(tmp_path):
+    directory = write_run(tmp_path / "a", items=8, effects={**EFFECTS, "oracle": 0.5}, curves=False)
+    result = read_run(directory)
+    before = {one.name: one for one in answers(result, summarize(Figures(result, resamples=20)))}
+    assert before["passed"].view is before["levels"].view is None
+    recorded(directory)
+    result = read_run(directory)
+    found = {one.name: one for one in answers(result, summarize(Figures(result, resamples=20)))}
+    view, levels = found["passed"].view, found["levels"].view
+    assert view is not None
+    assert levels is not None
+    assert view.rows == (
+        ("ioa", "3 of 6 (50 %)", "4 of 6 (67 %)", "4 of 4 (100 %)", "1 of 3 (33 %)"),
+    )
+    assert levels.rows == (
+        ("introductory", "30", "33", "9", "75"),
+        ("advanced", "60", "67", "0", "0"),
+        ("intermediate", "0", "0", "3", "25"),
+    )
+    write_report(directory)
+    assert "4 of 4 (100 %)" in (directory / "report.html").read_text()
+
+
+def test_the_oracle_is_no_baseline(tmp_path):
+    effects = {**EFFECTS, "oracle": 0.59, "uniform_right": 0.59}
+    directory = write_run(tmp_path / "a", items=20, effects=effects, distill=False, curves=False)
+    best = best_baseline(summarize(Figures(read_run(directory), resamples=20)), "micro-math")
+    assert best is not None
+    assert best.method in ("sft", "sft_matched")
+
+
+def test_modules_are_in_words_and_in_a_table(text):
+    assert "all modules: ioa scores" in text
+    assert "deficient modules: ioa scores" in text
+    assert text.count("<caption>Methods by modules</caption>") == 1
 
 
 def test_seeds_agree_as_far_as_they_do(run):

@@ -1,10 +1,13 @@
 import pytest
 
 from ioa_jax.errors import InputError
+from ioa_jax.files import read_json, write_json
 from suite.report.summary import Figures, choose_reference, summarize
+from suite.report.tables import views
 from suite.results import read_run
 from suite.schema.models import TableFile
-from tests.suite.runs import EFFECTS, change_lines, write_run
+from suite.stats import holm
+from tests.suite.runs import EFFECTS, MODULES, change_lines, write_run
 
 
 @pytest.fixture(scope="module")
@@ -39,10 +42,90 @@ def test_every_method_is_compared_with_ioa_on_every_task(table):
     (against_sft,) = (c for c in table.comparisons if (c.method, c.task) == ("sft", "micro-math"))
     assert against_sft.difference.low > 0.1
     assert against_sft.p_bootstrap_holm < 0.05
-    assert against_sft.p_mcnemar_holm is not None
-    assert against_sft.p_mcnemar_holm < 1e-6
-    (graded,) = (c for c in table.comparisons if (c.method, c.task) == ("sft", "micro-instruct"))
-    assert graded.p_mcnemar_holm is None
+    assert {c.p_mcnemar_holm for c in table.comparisons} == {None}
+
+
+def modules_of(table, method):
+    return row_of(table, method).modules
+
+
+def learn_before(line):
+    """The teacher's own answers to items of the first module."""
+    return {**line, "score": 1.0} if line["module"] == MODULES[0] else line
+
+
+@pytest.fixture(scope="module")
+def uneven(tmp_path_factory):
+    """The undistilled student and the teacher are right in all of the first module."""
+    directory = write_run(tmp_path_factory.mktemp("runs") / "a", items=120, tasks=("micro-math",))
+    for cell in ("teacher", "undistilled"):
+        change_lines(directory / "cells" / cell / "scores.jsonl", learn_before)
+    return directory
+
+
+def test_modules_that_were_deficient_stand_apart_for_every_method(uneven):
+    figures = Figures(read_run(uneven), resamples=500)
+    found = summarize(figures)
+    assert found.modules == sorted(MODULES)
+    assert found.deficient_modules is not None
+    assert set(found.deficient_modules) == set(MODULES[1:])
+    for method in ("undistilled", "ioa", "sft"):
+        scores = figures.result.scores(method, "micro-math")
+        ids = figures.result.ids["micro-math"]
+        by_module = {
+            module: scores[:, [int(name[-3:]) % 4 == k for name in ids]].mean()
+            for k, module in enumerate(MODULES)
+        }
+        own = modules_of(found, method)
+        assert own.all.mean == pytest.approx(sum(by_module.values()) / 4)
+        assert own.deficient.mean == pytest.approx(sum(by_module[m] for m in MODULES[1:]) / 3)
+        assert own.others.mean == pytest.approx(by_module[MODULES[0]])
+        assert own.worst.score == pytest.approx(min(by_module.values()))
+        assert by_module[own.worst.module] == pytest.approx(own.worst.score)
+        assert own.all.low < own.all.mean < own.all.high
+    assert {(c.method, c.over) for c in found.module_comparisons} == {
+        (method, over)
+        for method in ("undistilled", "sft", "sft_matched", "ioa_no_gate")
+        for over in ("all", "deficient")
+    }
+
+
+def test_comparisons_over_modules_are_paired_and_corrected_among_themselves(uneven):
+    figures = Figures(read_run(uneven), resamples=500)
+    found = summarize(figures)
+    ioa, sft = (modules_of(found, method) for method in ("ioa", "sft"))
+    (one,) = (c for c in found.module_comparisons if (c.method, c.over) == ("sft", "deficient"))
+    assert one.difference.mean == pytest.approx(ioa.deficient.mean - sft.deficient.mean)
+    assert (one.difference.pairs, one.difference.seeds) == (3 * 90, 3)
+    assert one.p_bootstrap_holm < 0.05
+    raw = [c.difference.p_bootstrap for c in found.module_comparisons]
+    assert [c.p_bootstrap_holm for c in found.module_comparisons] == holm(raw)
+
+
+def test_items_without_a_module_have_no_means_over_modules(tmp_path):
+    directory = write_run(tmp_path / "a", items=10, seeds=(0,), distill=False)
+    for cell in (directory / "cells").iterdir():
+        change_lines(
+            cell / "scores.jsonl",
+            lambda line: {**line, "module": None} if line["id"] == "micro-math-003" else line,
+        )
+    found = summarize(Figures(read_run(directory), resamples=50))
+    assert (found.modules, found.deficient_modules, found.module_comparisons) == ([], None, [])
+    assert not any(row.modules for row in found.rows)
+    assert "modules" not in {view.name for view in views(found)}
+
+
+def test_without_a_teachers_cell_nobody_knows_what_was_deficient(tmp_path):
+    directory = write_run(tmp_path / "a", items=20, seeds=(0,), distill=False)
+    record = read_json(directory / "run.json")
+    record["settings"]["teacher"] = {"spec": "openai:o1"}
+    write_json(directory / "run.json", record)
+    found = summarize(Figures(read_run(directory), resamples=50))
+    assert found.deficient_modules is None
+    assert modules_of(found, "ioa").deficient is None
+    assert {c.over for c in found.module_comparisons} == {"all"}
+    (view,) = (view for view in views(found) if view.name == "modules")
+    assert "isn't known" in " ".join(view.notes)
 
 
 def test_the_retained_share_is_of_the_teacher(table):

@@ -3,9 +3,11 @@ import io
 
 import pytest
 
+from suite.report.page import _sentences
 from suite.report.summary import Figures, summarize
 from suite.report.tables import comma_separated, latex, markdown, points_from, views
 from suite.results import read_run
+from suite.schema.models import PowerFile
 from suite.stats import Difference
 from tests.suite.runs import write_run
 
@@ -25,10 +27,13 @@ def test_markdown_has_figures_marks_and_what_they_mean(table):
     text = markdown(table)
     (ioa,) = (row for row in table.rows if row.method == "ioa")
     assert f"{100 * ioa.scores['micro-math'].mean:.1f} [" in text
-    (sft,) = (line for line in text.splitlines() if line.startswith("| sft | ") and "†" in line)
-    assert "] *† |" in sft
+    (sft,) = (line for line in text.splitlines() if line.startswith("| sft | ") and "5,000" in line)
+    assert "] * |" in sft
     (own,) = (line for line in text.splitlines() if line.startswith("| ioa | ") and "5,000" in line)
     assert "*" not in own
+    # McNemar's test is of one seed, and these are three.
+    assert "†" not in text
+    assert "McNemar" not in text
     assert "Items: micro-math 200, micro-instruct 200. Training seeds of a method: 3" in text
     assert "Differs from ioa after Holm's correction at 0.05" in text
     assert "1,000 resamples of seeds and items" in text
@@ -48,9 +53,79 @@ def test_csv_has_every_figure_unrounded(table):
     assert float(one["mean"]) == sft.scores["micro-math"].mean
     (against,) = (c for c in table.comparisons if (c.method, c.task) == ("sft", "micro-math"))
     assert float(one["difference"]) == against.difference.mean
-    assert float(one["p_mcnemar_holm"]) == against.p_mcnemar_holm
-    (graded,) = (r for r in rows if (r["method"], r["task"]) == ("sft", "micro-instruct"))
-    assert graded["p_mcnemar"] == ""
+    assert float(one["p_bootstrap_holm"]) == against.p_bootstrap_holm
+    assert one["p_mcnemar"] == ""
+
+
+def test_marks_follow_the_corrected_p_alone(table):
+    (one,) = (c for c in table.comparisons if (c.method, c.task) == ("sft", "micro-math"))
+    assert one.difference.p_bootstrap < 0.05
+    assert one.difference.low > 0
+    changed = table.model_copy(
+        update={
+            "comparisons": [
+                c.model_copy(update={"p_bootstrap_holm": 0.2}) for c in table.comparisons
+            ],
+            "module_comparisons": [
+                c.model_copy(update={"p_bootstrap_holm": 0.2}) for c in table.module_comparisons
+            ],
+        }
+    )
+    assert any("*" in cell for view in views(table) for row in view.rows for cell in row)
+    assert not any("*" in cell for view in views(changed) for row in view.rows for cell in row)
+    sentences = list(_sentences(changed))
+    assert sum("chance may explain it" in line for line in sentences) == len(sentences) == 4
+
+
+def test_one_seed_has_mcnemars_mark(tmp_path):
+    directory = write_run(tmp_path / "a", items=150, seeds=(0,), distill=False, curves=False)
+    text = markdown(summarize(Figures(read_run(directory), resamples=500)))
+    (sft,) = (line for line in text.splitlines() if line.startswith("| sft | ") and "5,000" in line)
+    assert "] *† |" in sft
+    assert "† by McNemar's test (right-or-wrong tasks with one seed)." in text
+    assert "| p, McNemar |" in text
+
+
+def test_modules_have_a_table_with_the_worst_of_each_method(table):
+    (view,) = (view for view in views(table) if view.name == "modules")
+    assert view.header == (
+        "method",
+        "all modules (4), %",
+        "deficient modules (4), %",
+        "other modules (0), %",
+        "worst module, %",
+    )
+    rows = {row[0]: row for row in view.rows}
+    assert rows["ioa"][3] == "-"
+    assert rows["sft"][1].endswith("] *")
+    assert rows["sft"][4].split(":")[0] in table.modules
+    assert "less than 0.72 of the teacher's score" in " ".join(view.notes)
+    assert "over the 8 rows" in markdown(table)
+
+
+def test_power_stands_at_the_top(table):
+    point = {"mean": 0.5, "by_seed": {90: 0.5, 91: 0.5}}
+    power = PowerFile.model_validate(
+        {
+            "profile": "micro",
+            "run_id": "r1",
+            "revision": None,
+            "settings": {},
+            "untaught": {"mean": 0.4, "by_seed": {}},
+            "uniform": point,
+            "oracle": {"mean": 0.53, "by_seed": {90: 0.52, 91: 0.54}},
+            "seed_sd": 0.01,
+            "ratio": 3.0,
+        }
+    )
+    text = markdown(table.model_copy(update={"power": power}))
+    (line,) = (line for line in text.splitlines()[:4] if line.startswith("Power: "))
+    assert "40.0 % (mean over all modules)" in line
+    assert "3.0 of it apart, fewer than the 5 that a comparison needs." in line
+    assert "seeds 90, 91" in line
+    enough = power.model_copy(update={"ratio": 5.0})
+    assert "fewer" not in markdown(table.model_copy(update={"power": enough})).splitlines()[2]
+    assert "Power" not in markdown(table)
 
 
 def test_latex_is_balanced_and_escaped(table):
