@@ -19,6 +19,7 @@ from pydantic import BaseModel, ValidationError
 from ioa_jax.errors import InputError, first_fault
 from ioa_jax.streams import stream
 from ioa_jax.teachers.base import ChatRequest, Completion, Sampling, Teacher
+from ioa_jax.thoughts import cut_thoughts
 
 Model = TypeVar("Model", bound=BaseModel)
 
@@ -188,14 +189,17 @@ def parse_completion(
     if completion.finish_reason == "filtered":
         raise Unfit("filtered", "the teacher's server refused to answer")
     whole = completion.finish_reason == "stop"
+    answer = cut_thoughts(completion.text).answer
     try:
-        return _parse(completion.text, schema, repair, whole)
+        if answer is None:
+            raise Unfit("no_json", "a thought that never ended, and no answer")
+        return _parse(answer, schema, repair, whole)
     except Unfit as unfit:
         if whole:
             raise
         if completion.finish_reason == "unknown":
             reason = f"the server doesn't say that the answer is whole: {unfit}"
-        elif not completion.text.strip():
+        elif not (answer or "").strip():
             reason = (
                 f"all {completion.completion_tokens} tokens went by without an answer, as of a "
                 "model that thinks first; raise max_tokens"

@@ -265,3 +265,20 @@ def test_an_answer_without_an_end_says_what_to_raise():
     assert read(f"[{A}, {A[:8]}", reason="length") == [ONE]
     assert "doesn't say that the answer is whole" in read(f"[{A}"[:-1], reason="unknown")
     assert read(f"[{A}, {B}", reason="stop") == [ONE, TWO]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        f"<think>maybe [{A}] no</think>\n[{B}]",
+        f"maybe [{A}] no\n</think>\n[{B}]",  # the template wrote the opening tag
+        f"<think>a dict like {{}} or []</think>[{B}]",
+    ],
+)
+def test_what_stands_in_a_thought_is_no_answer(text):
+    assert read(text) == [TWO]
+
+
+def test_a_thought_that_never_ended_is_no_answer():
+    assert read(f"<think>[{A}]") == "no_json: a thought that never ended, and no answer"
+    assert "all 9 tokens went by without an answer" in read(f"<think>[{A}]", reason="length")
