@@ -9,12 +9,25 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from ioa_jax.errors import InputError, IOAError
+import jax
+from huggingface_hub import try_to_load_from_cache
+from huggingface_hub.errors import HFValidationError
+
+from ioa_jax.config import MethodConfig
+from ioa_jax.errors import InputError, IOAError, MissingDependencyError
 from ioa_jax.models.config import DecoderConfig
+from ioa_jax.models.gguf import GGUFFile
+from ioa_jax.models.huggingface import read_config
+from ioa_jax.models.load import find_smollm2
+from ioa_jax.teachers.openai import OPENAI_HOST, OpenAISettings
 from suite.cells import TEACHER, UNDISTILLED, Cell, Share, share_of
 from suite.data import DataSource
+from suite.methods import load_method
+from suite.methods.ioa import IOA
 from suite.models import MICRO, find_spec
+from suite.probes import load_seed_items
 from suite.profile import Profile
+from suite.run import method_needs, run_cells
 from suite.tasks import load_task
 
 FLOAT32, BFLOAT16 = 4, 2
@@ -71,9 +84,6 @@ class Plan:
 
 def make_plan(profile: Profile, share: Share | None = None) -> Plan:
     """Count, and look for what is missing; nothing is downloaded, and no weights are read."""
-    from suite.probes import load_seed_items
-    from suite.run import method_needs, run_cells
-
     cells = share_of(run_cells(profile), method_needs(profile), share)
     missing: list[str] = []
     data = dataclasses.replace(DataSource.open(), network=False)
@@ -188,9 +198,6 @@ def _lora_parameters(config: DecoderConfig, rank: int) -> int:
 
 def _architecture(spec: str, stated: dict[str, object] | None) -> DecoderConfig | None:
     """From the model's own files where they are here, else as the profile states it."""
-    from ioa_jax.models.huggingface import read_config
-    from ioa_jax.models.load import find_smollm2
-
     if spec == "smollm2" and _is_here(spec):
         return _gguf_config(find_smollm2())
     if spec.startswith("gguf:") and _is_here(spec):
@@ -204,16 +211,11 @@ def _architecture(spec: str, stated: dict[str, object] | None) -> DecoderConfig 
 @functools.cache
 def _gguf_config(path: Path) -> DecoderConfig:
     """Reading the vocabulary before it takes seconds, and teacher and student may be one file."""
-    from ioa_jax.models.gguf import GGUFFile
-
     return GGUFFile(path).config
 
 
 def _folder(spec: str) -> Path | None:
     """Of a Hugging Face directory or a hub id that has been downloaded."""
-    from huggingface_hub import try_to_load_from_cache
-    from huggingface_hub.errors import HFValidationError
-
     if spec.startswith(MICRO):
         try:
             return Path(find_spec(spec))
@@ -231,9 +233,6 @@ def _folder(spec: str) -> Path | None:
 
 
 def _is_here(spec: str) -> bool:
-    from ioa_jax.errors import MissingDependencyError
-    from ioa_jax.models.load import find_smollm2
-
     if spec == "smollm2":
         try:
             find_smollm2()
@@ -249,10 +248,6 @@ def _missing_teacher(profile: Profile) -> Sequence[str]:
     spec = profile.teacher.spec
     if not spec.startswith("openai:"):
         return () if _is_here(spec) else (f"teacher: {spec} isn't on this machine",)
-    from ioa_jax.teachers.openai import OPENAI_HOST, OpenAISettings
-    from suite.methods import load_method
-    from suite.methods.ioa import IOA
-
     found: list[str] = []
     if importlib.util.find_spec("openai") is None:
         found.append("teacher: the package openai; get it with: pip install 'ioa-jax[openai]'")
@@ -262,17 +257,28 @@ def _missing_teacher(profile: Profile) -> Sequence[str]:
     if f"//{OPENAI_HOST}/" in f"{spec}/":
         methods = (load_method(name) for name in profile.methods)
         configs = [method.config(profile) for method in methods if isinstance(method, IOA)]
-        if any(one.diagnose.dependencies.estimator != "teacher_prior" for one in configs):
-            found.append(
-                "teacher: log-probabilities of texts, which OpenAI's own server doesn't give; set "
-                "options.diagnose.dependencies.estimator to teacher_prior"
-            )
+        remedies = dict.fromkeys(remedy for one in configs for remedy in _without_scores(one))
+        found += [
+            f"teacher: log-probabilities of texts, which OpenAI's own server doesn't give; {remedy}"
+            for remedy in remedies
+        ]
+    return found
+
+
+def _without_scores(config: MethodConfig) -> Sequence[str]:
+    """What to set so that no log-probabilities are asked of the teacher."""
+    diagnose = config.diagnose
+    found: list[str] = []
+    if diagnose.dependencies.estimator in ("interventions", "snapshots"):
+        found.append("set options.diagnose.dependencies.estimator to auto")
+    if diagnose.measure.scorer == "logprob":
+        found.append("set options.diagnose.measure.scorer to accuracy")
+    if diagnose.decompose.assignment == "score":
+        found.append("set options.diagnose.decompose.assignment to auto")
     return found
 
 
 def _missing_memory(memory: Memory) -> Sequence[str]:
-    import jax
-
     device = jax.local_devices()[0]
     if device.platform == "cpu":
         available = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")

@@ -11,7 +11,7 @@ import dataclasses
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 from rouge_score.rouge_scorer import RougeScorer
 
@@ -62,17 +62,21 @@ class Meter:
 
 @dataclasses.dataclass(frozen=True)
 class Retention:
-    """What a method keeps as the student was, by λ · KL(before ‖ now) [ours].
+    """What a method keeps as the student was [ours].
 
     Attributes:
-        pairs: Problems with the student's own answers.
+        pairs: Problems with the student's own answers; in `replay` with their references.
         share: Of the training rows.
+        kind: How: by λ · KL(before ‖ now), or by cross-entropy as on all else.
         weight: λ.
+        teacher_tokens: What the problems cost the teacher.
     """
 
     pairs: tuple[TokenPair, ...] = ()
     share: float = 0.0
+    kind: Literal["divergence", "replay"] = "divergence"
     weight: float = 0.0
+    teacher_tokens: int = 0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -140,6 +144,7 @@ class MethodContext:
             lora=lora,
             seed=self.seed,
             retained_share=self.retention.share,
+            retention=self.retention.kind,
             retention_weight=self.retention.weight,
         )
 

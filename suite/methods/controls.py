@@ -17,6 +17,7 @@ CONTROLS: dict[str, tuple[str, dict[str, Any]]] = {
             "diagnose": {
                 "tau_gap": 0.3,
                 "target_fraction": 0.25,
+                "min_teacher_performance": 0.0,
                 "min_gate_probes": 1,
             },
             "organizer": {
@@ -40,8 +41,15 @@ CONTROLS: dict[str, tuple[str, dict[str, Any]]] = {
         {"diagnose": {"tau_gap": -1e6}},
     ),
     "ioa_no_identifier": (
-        "IOA on random modules: what finding them is worth",
-        {"diagnose": {"decompose": {"decomposer": "random"}}},
+        "IOA on half of random modules: what finding them is worth",
+        {
+            "diagnose": {
+                # Each of them has about the mean gap, which may be under any threshold.
+                "tau_gap": -1e6,
+                "target_fraction": 0.5,
+                "decompose": {"decomposer": "random"},
+            }
+        },
     ),
     "ioa_no_retention": (
         "IOA without retention: what it forgets",
@@ -60,12 +68,19 @@ CONTROLS: dict[str, tuple[str, dict[str, Any]]] = {
         {"adapter": {"protocol": "schema"}},
     ),
     "ioa_easy_levels": (
-        "IOA that asks for every seed's easiest level first",
+        "ioa_schema with every seed's easiest level before any seed's next one",
         {"adapter": {"protocol": "schema", "level_order": "easy_first"}},
     ),
     "ioa_no_adapter": (
-        "IOA in the teacher's plain style: what the five dimensions are worth",
-        {"adapter": {"dimensions": PLAIN.model_dump(exclude={"template"})}},
+        "IOA in the teacher's plain style, at the seeds' own difficulty: what the five dimensions "
+        "are worth",
+        {
+            "adapter": {
+                "dimensions": PLAIN.model_dump(exclude={"template"}),
+                "form_by_student": False,
+                "levels": {"introductory": 0.0, "intermediate": 1.0, "advanced": 0.0},
+            }
+        },
     ),
     "ioa_no_zone": (
         "IOA with the layers of Eq. 7 as they are, without Eq. 8",

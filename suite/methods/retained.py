@@ -40,9 +40,7 @@ class RetainedMethod:
 
     def run(self, context: MethodContext) -> MethodResult:
         retention = read_retention(context, RETAINS)
-        record = read_json(needed_cell(context, RETAINS) / "distill" / "record.json")
-        cost = record["spend"]["teacher"].get("retention", {"completion_tokens": 0})
-        left = max(1, context.budgets.teacher_tokens - cost["completion_tokens"])
+        left = max(1, context.budgets.teacher_tokens - retention.teacher_tokens)
         context.teacher.budget = Budget(max_tokens=left)
         context = dataclasses.replace(
             context,
@@ -77,7 +75,11 @@ def read_retention(context: MethodContext, method: str) -> Retention:
     pairs = [
         context.student.answer_pair(as_chat(one.prompt), one.answer) for one in retained.examples
     ]
-    share = settings["share"] * len(retained.modules) / len(record["performance"])
+    spent = record["spend"]["teacher"].get("retention", {"completion_tokens": 0})
     return Retention(
-        tuple(pair for pair in pairs if fits(context, pair)), share, settings["weight"]
+        pairs=tuple(pair for pair in pairs if fits(context, pair)),
+        share=settings["share"] * len(retained.modules) / len(record["performance"]),
+        kind="replay" if settings["kind"] == "replay" else "divergence",
+        weight=settings["weight"],
+        teacher_tokens=spent["completion_tokens"],
     )

@@ -37,7 +37,8 @@ class MatchedFineTuning:
         other = context.cell_of(MATCHED)
         if other is not None:
             spent = read_json(other / "cell.json")["spend"]["teacher_tokens"]
-            allowed = min(allowed, spent)
+            # What it retains of that cell was paid for there.
+            allowed = min(allowed, max(1, spent - context.retention.teacher_tokens))
         context.teacher.budget = Budget(max_tokens=allowed)
         chats = [seed.messages for seed in context.seeds]
         pairs: list[TokenPair] = []

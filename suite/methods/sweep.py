@@ -11,6 +11,7 @@ every method, and stay so.
 from __future__ import annotations
 
 import dataclasses
+import json
 import math
 from collections.abc import Mapping
 from typing import Any
@@ -41,24 +42,80 @@ _PROPOSALS = tuple(
         "min_votes",
     )
 )
-# By a setting and the value with which it switches something off, the numbers, or sections of
-# them, that nothing reads then.
-IDLE: dict[tuple[str, Any], tuple[str, ...]] = {
-    ("organizer.zone", False): ("organizer.tau_zpd",),
-    ("organizer.gate", False): ("organizer.max_remedial_rounds", "adapter.remedial_scale"),
-    ("organizer.max_remedial_rounds", 0): ("adapter.remedial_scale",),
-    ("adapter.dimensions.cognitive_load", False): (
-        "adapter.size_caps",
-        "adapter.step_caps",
-        "adapter.remedial_scale",
+# By settings and the values with which they switch something off, the numbers, or sections of them,
+# that nothing reads then.
+IDLE: tuple[tuple[dict[str, Any], tuple[str, ...]], ...] = (
+    ({"organizer.zone": False}, ("organizer.tau_zpd",)),
+    (
+        {"organizer.stage_mode": "pooled"},
+        ("organizer.max_remedial_rounds", "organizer.remedial_share"),
     ),
-    ("adapter.verification.on", False): ("adapter.verification",),
-    ("diagnose.decompose.decomposer", "random"): _PROPOSALS,
-    ("diagnose.decompose.decomposer", "metadata"): (
-        *_PROPOSALS,
-        "diagnose.decompose.num_modules",
+    (
+        {"organizer.stage_mode": "sequential"},
+        ("organizer.first_pass_share", "organizer.late_share", "organizer.retention"),
     ),
-}
+    (
+        {"organizer.stage_mode": "sequential", "organizer.gate": "off"},
+        ("organizer.max_remedial_rounds",),
+    ),
+    (
+        {"organizer.stage_mode": "sequential", "organizer.max_remedial_rounds": 0},
+        ("adapter.remedial_scale",),
+    ),
+    ({"organizer.gate": "off"}, ("adapter.remedial_scale",)),
+    ({"organizer.retention.kind": "off"}, ("organizer.retention",)),
+    (
+        {"organizer.retention.kind": "replay"},
+        (
+            "organizer.retention.weight",
+            "organizer.retention.teacher_share",
+            "organizer.retention.variants",
+        ),
+    ),
+    *(
+        (
+            {"adapter.protocol": protocol},
+            ("adapter.size_caps", "adapter.step_caps", "adapter.remedial_scale"),
+        )
+        for protocol in ("lean", "few_shot")
+    ),
+    (
+        {"adapter.protocol": "few_shot"},
+        ("adapter.decompose_below", "adapter.styled_share", "adapter.answer_temperature"),
+    ),
+    # Of two short calls, neither asks for a style.
+    ({"adapter.protocol": "lean", "adapter.pack": "micro"}, ("adapter.styled_share",)),
+    (
+        {"adapter.protocol": "lean", "adapter.pack": "paper"},
+        ("adapter.answer_temperature",),
+    ),
+    (
+        {"adapter.protocol": "schema"},
+        ("adapter.decompose_below", "adapter.answer_temperature"),
+    ),
+    ({"adapter.level_order": "easy_first"}, ("adapter.levels",)),
+    (
+        {"adapter.dimensions.concretization": False, "adapter.dimensions.language": False},
+        ("adapter.styled_share",),
+    ),
+    (
+        {"adapter.dimensions.cognitive_load": False},
+        ("adapter.size_caps", "adapter.step_caps", "adapter.remedial_scale"),
+    ),
+    ({"adapter.verification.on": False}, ("adapter.verification",)),
+    # Severity chooses among the deficient modules.
+    ({"diagnose.target_fraction": None}, ("diagnose.alpha",)),
+    ({"diagnose.gate_probe_share": 0.0}, ("diagnose.min_gate_probes",)),
+    ({"diagnose.decompose.decomposer": "random"}, _PROPOSALS),
+    (
+        {"diagnose.decompose.decomposer": "metadata"},
+        (*_PROPOSALS, "diagnose.decompose.num_modules"),
+    ),
+    (
+        {"diagnose.decompose.decomposer": "teacher", "diagnose.decompose.fallback": None},
+        ("diagnose.decompose.num_modules",),
+    ),
+)
 
 
 class Sweep(IOA):
@@ -111,12 +168,15 @@ class Sweep(IOA):
                 f"setting {self._setting!r} is what {self._of!r} itself changes of 'ioa'; with "
                 "another value it would be another method"
             )
-        for (switch, off), idle in IDLE.items():
+        settings = usual.model_dump()
+        for switches, idle in IDLE:
             is_idle = any(f"{self._setting}.".startswith(f"{name}.") for name in idle)
-            if is_idle and _value(usual.model_dump(), switch) == off:
+            if is_idle and all(_value(settings, name) == off for name, off in switches.items()):
+                places = " and ".join(
+                    f"{name} is {_word(off)}" for name, off in sorted(switches.items())
+                )
                 raise InputError(
-                    f"setting {self._setting!r} changes nothing in {self._of!r}, where {switch} is "
-                    f"{str(off).lower()}"
+                    f"setting {self._setting!r} changes nothing in {self._of!r}, where {places}"
                 )
 
     def _number(self, config: MethodConfig) -> float:
@@ -176,6 +236,11 @@ def _value(settings: Mapping[str, Any], path: str) -> Any:
     for name in path.split("."):
         value = value[name]
     return value
+
+
+def _word(value: Any) -> str:
+    """A setting's value as YAML has it."""
+    return value if isinstance(value, str) else json.dumps(value)
 
 
 def _text(value: float) -> str:

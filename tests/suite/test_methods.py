@@ -7,7 +7,7 @@ import re
 import pytest
 
 from ioa_jax.adapter.duplicates import BenchmarkIndex
-from ioa_jax.engine.batching import TokenPair
+from ioa_jax.engine.training import Trainer
 from ioa_jax.errors import InputError
 from ioa_jax.identifier.probes import ProbeGraders
 from ioa_jax.seeds import SeedItem
@@ -148,26 +148,108 @@ def test_nothing_bought_is_an_error_that_says_what_to_do(student, tmp_path):
         load_method("sft").run(context)
 
 
-def test_batches_are_every_example_once_an_epoch_in_another_order(student, tmp_path):
+def test_waves_shrink_with_what_the_budget_has_left(student, tmp_path):
+    """A task and its answer take 10 tokens here, so that a third of what is left is asked for."""
+    budgets = Budgets(teacher_tokens=9000, student_tokens=10**6)
+    context, _, _ = make_context(student, tmp_path, budgets=budgets)
+    # Nobody knows yet what a call takes: as much as it may.
+    assert base.wave_size(context) == base.MAX_WAVE == 192
+    small = dataclasses.replace(context, budgets=Budgets(teacher_tokens=900, student_tokens=1))
+    assert base.wave_size(small) == 900 // (3 * 10)
+    sizes = []
+    for _ in range(3):
+        sizes.append(base.wave_size(small))
+        chats = [base.as_chat(f"{len(sizes)} {number}") for number in range(sizes[-1])]
+        base.ask_texts(small, chats, "new tasks", small.sampling)
+    used = [0, 30 * 5, 30 * 5 + 50 * 5]
+    # What calls took is known now: five tokens each.
+    assert sizes == [30, (900 - used[1]) // 15, (900 - used[2]) // 15]
+    assert (small.meter.calls, small.meter.tokens) == (sum(sizes), 5 * sum(sizes))
+    # It never ends at nothing.
+    small.meter.tokens = 10_000
+    assert base.wave_size(small) == 1
+
+
+@pytest.mark.parametrize("name", ["lamini", "self_instruct"])
+def test_waves_are_the_same_after_a_restart(student, tmp_path, name):
+    budgets = Budgets(teacher_tokens=600, student_tokens=5000)
+    config = {"budgets": budgets, "pack": "micro"}
+    context, scripted, _ = make_context(student, tmp_path / "whole", **config)
+    whole = load_method(name).run(context)
+    waves = whole.notes["waves"]
+    assert waves > 2
+
+    class Stopped(Exception):
+        pass
+
+    def stop(request, calls):
+        if calls == len(scripted.asked) // 2:
+            raise Stopped
+        return teacher_script(request, calls)
+
+    stopped, first, _ = make_context(student, tmp_path / "stopped", stop, **config)
+    with pytest.raises(Stopped):
+        load_method(name).run(stopped)
+    # A new process: its meter begins at nothing, and its teacher goes on in its script.
+    answered = len(first.asked)
+    again, rest, _ = make_context(
+        student,
+        tmp_path / "stopped",
+        lambda request, calls: teacher_script(request, calls + answered),
+        **config,
+    )
+    resumed = load_method(name).run(again)
+    assert resumed.notes == whole.notes
+    asked = [(r.purpose, r.seed, r.messages) for r in (*first.asked, *rest.asked)]
+    assert asked == [(r.purpose, r.seed, r.messages) for r in scripted.asked]
+
+
+def test_what_is_retained_is_in_every_step(student, tmp_path, monkeypatch):
+    kept = tuple(
+        student.answer_pair(base.as_chat(f"Keep {number}."), "Kept.") for number in range(5)
+    )
+    batches = []
+    step = Trainer.step
+
+    def keep(self, batch):
+        metrics = step(self, batch)
+        if metrics is not None:
+            batches.append(batch)
+        return metrics
+
+    monkeypatch.setattr(Trainer, "step", keep)
     context, _, _ = make_context(student, tmp_path)
-    pairs = [TokenPair((n,), (n,) * (20 + n)) for n in range(1, 30)]
+    context = dataclasses.replace(
+        context, retention=base.Retention(kept, share=0.5, kind="replay", weight=2.0)
+    )
     config = context.train_config()
+    assert (config.retained_share, config.retention, config.retention_weight) == (0.5, "replay", 2)
+    load_method("sft").run(context)
+    assert batches
+    assert all(batch.retained for batch in batches[:-1])
+    assert {pair for batch in batches for pair in batch.retained} == set(kept)
+    usual, _, _ = make_context(student, tmp_path / "usual")
+    assert usual.train_config().retained_share == 0
 
-    def epochs(part):
-        supply = base.batches(pairs, config, part)
-        found = []
-        for _ in range(2):
-            taken = []
-            while len(taken) < len(pairs):
-                taken += next(supply)
-            found.append(taken)
-        return found
 
-    first, second = epochs("a")
-    assert sorted(first, key=len) == sorted(second, key=len) == pairs
-    assert first != second
-    assert epochs("a") == [first, second]
-    assert epochs("b")[0] != first
+def test_answers_to_tasks_have_their_own_temperature(student, tmp_path):
+    context, _, _ = make_context(student, tmp_path)
+    assert context.answer_sampling == context.sampling
+    cold = dataclasses.replace(context, answer_temperature=0.0)
+    assert cold.answer_sampling == dataclasses.replace(context.sampling, temperature=0.0)
+    seen = []
+
+    def generate(requests, sampling, keep):
+        seen.append((requests[0].purpose, sampling.temperature))
+        return []
+
+    cold.teacher.generate = generate
+    chats = [base.as_chat("Name a river.")]
+    base.answer_tasks(cold, chats)
+    base.answer_tasks(cold, chats, sample=1)
+    base.ask_texts(cold, chats, "new tasks", cold.sampling)
+    # Greedy, a second answer would be the first one again.
+    assert seen == [("answer", 0.0), ("answer", 0.7), ("new tasks", 0.7)]
 
 
 def test_matched_fine_tuning_spends_what_ioa_spent(student, tmp_path):

@@ -6,6 +6,7 @@ import pytest
 
 from ioa_jax.errors import InputError
 from suite.methods import METHODS, load_method
+from suite.methods.ioa import IOA
 from suite.plan import make_plan
 from suite.profile import Profile, load_profile, profile_names
 
@@ -25,8 +26,51 @@ def test_every_setting_is_documented():
 
 
 @pytest.mark.parametrize("name", profile_names())
-def test_shipped_profiles_are_valid(name):
-    assert load_profile(name)[0] == name
+def test_shipped_profiles_are_valid_and_configure_their_methods(name):
+    found, profile = load_profile(name)
+    assert found == name
+    for method in ("ioa", *profile.methods):
+        own = load_method(method)
+        if isinstance(own, IOA):
+            config = own.config(profile)
+            assert config.budget.student_tokens == profile.budgets.student_tokens
+            # Problems and answers are asked for as the suite's own methods ask for them.
+            assert config.adapter.pack == profile.pack
+    # What a method takes of another is made in the same run.
+    missing = {need for name in profile.methods for need in load_method(name).needs}
+    missing -= set(profile.methods)
+    assert missing <= ({"ioa"} if "sft_matched" in profile.methods else set())
+
+
+def test_the_worlds_profiles_differ_in_what_they_say():
+    micro, short, large, full, flat, power = (
+        load_profile(f"micro{name}")[1]
+        for name in ("", "-short", "-large", "-full", "-full-flat", "-power")
+    )
+    settings = {"description", "methods", "seeds"}
+
+    def changes(profile):
+        own, usual = profile.model_dump(), micro.model_dump()
+        return {name for name in own if own[name] != usual[name]} - settings
+
+    assert changes(short) == {"budgets"}
+    assert changes(large) == {"budgets", "options"}
+    assert changes(full) == changes(power) == set()
+    assert changes(flat) == {"student"}
+    # Everything but the reference points of the world, which are measured on other seeds.
+    assert set(METHODS) - set(full.methods) == {"uniform_right", "oracle"}
+    assert (full.seeds, power.seeds) == ((0, 1, 2, 3, 4), (90, 91, 92, 93, 94))
+    assert set(power.methods) == {"undistilled", "uniform_right", "oracle"}
+    swept = {name.partition("@")[2].partition("=")[0] for name in full.methods if "@" in name}
+    assert swept >= {
+        "diagnose.tau_gap",
+        "diagnose.alpha",
+        "organizer.tau_zpd",
+        "organizer.tau_mastery",
+        "organizer.retention.weight",
+        "adapter.examples_per_seed",
+        "seeds",
+    }
 
 
 def test_the_main_profile_is_what_it_says():
@@ -93,8 +137,16 @@ def test_plan_names_what_is_missing():
     assert plan.seeds is None
     assert plan.memory is None
     text = "\n".join(plan.missing)
-    for part in ("no/such.jsonl", "NO_SUCH_KEY", "nobody/nothing", "estimator to teacher_prior"):
+    for part in ("no/such.jsonl", "NO_SUCH_KEY", "nobody/nothing", "measure.scorer to accuracy"):
         assert part in text
+    # By itself it does without them.
+    assert "estimator" not in text
+    fixed = (*overrides, "options.diagnose.measure.scorer=accuracy")
+    scored = (*fixed, "options.diagnose.dependencies.estimator=snapshots")
+    assert "log-probabilities" not in "\n".join(
+        make_plan(load_profile("smollm2", fixed)[1]).missing
+    )
+    assert "estimator to auto" in "\n".join(make_plan(load_profile("smollm2", scored)[1]).missing)
 
 
 @pytest.mark.parametrize("name", [name for name in profile_names() if name.startswith("paper-")])

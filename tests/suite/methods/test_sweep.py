@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,6 +17,7 @@ from ioa_jax.errors import InputError
 from ioa_jax.files import read_json
 from ioa_jax.journal import read_journal
 from ioa_jax.models.huggingface import write_decoder
+from ioa_jax.settings import override_setting
 from suite import run as job
 from suite.cells import Cell
 from suite.methods import is_sweep, load_method, method_names
@@ -35,7 +37,8 @@ PAPERS = {
     "diagnose.tau_gap": 0.2,
     "organizer.tau_zpd": 0.3,
     "organizer.tau_mastery": 1,
-    "diagnose.alpha": 0.5,
+    "organizer.late_share": 0.4,
+    "organizer.first_pass_share": 0,
     "adapter.examples_per_seed": 5,
 }
 TAU_ZPD = "ioa@organizer.tau_zpd=0.2"
@@ -83,7 +86,7 @@ def test_what_the_options_say_is_the_usual_value() -> None:
     ("name", "message"),
     [
         ("ioa@organizer.tau_zp=0.2", "'organizer.tau_zp' can't be changed in 'ioa'; numbers are "
-         "organizer.tau_zpd, organizer.tau_mastery,"),
+         "organizer.tau_zpd, organizer.max_stage_modules,"),
         ("ioa@organizer.zone=0.2", "'organizer.zone' can't be changed"),
         ("ioa@organizer=0.2", "'organizer' can't be changed"),
         ("ioa@seed=3", "numbers are diagnose.decompose.batch_size,"),
@@ -122,22 +125,40 @@ def test_a_wrong_sweep_is_named_when_the_profile_is_read(name: str, message: str
     ("name", "message"),
     [
         ("ioa_no_zone@organizer.tau_zpd=0.2", "'ioa_no_zone', where organizer.zone is false"),
-        ("ioa_no_gate@organizer.max_remedial_rounds=2", "where organizer.gate is false"),
-        ("ioa_no_gate@organizer.remedial_share=0.2", "what 'ioa_no_gate' itself changes of 'ioa'"),
-        ("ioa_no_remedial@organizer.max_remedial_rounds=2", "what 'ioa_no_remedial' itself"),
-        ("ioa_no_adapter@adapter.remedial_scale=0.2", "adapter.dimensions.cognitive_load is false"),
-        ("ioa_no_gate@adapter.remedial_scale=0.2", "where organizer.gate is false"),
-        ("ioa_no_remedial@adapter.remedial_scale=0.2", "where organizer.max_remedial_rounds is 0"),
-        ("ioa_no_adapter@adapter.size_caps.introductory=9", "cognitive_load is false"),
+        ("ioa@organizer.max_remedial_rounds=2", "'ioa', where organizer.stage_mode is pooled"),
+        ("ioa@organizer.remedial_share=0.2", "where organizer.stage_mode is pooled"),
+        ("ioa_paper@organizer.late_share=0.4", "where organizer.stage_mode is sequential"),
+        ("ioa_paper@organizer.retention.share=0.4", "where organizer.stage_mode is sequential"),
+        ("ioa_no_retention@organizer.retention.weight=2", "where organizer.retention.kind is off"),
+        ("ioa_replay@organizer.retention.weight=2", "where organizer.retention.kind is replay"),
+        ("ioa_replay@organizer.retention.variants=2", "where organizer.retention.kind is replay"),
+        ("ioa_no_late@organizer.late_share=0.4", "what 'ioa_no_late' itself changes of 'ioa'"),
+        ("ioa@adapter.size_caps.introductory=9", "where adapter.protocol is few_shot"),
+        ("ioa@adapter.styled_share=1", "where adapter.protocol is few_shot"),
+        ("ioa_schema@adapter.decompose_below=1", "where adapter.protocol is schema"),
+        ("ioa_easy_levels@adapter.levels.advanced=1", "where adapter.level_order is easy_first"),
+        ("ioa_no_adapter@adapter.levels.advanced=1", "what 'ioa_no_adapter' itself changes"),
+        ("ioa@diagnose.alpha=0", "'ioa', where diagnose.target_fraction is null"),
+        ("ioa@diagnose.min_gate_probes=9", "where diagnose.gate_probe_share is 0.0"),
         ("ioa_no_identifier@diagnose.decompose.min_votes=9", "decompose.decomposer is random"),
+        ("ioa@diagnose.decompose.num_modules=9", "where diagnose.decompose.decomposer is teacher"),
     ],
 )
-def test_a_number_that_a_control_has_switched_off_is_refused(name: str, message: str) -> None:
+def test_a_number_that_is_switched_off_is_refused(name: str, message: str) -> None:
     with pytest.raises(InputError, match=re.escape(message)) as error:
         profile_with(name)
     assert str(error.value).startswith(f"mine.yaml: setting 'methods': {name!r}: setting ")
-    # `ioa` itself has it.
-    profile_with("ioa" + name[name.index("@") :])
+
+
+def test_two_settings_may_switch_a_number_off_together() -> None:
+    of_style = ("ioa@adapter.styled_share=1",)
+    for adapter in ({"protocol": "lean", "pack": "paper"}, {"protocol": "schema"}):
+        assert profile_with(*of_style, adapter=adapter)
+    with pytest.raises(InputError, match="adapter.pack is micro and adapter.protocol is lean"):
+        profile_with(*of_style, adapter={"protocol": "lean", "pack": "micro"})
+    with pytest.raises(InputError, match="organizer.gate is off and organizer.stage_mode is seq"):
+        profile_with("ioa_no_gate@organizer.max_remedial_rounds=2",
+                     organizer={"stage_mode": "sequential"})  # fmt: skip
 
 
 def test_what_the_options_switch_off_is_refused_too() -> None:
@@ -153,6 +174,10 @@ def test_what_a_control_leaves_on_can_be_changed() -> None:
         "ioa_no_gate@organizer.tau_mastery=0.8",
         "ioa_no_identifier@diagnose.decompose.num_modules=3",
         "ioa_paper@organizer.max_remedial_rounds=3",
+        "ioa_paper@diagnose.alpha=1",
+        "ioa_schema@adapter.size_caps.introductory=9",
+        "ioa_schema@adapter.remedial_scale=0.2",
+        "ioa_replay@organizer.retention.share=0.3",
         "ioa_no_adapter@adapter.examples_per_seed=7",
     )
     assert profile_with(*kept).methods == kept
@@ -174,16 +199,20 @@ def test_training_can_be_swept_for_every_method_from_its_own_rate() -> None:
 
 def test_switches_and_what_they_make_idle_are_settings() -> None:
     settings = MethodConfig().model_dump()
-    for (switch, off), idle in IDLE.items():
-        values = [settings]
-        for path in (switch, *idle):
-            value = settings
-            for name in path.split("."):
-                value = value[name]
-            values.append(value)
-        assert values[1] != off
-        assert type(values[1]) is type(off)
-        assert all(isinstance(value, int | float | dict) for value in values[2:])
+
+    def value(path: str) -> Any:
+        found: Any = settings
+        for name in path.split("."):
+            found = found[name]
+        return found
+
+    for switches, idle in IDLE:
+        raw: dict[str, Any] = {}
+        for path, off in switches.items():
+            value(path)
+            override_setting(raw, f"{path}={json.dumps(off)}")
+        MethodConfig.model_validate(raw)
+        assert all(isinstance(value(path), int | float | dict) for path in idle)
 
 
 def test_overrides_take_sweeps_and_the_plan_has_their_cells() -> None:
@@ -225,8 +254,10 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         "seed_items": {"source": str(folder / "seeds.jsonl"), "probe_fraction": 0.33},
         "tasks": [],
         "budgets": {"teacher_tokens": 8000, "student_tokens": 3000},
+        # Problems of one module differ by a number.
+        "overlap": {"similarity": 0.95, "common": 3},
         "sampling": {"max_tokens": 48},
-        "train": {"learning_rate": 2e-2, "batch_rows": 2, "row_length": 96, "save_every": 3},
+        "train": {"learning_rate": 2e-2, "batch_rows": 2, "row_length": 96, "save_every": 6},
         "options": {name: config[name] for name in ("diagnose", "organizer", "adapter")},
         "learning_rates": {"ioa": 0.015},
         "methods": ["undistilled", "ioa", SWEPT, "sft", FEWER, RATE, IOA_RATE],
