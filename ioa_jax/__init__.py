@@ -1,8 +1,7 @@
 """IOA: pedagogically ordered data synthesis for distilling a language model, in JAX.
 
-The names below are the public API, with `ioa_jax.distill.distill`, the method as a whole. Each is
-imported when it is first used, so that importing the package neither initialises a device nor reads
-a file.
+The names below are the public API; `distill` is the method as a whole. Each is imported when it is
+first used, so that importing the package neither initialises a device nor reads a file.
 """
 
 from __future__ import annotations
@@ -12,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from ioa_jax.config import DistillConfig, MethodConfig
+    from ioa_jax.distillation import distill
     from ioa_jax.engine.batching import TokenPair
     from ioa_jax.engine.generation import Completion, Generator
     from ioa_jax.engine.sampling import SamplingParams
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from ioa_jax.models.load import LanguageModel, load_model
     from ioa_jax.models.prune import prune_model
     from ioa_jax.models.text import encode_prompt_completion, render_chat
+    from ioa_jax.run import DistillResult, Outcome
     from ioa_jax.seeds import SeedItem, read_seeds
     from ioa_jax.student import Student
     from ioa_jax.teachers.base import Teacher
@@ -40,6 +41,7 @@ if TYPE_CHECKING:
 _MODULES = {
     "DistillConfig": "config",
     "MethodConfig": "config",
+    "distill": "distillation",
     "TokenPair": "engine.batching",
     "Completion": "engine.generation",
     "Generator": "engine.generation",
@@ -62,6 +64,8 @@ _MODULES = {
     "prune_model": "models.prune",
     "encode_prompt_completion": "models.text",
     "render_chat": "models.text",
+    "DistillResult": "run",
+    "Outcome": "run",
     "SeedItem": "seeds",
     "read_seeds": "seeds",
     "Student": "student",
@@ -76,6 +80,7 @@ __all__ = [
     "Completion",
     "Diagnosis",
     "DistillConfig",
+    "DistillResult",
     "Generator",
     "IOAError",
     "InputError",
@@ -84,6 +89,7 @@ __all__ = [
     "LedgeredTeacher",
     "LoRAConfig",
     "MethodConfig",
+    "Outcome",
     "SamplingParams",
     "Score",
     "Scorer",
@@ -95,6 +101,7 @@ __all__ = [
     "TrainResult",
     "Trainer",
     "diagnose",
+    "distill",
     "encode_prompt_completion",
     "load_model",
     "open_teacher",

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import yaml
 
+from ioa_jax.conclusion import module_rows
 from ioa_jax.config import DistillConfig
 
 
@@ -18,53 +19,106 @@ def model_card(config: DistillConfig, record: Mapping[str, Any], seeds: int) -> 
         record: Its record.json.
         seeds: Number of seed items.
     """
-    licences = config.licences
     header = {
         "library_name": "transformers",
         "base_model": config.student.spec,
         "tags": ["distillation", "ioa", "jax"],
     }
-    spend = record["spend"]
-    teacher_tokens = sum(used["completion_tokens"] for used in spend["teacher"].values())
-    gates = record["gates"]
-    rows = [
-        f"| {module} | {values['teacher']:.3f} | {values['before']:.3f} | {values['after']:.3f} |"
-        for module, values in record["performance"].items()
+    learnt = record["outcome"]["share"] > 0 and not record["outcome"]["is_worse"]
+    parts = [
+        f"---\n{yaml.safe_dump(header, sort_keys=False).strip()}\n---",
+        "# A student distilled by IOA" if learnt else "# A student that IOA didn't improve",
+        record["conclusion"],
+        _facts(config, record, seeds),
+        "## What it learnt" if learnt else "## What was measured",
+        f"The mean over held-out tasks of each module, by the scorer `{record['scorer']}`; the "
+        "baseline is plain fine-tuning on the seeds' references.",
+        _markdown(("module", "", "teacher", "before", "after", "SFT baseline"), module_rows(record))
+        if record["baseline"]
+        else _markdown(
+            ("module", "", "teacher", "before", "after"), [row[:5] for row in module_rows(record)]
+        ),
+        f"{_order(record)} {_gates(record)}",
+        "## What it cost",
+        _cost(config, record),
+        "## What to know before using it",
+        "It was taught on text that a model wrote. Examples were verified as the run's record "
+        "says, checked for overlap with the benchmark items that the run was given, and measured "
+        "on tasks like the seeds alone: nothing is known about safety, bias, or skills outside the "
+        "modules above.",
     ]
+    return "\n\n".join(parts) + "\n"
+
+
+def _facts(config: DistillConfig, record: Mapping[str, Any], seeds: int) -> str:
+    licences, retained = config.licences, record["retained"]
     layers = config.student.keep_layers
     kept = "" if layers is None else f", of which {layers} layers were kept"
+    rows = (
+        ("student", f"{config.student.spec}{kept}; {record['student']['parameters']:,} parameters"),
+        ("teacher", f"{config.teacher.spec} (`{record['teacher']}`)"),
+        (
+            "taught",
+            f"{record['lessons']:,} examples that the teacher wrote from {seeds:,} seed tasks, and "
+            f"{record['references']:,} references of these",
+        ),
+        (
+            "retained",
+            f"{', '.join(retained['modules']) or 'no module'}; {retained['examples']:,} examples",
+        ),
+        (
+            "method",
+            f"IOA, stage mode `{config.organizer.stage_mode}`; all settings are in record.json",
+        ),
+        ("licence of the student's weights", licences.student),
+        ("terms on the teacher's output", licences.teacher),
+        ("licence of the seeds", licences.seeds),
+    )
+    return _markdown(("", ""), rows)
+
+
+def _order(record: Mapping[str, Any]) -> str:
+    if record["order"] == "dependencies":
+        return "The order of the stages follows the dependencies that were found."
+    return (
+        "No dependency between modules was found: the graph is empty, and the order of the stages "
+        "follows severity."
+    )
+
+
+def _gates(record: Mapping[str, Any]) -> str:
+    gates = record["gates"]
+    modules = gates["end"]
     parked = ", ".join(record["parked"]) or "none"
-    return f"""---
-{yaml.safe_dump(header, sort_keys=False).strip()}
----
+    return (
+        f"{sum(gates['stages_end'].values())} of {gates['stages']} stages, and "
+        f"{sum(modules.values())} of {len(modules)} modules, passed their mastery gate in the end. "
+        f"Given up: {parked}."
+    )
 
-# A student distilled by IOA
 
-| | |
-|---|---|
-| student | {config.student.spec}{kept}; {record["student"]["parameters"]:,} parameters |
-| teacher | {config.teacher.spec} (`{record["teacher"]}`) |
-| data | {record["lessons"]} lessons that the teacher wrote from {seeds} seed tasks |
-| method | IOA, stage mode `{config.organizer.stage_mode}`; all settings are in record.json |
-| spent | {teacher_tokens:,} teacher tokens, {spend["student_tokens"]:,} student tokens |
-| licence of the student's weights | {licences.student} |
-| terms on the teacher's output | {licences.teacher} |
-| licence of the seeds | {licences.seeds} |
+def _cost(config: DistillConfig, record: Mapping[str, Any]) -> str:
+    spend = record["spend"]
+    prices = config.teacher.prices
+    head = ["purpose", "teacher calls", "prompt tokens", "generated tokens"]
+    rows = [
+        [
+            purpose,
+            f"{used['calls']:,}",
+            f"{used['prompt_tokens']:,}",
+            f"{used['completion_tokens']:,}",
+            *([] if prices is None else [f"{used['cost'] or 0:.4f}"]),
+        ]
+        for purpose, used in spend["teacher"].items()
+    ]
+    if prices is not None:
+        head.append(f"cost, {prices.currency}")
+    return (
+        f"{_markdown(head, rows)}\n\nThe student was trained on {spend['student_tokens']:,} tokens"
+        f", {spend['student_tokens_of_interventions']:,} more for dependencies."
+    )
 
-## What it learnt
 
-The mean over held-out seed tasks of each module, by the scorer `{record["scorer"]}`.
-
-| module | teacher | before | after |
-|---|---|---|---|
-{chr(10).join(rows)}
-
-{gates["stages"]} stages; {gates["passed_at_once"]} passed the mastery gate at once, \
-{gates["passed_after_remediation"]} after remediation. Given up: {parked}.
-
-## What to know before using it
-
-It was taught on text that a model wrote. Lessons were verified as the run's record says, checked \
-for overlap with the benchmark items that the run was given, and measured on seed tasks alone: \
-nothing is known about safety, bias, or skills outside the modules above.
-"""
+def _markdown(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    lines = [head, ["---"] * len(head), *rows]
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)

@@ -18,6 +18,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from ioa_jax.commands.distill import distill
 from ioa_jax.commands.identify import curriculum, diagnose, validate
 from ioa_jax.errors import InputError, IOAError
+from ioa_jax.files import check_writable
 from ioa_jax.jsonl import read_rows, write_rows
 from ioa_jax.progress import progress_bar
 
@@ -103,13 +104,14 @@ def score(
 ) -> None:
     """Log-probabilities of completions.
 
-    Input lines: {"prompt", "completion"}. Prompt and completion are tokenised as one text and cut
-    where the prompt's own tokens end; trailing white space of the prompt goes to the completion.
+    Input lines: {"prompt", "completion"}. Prompt and completion are tokenised as one text, which
+    begins as the tokenizer begins texts. White space at the prompt's end counts with the
+    completion, and so does a token that covers both.
     Output lines add {"logprob", "token_logprobs", "tokens", "is_greedy"}; natural logarithms.
     """
     _log(verbose)
     rows = read_rows(input, PairRow)
-    _check_output(output)
+    check_writable(output)
     loaded = _load(model, precision)
     from ioa_jax.engine.batching import TokenPair
     from ioa_jax.engine.scoring import Scorer
@@ -161,11 +163,11 @@ def generate(
 
     params = SamplingParams(max_tokens, temperature, top_k, top_p, tuple(stop or ()), seed)
     rows = read_rows(input, PromptRow)
-    _check_output(output)
+    check_writable(output)
     loaded = _load(model, precision)
     from ioa_jax.engine.generation import Generator
 
-    prompts = [_prompt_text(row, loaded, input, line) for line, row in rows.items()]
+    prompts = [_prompt(row, loaded, input, line) for line, row in rows.items()]
     with progress_bar("generating", len(rows)) as progress:
         completions = Generator(loaded, batch_size).generate(prompts, params, progress)
     write_rows(
@@ -224,6 +226,7 @@ def train(
     rows = read_rows(data, CompletionRow)
     if output.exists():
         raise InputError(f"{output} exists; name a new directory")
+    check_writable(output)
     loaded = _load(student, precision, store_float32=True)
     import dataclasses
     import shutil
@@ -233,13 +236,18 @@ def train(
     from ioa_jax.engine.training import train as run_training
     from ioa_jax.models.huggingface import write_decoder
     from ioa_jax.models.peft import write_lora
+    from ioa_jax.models.text import encode_prompt
 
     examples: list[TokenPair] = []
     ending: dict[bool, int] = {}  # by whether the row is a chat
     for line, row in rows.items():
-        prompt = _prompt_text(row, loaded, data, line)
-        before, after = _encode(loaded, prompt, row.completion, data, line)
         is_chat = row.messages is not None
+        if is_chat:
+            # Apart, so that the prompt is token for token what generation sees.
+            before = _prompt(row, loaded, data, line)
+            after = tuple(encode_prompt(loaded.tokenizer, row.completion, rendered=True))
+        else:
+            before, after = _encode(loaded, row.prompt or "", row.completion, data, line)
         if is_chat not in ending:
             ending[is_chat] = _ending(loaded, is_chat)
         examples.append(TokenPair(before, (*after, ending[is_chat])))
@@ -280,6 +288,7 @@ def export(
     _log(verbose)
     if output.exists():
         raise InputError(f"{output} exists; name a new directory")
+    check_writable(output)
     loaded = _load(model, PrecisionOption.float32, store_float32=True)
     import jax.numpy as jnp
 
@@ -309,16 +318,17 @@ def _load(spec: str, precision: PrecisionOption, store_float32: bool = False) ->
     return load_model(spec, precision.value, dtype=dtype)
 
 
-def _prompt_text(row: PromptRow, model: LanguageModel, path: Path, line: int) -> str:
-    from ioa_jax.models.text import render_chat
+def _prompt(row: PromptRow, model: LanguageModel, path: Path, line: int) -> tuple[int, ...]:
+    from ioa_jax.models.text import encode_prompt, render_chat
 
     if row.prompt is not None:
-        return row.prompt
+        return tuple(encode_prompt(model.tokenizer, row.prompt))
     assert row.messages is not None
     try:
-        return render_chat(model.tokenizer, [message.model_dump() for message in row.messages])
+        text = render_chat(model.tokenizer, [message.model_dump() for message in row.messages])
     except InputError as error:
         raise InputError(f"{path}:{line}: field 'messages': {error}") from None
+    return tuple(encode_prompt(model.tokenizer, text, rendered=True))
 
 
 def _encode(
@@ -346,14 +356,6 @@ def _ending(model: LanguageModel, is_chat: bool) -> int:
     if not endings:
         raise InputError(f"{model.spec}: the model names no token that ends a text")
     return endings[0]
-
-
-def _check_output(path: Path) -> None:
-    """Fail before the work rather than after it."""
-    if path.is_dir():
-        raise InputError(f"{path} is a directory; name a file")
-    if not path.parent.is_dir():
-        raise InputError(f"{path.parent} is not a directory")
 
 
 def _log(verbose: bool) -> None:

@@ -32,6 +32,15 @@ class MissingDependencyError(IOAError):
     exit_code = 3
 
 
+class NothingTaught(IOAError):
+    """A distillation trained nothing: nothing was lacking, or no example could be used.
+
+    The message says which; the run's record is complete.
+    """
+
+    exit_code = 7
+
+
 class SandboxError(IOAError):
     """Untrusted programs can't be run here as isolated as was asked; the message says why."""
 

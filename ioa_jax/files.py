@@ -12,6 +12,7 @@ import gzip
 import json
 import math
 import os
+import re
 import time
 import zlib
 from collections.abc import Callable, Generator, Sequence
@@ -24,6 +25,9 @@ from ioa_jax.values import Value
 Kind = TypeVar("Kind", bound=Value)
 
 SYNC_SECONDS = 1.0
+MAX_NESTING = 100  # pydantic, for one, writes no more than some 250 levels
+MAX_DIGITS = 1000  # of an integer; Python refuses more than 4,300
+_HALF = re.compile("[\ud800-\udfff]")
 
 
 class DiskSync:
@@ -45,6 +49,69 @@ class DiskSync:
             self._last = time.monotonic()
 
 
+def parse_json(text: str) -> Any:
+    """A JSON value that every parser reads in the same way.
+
+    Raises:
+        ValueError: It isn't JSON, or such that parsers disagree about it or break: a key twice in
+            an object, NaN and infinity, half of a surrogate pair, an integer of thousands of
+            digits, or brackets more than `MAX_NESTING` deep. The message says which.
+    """
+    try:
+        value = json.loads(
+            text,
+            object_pairs_hook=_object,
+            parse_constant=_refuse_constant,
+            parse_float=_finite,
+            parse_int=_integer,
+        )
+    except RecursionError:
+        raise ValueError(f"brackets nested more than {MAX_NESTING} deep") from None
+    # Each level has a bracket of its own.
+    if text.count("[") + text.count("{") > MAX_NESTING:
+        _check_nesting(value)
+    # Surrogates come from escapes alone: a text that holds them as they are isn't UTF-8.
+    if "\\ud" in text.lower() and _HALF.search(json.dumps(value, ensure_ascii=False)):
+        raise ValueError("half of a surrogate pair (such as \\ud83d alone), which is no character")
+    return value
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    value = dict(pairs)
+    if len(value) < len(pairs):
+        keys = [key for key, _ in pairs]
+        twice = next(key for key in keys if keys.count(key) > 1)
+        raise ValueError(f"key {twice[:60]!r} stands twice in an object")
+    return value
+
+
+def _refuse_constant(name: str) -> Any:
+    raise ValueError(f"{name} is no JSON")
+
+
+def _finite(digits: str) -> float:
+    value = float(digits)
+    if math.isinf(value):
+        raise ValueError(f"{digits[:30]} is more than a number can hold")
+    return value
+
+
+def _integer(digits: str) -> int:
+    if len(digits) > MAX_DIGITS:
+        raise ValueError(f"an integer of {len(digits)} digits; at most {MAX_DIGITS}")
+    return int(digits)
+
+
+def _check_nesting(value: Any) -> None:
+    level, inner = 0, [value]
+    while containers := [one for one in inner if isinstance(one, dict | list)]:
+        level += 1
+        if level > MAX_NESTING:
+            raise ValueError(f"brackets nested more than {MAX_NESTING} deep")
+        parts = (one.values() if isinstance(one, dict) else one for one in containers)
+        inner = [part for values in parts for part in values]
+
+
 def packed(path: Path) -> Path:
     """Where `gzip` puts a file."""
     return path.with_name(path.name + ".gz")
@@ -53,6 +120,24 @@ def packed(path: Path) -> Path:
 def is_there(path: Path) -> bool:
     """Whether there is such a file, compressed or not."""
     return path.is_file() or packed(path).is_file()
+
+
+def check_writable(path: Path) -> None:
+    """Find before the work that a file, or a new directory, can't be written.
+
+    Raises:
+        InputError: It is a directory, or its folder isn't there or can't be written to.
+    """
+    if path.is_dir():
+        raise InputError(f"{path} is a directory; name a file")
+    if not path.parent.is_dir():
+        raise InputError(f"{path.parent} is not a directory")
+    probe = path.with_name(f"{path.name}.{os.getpid()}.partial")
+    try:
+        probe.touch()
+        probe.unlink()
+    except OSError as error:
+        raise InputError(f"{path}: {error.strerror}") from None
 
 
 def write_text(path: Path, text: str) -> None:
@@ -106,13 +191,13 @@ def read_bytes(path: Path) -> bytes:
 
 
 def read_text(path: Path) -> str:
-    """Read a text, compressed or not.
+    """Read a text, compressed or not, without the byte order mark that it may begin with.
 
     Raises:
         InputError: As `read_bytes`; or it isn't UTF-8.
     """
     try:
-        return read_bytes(path).decode()
+        return read_bytes(path).decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise InputError(f"{path}: {error}") from None
 
@@ -121,10 +206,10 @@ def read_json(path: Path) -> Any:
     """Read a JSON file.
 
     Raises:
-        InputError: It isn't there or isn't JSON.
+        InputError: It isn't there or isn't JSON, as `parse_json` says.
     """
     try:
-        return json.loads(read_text(path))
+        return parse_json(read_text(path))
     except ValueError as error:
         raise InputError(f"{path}: not JSON: {error}") from None
 

@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 from pydantic import BaseModel, ValidationError
 
 from ioa_jax.errors import InputError, first_fault
-from ioa_jax.files import read_text, write_text
+from ioa_jax.files import parse_json, read_text, write_text
 
 Row = TypeVar("Row", bound=BaseModel)
 
@@ -72,8 +72,8 @@ def _parsed(path: Path) -> Iterator[tuple[int, dict[str, Any] | InputError]]:
         if not line.strip():
             continue
         try:
-            value = json.loads(line)
-        except json.JSONDecodeError as error:
+            value = parse_json(line)
+        except ValueError as error:
             yield number, InputError(f"{path}:{number}: not JSON: {error}")
             continue
         if isinstance(value, dict):
@@ -87,6 +87,24 @@ def write_rows(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
     """Write all lines, or leave the old file as it was.
 
     Raises:
-        InputError: The folder can't be written.
+        InputError: The folder can't be written, or a number isn't finite, which JSON has no word
+            for.
     """
-    write_text(path, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
+    lines: list[str] = []
+    for number, row in enumerate(rows, start=1):
+        try:
+            lines.append(json.dumps(row, ensure_ascii=False, allow_nan=False) + "\n")
+        except ValueError:
+            faulty = ", ".join(repr(name) for name, value in row.items() if not _is_json(value))
+            raise InputError(
+                f"{path}:{number}: not written: field {faulty} holds NaN or infinity"
+            ) from None
+    write_text(path, "".join(lines))
+
+
+def _is_json(value: Any) -> bool:
+    try:
+        json.dumps(value, allow_nan=False)
+    except ValueError:
+        return False
+    return True

@@ -39,7 +39,7 @@ from ioa_jax.config import MethodConfig
 from ioa_jax.engine.batching import TokenPair
 from ioa_jax.engine.sampling import SamplingParams
 from ioa_jax.engine.training import StepMetrics
-from ioa_jax.files import finished, read_value, write_text
+from ioa_jax.files import finished, read_value
 from ioa_jax.identifier.diagnosis import Diagnosis
 from ioa_jax.identifier.measure import ModulePerformance
 from ioa_jax.identifier.probes import ProbeGraders, measure_student
@@ -70,6 +70,8 @@ OnStep = Callable[[str, StepMetrics, Callable[[], Student]], None]
 # most a notch below and above the seed's own.
 REMEDIAL_LEVELS: dict[Level, float] = {"introductory": 0.5, "intermediate": 0.5}
 BRIDGE_LEVELS: dict[Level, float] = {"intermediate": 0.5, "advanced": 0.5}
+# That the teacher writes for retention, at most.
+PROBLEMS_PER_SEED = 4
 RESAMPLES = 2000
 LEVEL = 0.95
 
@@ -374,23 +376,28 @@ def first_state(run: Run) -> State:
 def plan_stages(run: Run, state: State) -> State:
     """Stages of the targets (Eq. 7 and 8)."""
     modules = run.diagnosis.targets.modules
-    with run.clock.timed("organizing"):
-        plan = plan_curriculum(
+
+    def plan() -> State:
+        planned = plan_curriculum(
             modules,
             run.diagnosis.graph,
             state.means(),
             mastered(run, state) - set(modules),
             run.config.organizer.zone_settings(),
         )
-    return _kept(run, "plan", dataclasses.replace(state, curriculum=plan, plans=(plan,)))
+        return dataclasses.replace(state, curriculum=planned, plans=(planned,))
+
+    with run.clock.timed("organizing"):
+        return _state(run, "plan", plan)
 
 
 def replan_stages(run: Run, state: State, stage: Stage) -> State:
     """The stages after a gate, with what was measured there (method 2.5)."""
     gate = state.gates[-1]
     parked = tuple(sorted({*state.parked, *gate.parked}))
-    with run.clock.timed("organizing"):
-        plan = replan(
+
+    def plan() -> State:
+        planned = replan(
             state.curriculum,
             stage.number,
             run.diagnosis.graph,
@@ -398,17 +405,16 @@ def replan_stages(run: Run, state: State, stage: Stage) -> State:
             mastered(run, state),
             parked=parked,
         )
-    plans = (*state.plans, plan)
-    return _kept(
-        run,
-        f"plan-{stage.number:02d}",
-        dataclasses.replace(state, curriculum=plan, plans=plans, parked=parked),
-    )
+        plans = (*state.plans, planned)
+        return dataclasses.replace(state, curriculum=planned, plans=plans, parked=parked)
+
+    with run.clock.timed("organizing"):
+        return _state(run, f"plan-{stage.number:02d}", plan)
 
 
-def _kept(run: Run, name: str, state: State) -> State:
-    write_text(run.directory / f"states/{name}.json", state.to_json() + "\n")
-    return state
+def _state(run: Run, name: str, step: Callable[[], State]) -> State:
+    """The state after a step, which a resumed run finds as it was decided."""
+    return finished(run.directory / f"states/{name}.json", State, step)
 
 
 def mastered(run: Run, state: State) -> set[str]:
@@ -467,7 +473,7 @@ def retain(run: Run, state: State) -> Retained:
         if limit.teacher_to is not None and settings.teacher_share > 0:
             with run.teacher.limited(limit.teacher_to):
                 written = run.adapter.write_problems(
-                    _seeds(run, state, modules), len(prompts) * 4, "retention"
+                    _seeds(run, state, modules), len(prompts) * PROBLEMS_PER_SEED, "retention"
                 )
             prompts += [(one.module, one.prompt, True) for one in written]
         probes = {probe.prompt for own in run.probes.values() for probe in own}
@@ -743,6 +749,8 @@ def train_alone(
     run: Run, state: State, stage: Stage, examples: StageMaterial, kind: StageKind
 ) -> None:
     """`sequential`: a part's examples alone, in epochs, within the stage's share of the tokens."""
+    if not examples.lessons:
+        return
     pairs = _pairs(run, examples.lessons, stage.modules if kind == "stage" else ())
     if pairs:
         limits = _stage_limits(run, state, stage)
@@ -823,6 +831,15 @@ def judge_all(run: Run, state: State, number: int) -> State:
 
 
 def _judged(run: Run, state: State, stage: Stage, number: int) -> State:
+    # On disk, since what is left of the budgets decides too, and is less when a run is resumed.
+    return _state(
+        run,
+        f"gate-{stage.number:02d}-{number}",
+        lambda: dataclasses.replace(state, gates=(*state.gates, _gate(run, state, stage, number))),
+    )
+
+
+def _gate(run: Run, state: State, stage: Stage, number: int) -> GateResult:
     settings = run.config.organizer.gate_settings()
     sequential = run.config.organizer.stage_mode == "sequential"
     spent = sequential and (
@@ -842,8 +859,7 @@ def _judged(run: Run, state: State, stage: Stage, number: int) -> State:
     log.info(
         "stage %d, gate %d: lowest r(k) %.2f, %s", stage.number, number, gate.minimum, gate.action
     )
-    name = f"gate-{stage.number:02d}-{number}"
-    return _kept(run, name, dataclasses.replace(state, gates=(*state.gates, gate)))
+    return gate
 
 
 def last_gates(state: State) -> list[GateResult]:
@@ -870,9 +886,8 @@ def measure_all(run: Run, state: State, name: str) -> State:
     with run.clock.timed("retention"):
         state = _measured(run, state, name, sorted(run.probes))
     row = state.forgetting.stages[-1] + 1
-    ratios = run.ratios(state.performance)
-    forgetting = state.forgetting.with_stage(row, ratios)
-    return _kept(run, name, dataclasses.replace(state, forgetting=forgetting))
+    forgetting = state.forgetting.with_stage(row, run.ratios(state.performance))
+    return _state(run, name, lambda: dataclasses.replace(state, forgetting=forgetting))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -926,7 +941,11 @@ def _choose(run: Run, state: State) -> tuple[Student, State, Outcome]:
     if not run.trainers or run.trainer.tokens == 0:
         nothing = not run.diagnosis.targets.modules
         verdict: Verdict = "nothing_to_teach" if nothing else "no_examples"
-        return run.before, state, Outcome(verdict, mean_before, mean_before, mean_before, 0, 0, 0)
+        return (
+            run.before,
+            state,
+            Outcome(verdict, mean_before, mean_before, mean_before, 0.0, 0.0, 0.0),
+        )
     organizer = run.config.organizer
     found: dict[float, dict[str, ModulePerformance]] = {}
     for share in sorted(organizer.average, reverse=True):

@@ -5,11 +5,12 @@ from __future__ import annotations
 import collections
 import dataclasses
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from ioa_jax.adapter.schema import LEVELS
+from ioa_jax.adapter.schema import LEVELS, RejectedExample
 from ioa_jax.clock import read_seconds
+from ioa_jax.conclusion import SHOWN_CHARACTERS, conclusion
 from ioa_jax.files import is_there, read_value, write_json, write_values
 from ioa_jax.organizer.mastery import flag_dependents
 from ioa_jax.organizer.retention import Retained
@@ -51,21 +52,31 @@ def write_record(run: Run, state: State, outcome: Outcome, baseline: Baseline | 
         "outcome": dataclasses.asdict(outcome) | {"is_worse": outcome.is_worse},
         "order": "dependencies" if diagnosis.graph.edges else "severity",
         "spend": _spend(run),
-        "gates": _gates(state),
+        "taught": sorted({lesson.module for lesson in lessons}),
+        "set_aside": list(diagnosis.set_aside),
+        "gates": _gates(state, run.config.organizer.stage_mode == "pooled"),
         "parked": list(state.parked),
         "flagged": flag_dependents(state.parked, diagnosis.graph),
         "excluded": [dataclasses.asdict(one) for material in parts for one in material.excluded],
         "rejects": dict(collections.Counter(reject.reason for reject in rejects)),
+        "most_rejected": _most_rejected(rejects),
         "lessons": len(lessons),
         "lessons_by_level": {level: levels[level] for level in LEVELS},
+        # Levels are relative to a seed's own difficulty, and probes are seeds.
+        "probes_by_level": {
+            level: sum(len(run.probes[m]) for m in taught) * (level == "intermediate")
+            for level in LEVELS
+        },
+        "levels_asked": run.config.adapter.levels,
         "references": sum(len(run.seeds[module]) for module in taught)
-        if run.config.organizer.references
+        if run.config.organizer.references and outcome.verdict == "taught"
         else 0,
         "retained": _retained(run),
         "forgetting": state.forgetting.forgetting(),
         "performance": _performance(run, state.performance),
         "baseline": None if baseline is None else _baseline(run, baseline),
     }
+    record["conclusion"] = conclusion(record)
     write_json(folder / "record.json", record)
 
 
@@ -87,12 +98,12 @@ def _spend(run: Run) -> dict[str, Any]:
     }
 
 
-def _gates(state: State) -> dict[str, Any]:
+def _gates(state: State, pooled: bool) -> dict[str, Any]:
     """Gates by module and stage: after the first pass or the stage's own, and at the end."""
-    numbers = sorted({gate.remedial_round for gate in state.gates})
     first = [gate for gate in state.gates if gate.remedial_round == 0]
     newest = {gate.stage: gate for gate in state.gates}
-    middle = [gate for gate in state.gates if gate.remedial_round == numbers[-2:][0]]
+    # `pooled` judges a stage when it was trained first, and all when the pass has ended.
+    middle = [gate for gate in state.gates if gate.remedial_round == int(pooled)]
     return {
         "stages": len(first),
         "passed_at_once": sum(gate.passed for gate in first),
@@ -102,7 +113,24 @@ def _gates(state: State) -> dict[str, Any]:
         "remedial_rounds": sum(gate.remedial_round > 0 for gate in state.gates),
         "first_pass": {one.module: one.mastered for gate in middle for one in gate.modules},
         "end": {one.module: one.mastered for gate in newest.values() for one in gate.modules},
+        "stages_first_pass": {str(gate.stage): gate.passed for gate in middle},
         "stages_end": {str(stage): gate.passed for stage, gate in sorted(newest.items())},
+    }
+
+
+def _most_rejected(rejects: Sequence[RejectedExample]) -> dict[str, Any] | None:
+    """The most frequent reason of rejection, with the last example of it."""
+    if not rejects:
+        return None
+    reasons = collections.Counter(reject.reason for reject in rejects)
+    reason, count = reasons.most_common(1)[0]
+    last = [reject for reject in rejects if reject.reason == reason][-1]
+    return {
+        "reason": reason,
+        "count": count,
+        "module": last.module,
+        "detail": last.detail,
+        "example": last.raw.strip()[:SHOWN_CHARACTERS],
     }
 
 

@@ -203,12 +203,15 @@ def contamination(
     ] = None,
 ) -> None:
     """What in a training file overlaps with which test items: whole, by 13-gram, or nearly."""
+    from ioa_jax.files import check_writable
     from ioa_jax.jsonl import write_rows
     from suite.contamination import build_index, check_file
     from suite.data import DataSource, parse_pins
 
     if not file.is_file():
         raise InputError(f"{file}: not a file")
+    if output is not None:
+        check_writable(output)
     built = build_index(DataSource.open(data_dir, parse_pins(pin or ())), task, similarity)
     report = check_file(file, built.index)
     for name, sources in built.sources.items():

@@ -578,14 +578,13 @@ def _by_stop(
 
 def _prompt_tokens(one: Ready, model: LanguageModel, item: Item) -> list[int]:
     """Token ids; a chat through the model's template, a text with its beginning-of-text token."""
-    from ioa_jax.models.text import render_chat
+    from ioa_jax.models.text import encode_prompt, render_chat
 
     prompt = one.task.prompt(item, one.style, one.data.examples)
-    tokenizer = model.tokenizer
     if prompt.messages:
-        text = render_chat(tokenizer, prompt.messages)
-        return list(tokenizer(text, add_special_tokens=False)["input_ids"])
-    return list(tokenizer(prompt.text)["input_ids"])
+        text = render_chat(model.tokenizer, prompt.messages)
+        return encode_prompt(model.tokenizer, text, rendered=True)
+    return encode_prompt(model.tokenizer, prompt.text)
 
 
 # -- results -------------------------------------------------------------------------------------

@@ -30,7 +30,7 @@ from ioa_jax.engine.generation import Generator
 from ioa_jax.engine.sampling import SamplingParams
 from ioa_jax.engine.scoring import Scorer
 from ioa_jax.models.load import load_model
-from ioa_jax.models.text import render_chat
+from ioa_jax.models.text import dated_template, encode_prompt, render_chat
 from ioa_jax.progress import progress_bar
 
 DEFAULT_MAX_TOKENS = 256
@@ -94,10 +94,9 @@ class IoaLM(TemplateLM):
     def tok_encode(
         self, string: str, add_special_tokens: bool | None = None, **kwargs: Any
     ) -> list[int]:
-        """As lm-eval's `hf`: with special tokens unless the text begins with one."""
-        start = self.tokenizer.decode(self.prefix_token_id)
+        """As `ioa_jax.models.text.encode_prompt`, unless lm-eval asks otherwise."""
         if add_special_tokens is None:
-            add_special_tokens = not (start and string.startswith(start))
+            return encode_prompt(self.tokenizer, string)
         return list(self.tokenizer(string, add_special_tokens=add_special_tokens)["input_ids"])
 
     def apply_chat_template(
@@ -107,7 +106,11 @@ class IoaLM(TemplateLM):
         if add_generation_prompt:
             return render_chat(self.tokenizer, chat_history)
         return self.tokenizer.apply_chat_template(
-            chat_history, tokenize=False, add_generation_prompt=False, continue_final_message=True
+            chat_history,
+            tokenize=False,
+            add_generation_prompt=False,
+            continue_final_message=True,
+            chat_template=dated_template(self.tokenizer),
         )
 
     def _loglikelihood_tokens(
@@ -193,10 +196,14 @@ class IoaLM(TemplateLM):
         )
 
     def _score(self, pairs: Sequence[tuple[list[int], list[int]]]) -> list[tuple[float, bool]]:
-        """Sum of log-probabilities and greedy match; a context that is too long loses its start."""
+        """Sum of log-probabilities and greedy match; a context that is too long loses its start.
+
+        As lm-eval's `hf`, a text may have a token more than the model's context: nothing is
+        predicted from the last one.
+        """
         cut: list[TokenPair] = []
         for context, target in pairs:
-            room = self.max_length - len(target)
+            room = self.max_length + 1 - len(target)
             if room < 1:
                 raise InputError(
                     f"a continuation of {len(target)} tokens doesn't fit in {self.max_length}"

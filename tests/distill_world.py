@@ -21,38 +21,42 @@ from ioa_jax.teachers.base import Capabilities, ChatRequest, TokenScores
 from tests.suite.world import chat_config, chat_tokenizer
 from tests.teachers.recorded import ScriptedTeacher
 
-# Of each kitchen measure, how many of the smaller one it is.
-RATES = {"spoons": 3, "cups": 16, "pints": 2}
-# Numbers in what the cook writes; the seeds have smaller ones.
-FIRST_NEW, NEW = 14, 80
-QUESTION = re.compile(r"How many units are (\d+) (\w+)\?")
+# Of each kitchen measure, how many fill a box, and why.
+BOXES = {
+    "spoons": (40, "Spoons are small."),
+    "cups": (16, "Cups are large."),
+    "pints": (25, "Pints are heavy."),
+}
+# Numbers of the boxes that the cook asks for; those of the seeds are even.
+FIRST_NEW, NEW = 3, 97
+QUESTION = re.compile(r"How many (\w+) fill box (\d+)\?")
 
 
 def question(number: int, measure: str) -> str:
-    return f"How many units are {number} {measure}?"
+    return f"How many {measure} fill box {number}?"
 
 
-def solution(number: int, measure: str) -> str:
-    rate = RATES[measure]
-    return f"1. {number} times {rate}.\n\\boxed{{{number * rate}}}"
+def solution(measure: str) -> str:
+    right, why = BOXES[measure]
+    return f"1. {why}\n\\boxed{{{right}}}"
 
 
 def seed(number: int, measure: str, named: bool = True) -> SeedItem:
     return SeedItem(
         id=f"{measure}-{number}",
         prompt=question(number, measure),
-        reference=solution(number, measure),
+        reference=solution(measure),
         check={"kind": "math"},
         domain="math",
         module=f"kitchen/{measure}" if named else None,
     )
 
 
-SEEDS = tuple(seed(number, measure) for measure in RATES for number in range(2, 14))
+SEEDS = tuple(seed(number, measure) for measure in BOXES for number in range(4, 100, 8))
 
 
 class Cook(ScriptedTeacher):
-    """Knows all rates; of the examples that it writes every fifth has a wrong answer."""
+    """Knows what fills a box; of the examples that it writes every fifth has a wrong answer."""
 
     def __init__(self, speak: Callable[[str, int], str] | None = None) -> None:
         super().__init__(self.say, tokens=40)
@@ -82,36 +86,36 @@ def speak(text: str, seed: int) -> str:
     if "Propose the knowledge modules" in text:
         modules = [
             {"category": "kitchen", "module": name, "difficulty": 1, "prerequisites": []}
-            for name in RATES
+            for name in BOXES
             if name in text
         ]
         return json.dumps({"modules": modules})
+    # The protocol `schema`, in both packs.
+    if text.startswith(("Write 1 math example", "You prepare study material")):
+        return json.dumps([example(text, text.partition("odule: kitchen/")[2].split()[0], seed)])
     found = QUESTION.search(text)
     assert found is not None, text
-    number, measure = int(found[1]), found[2]
+    measure, number = found[1], int(found[2])
     if "Which one of these knowledge modules" in text:
         return f"kitchen/{measure}"
     new = FIRST_NEW + seed % NEW
-    # The protocol `schema`; `lean` in the pack `paper`; problems alone, in both packs.
-    if text.startswith(("Write 1 math example", "You prepare study material")):
-        return json.dumps([example(text, measure, seed)])
+    # The protocol `lean` in the pack `paper`; problems alone, in both packs.
     if text.startswith("Write a new problem with its correct solution"):
         return f"Problem: {question(new, measure)}\nSolution: {answer(new, measure)}"
     if text.startswith(("Write a new problem like", "Make this problem harder", "Here is a task")):
         return question(new, measure)
-    return answer(number, measure) if text == found[0] else solution(number, measure)
+    return answer(number, measure) if text == found[0] else solution(measure)
 
 
 def answer(number: int, measure: str) -> str:
-    """Of a question alone; of the new ones every fifth is wrong, which a second look finds out."""
-    if number >= FIRST_NEW and number % 5 == 0:
-        return solution(number, measure).replace("boxed{", "boxed{1")
-    return solution(number, measure)
+    """Of a question alone; of the odd ones every fifth is wrong, which a second look finds out."""
+    right = solution(measure)
+    return right.replace("boxed{", "boxed{1") if number % 10 == 5 else right
 
 
 def example(prompt: str, measure: str, seed: int) -> dict[str, Any]:
     number = FIRST_NEW + seed % NEW
-    right = number * RATES[measure]
+    right, why = BOXES[measure]
     level = re.search(r"(?:Level|Difficulty): (\w+)", prompt)
     assert level is not None
     return {
@@ -120,9 +124,9 @@ def example(prompt: str, measure: str, seed: int) -> dict[str, Any]:
         "difficulty_tag": level[1],
         "problem": question(number, measure),
         "solution": {
-            "steps": [f"{number} times {RATES[measure]}."],
-            "final_answer": str(right + (seed % 5 == 0)),
-            "verification": f"{right} / {RATES[measure]} = {number}",
+            "steps": [why],
+            "final_answer": str(right + (number % 10 == 5)),
+            "verification": "Fill a box.",
         },
         "adapter_flags": {
             "concretization": False,

@@ -1,6 +1,7 @@
 """The commands of `ioa`, on a small model in a Hugging Face directory."""
 
 import json
+import shutil
 
 import jax.numpy as jnp
 import numpy as np
@@ -8,8 +9,10 @@ import pytest
 from typer.testing import CliRunner
 
 from ioa_jax.cli import app
-from ioa_jax.errors import InputError
+from ioa_jax.engine.batching import TokenPair
+from ioa_jax.errors import InputError, NothingTaught
 from ioa_jax.models.load import load_model
+from ioa_jax.models.text import render_chat
 from tests.suite.world import write_model
 
 CHAT = [{"role": "user", "content": "Add two and three."}]
@@ -103,6 +106,68 @@ def test_lora_is_written_beside_the_merged_weights(model, tmp_path):
     np.testing.assert_allclose(a, b, atol=2e-3)
 
 
+def test_texts_begin_as_the_tokenizer_begins_them_and_chats_as_the_template(
+    model, tmp_path, monkeypatch
+):
+    """By one rule, whatever the command: what a model is trained on is what it sees later."""
+    begins = tmp_path / "begins"
+    shutil.copytree(model, begins)
+    tokenizer = json.loads((begins / "tokenizer.json").read_text())
+    start = load_model(str(model)).tokenizer.eos_token
+    assert isinstance(start, str)
+    (token,) = load_model(str(model)).decoder.config.eos_token_ids
+    tokenizer["post_processor"] = {
+        "type": "TemplateProcessing",
+        "single": [
+            {"SpecialToken": {"id": start, "type_id": 0}},
+            {"Sequence": {"id": "A", "type_id": 0}},
+        ],
+        "pair": [{"Sequence": {"id": "A", "type_id": 0}}, {"Sequence": {"id": "B", "type_id": 1}}],
+        "special_tokens": {start: {"id": start, "ids": [token], "tokens": [start]}},
+    }
+    (begins / "tokenizer.json").write_text(json.dumps(tokenizer))
+    seen = {}
+
+    class Seen(Exception):
+        pass
+
+    def keep(name):
+        def kept(*arguments, **_):
+            seen[name] = arguments[1]
+            raise Seen
+
+        return kept
+
+    monkeypatch.setattr("ioa_jax.engine.scoring.Scorer.score_tokens", keep("score"))
+    monkeypatch.setattr("ioa_jax.engine.generation.Generator.generate", keep("generate"))
+    monkeypatch.setattr("ioa_jax.engine.training.train", keep("train"))
+    pair = {"prompt": "Add two", "completion": " Five."}
+    chat = {"messages": CHAT, "completion": " Five."}
+    asked = {
+        "score": [pair],
+        "generate": [{"prompt": "Add two"}, {"messages": CHAT}],
+        "train": [pair, chat],
+    }
+    for command, rows in asked.items():
+        data = write(tmp_path / f"{command}.jsonl", *rows)
+        options = ("--student", "--data") if command == "train" else ("--model", "--input")
+        with pytest.raises(Seen):
+            ioa(command, options[0], begins, options[1], data, "--output", tmp_path / "out")
+    loaded = load_model(str(begins))
+
+    def plain(text):
+        return tuple(loaded.tokenizer(text, add_special_tokens=False)["input_ids"])
+
+    text = (token, *plain("Add two"))
+    header = plain(render_chat(loaded.tokenizer, CHAT))
+    assert seen["score"] == [TokenPair(text, plain(" Five."))]
+    assert seen["generate"] == [text, header]
+    assert seen["train"] == [
+        TokenPair(text, (*plain(" Five."), token)),
+        TokenPair(header, (*plain(" Five."), token)),
+    ]
+
+
 @pytest.mark.parametrize(
     ("command", "option", "line", "message"),
     [
@@ -127,6 +192,15 @@ def test_a_bad_line_is_named_and_nothing_is_written(
     assert not (tmp_path / "out").exists()
 
 
+def test_distill_says_how_it_may_end(tmp_path):
+    shown = " ".join(CliRunner().invoke(app, ["distill", "--help"]).output.split())
+    for words in ("7, nothing was taught", "--no-baseline", "--dry-run"):
+        assert words in shown
+    assert NothingTaught.exit_code == 7
+    with pytest.raises(InputError, match="--resume goes on with the run's own settings"):
+        ioa("distill", "--resume", tmp_path, "--no-baseline")
+
+
 def test_line_numbers_count_blank_lines_and_not_other_separators(model, tmp_path):
     path = tmp_path / "in.jsonl"
     path.write_text(
@@ -134,3 +208,22 @@ def test_line_numbers_count_blank_lines_and_not_other_separators(model, tmp_path
     )
     with pytest.raises(InputError, match=r"in\.jsonl:3: not JSON"):
         ioa("score", "--model", model, "--input", path, "--output", tmp_path / "out")
+
+
+def test_an_output_that_cannot_be_written_is_found_first(model, tmp_path, monkeypatch):
+    data = write(tmp_path / "in.jsonl", {"prompt": "a", "completion": "c"})
+    arguments = ("score", "--model", tmp_path / "no model", "--input", data, "--output")
+    with pytest.raises(InputError, match="is a directory; name a file"):
+        ioa(*arguments, tmp_path)
+    with pytest.raises(InputError, match="none is not a directory"):
+        ioa(*arguments, tmp_path / "none" / "out")
+
+    def refuse(path):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr("pathlib.Path.touch", refuse)
+    train = ("train", "--student", tmp_path / "no model", "--data", data, "--output")
+    export = ("export", "--model", tmp_path / "no model", "--output")
+    for command in (arguments, train, export):
+        with pytest.raises(InputError, match=r"out: Permission denied"):
+            ioa(*command, tmp_path / "out")

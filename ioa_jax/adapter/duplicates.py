@@ -3,13 +3,15 @@
 Thirteen words in a row are the overlap that GPT-3's authors looked for (Brown et al. 2020, appendix
 C). Near duplicates are found by MinHash (Broder 1997) and confirmed by the exact Jaccard similarity
 of triples, so that the hashing can miss one but can't report a false one.
+
+Words are those of `ioa_jax.words`: of scripts that are written without spaces, single characters,
+two of which count as one word where words are counted.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import functools
-import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Literal
 
@@ -17,6 +19,7 @@ from datasketch import MinHash, MinHashLSH
 
 from ioa_jax.errors import InputError
 from ioa_jax.graders.base import Item
+from ioa_jax.words import is_character, words, words_and_signs
 
 NGRAM = 13
 SHINGLE = 3
@@ -30,10 +33,6 @@ SEED = 1
 SHORTEST_CONTAINED = 6
 
 Kind = Literal["whole", "ngram", "near"]
-
-_WORD = re.compile(r"[^\W_]+")
-# Signs too: two problems may differ in nothing else.
-_TOKEN = re.compile(r"\w+|[^\w\s]")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -110,7 +109,7 @@ class BenchmarkIndex:
         self._near = MinHashLSH(threshold=similarity, num_perm=PERMUTATIONS)
         for index, entry in enumerate(self._entries):
             self._whole.setdefault(entry.words, []).append(index)
-            for gram in set(_runs(entry.words, NGRAM)):
+            for gram in set(_grams(entry.words)):
                 self._ngrams.setdefault(gram, []).append(index)
         if common is not None:
             self._ngrams = {
@@ -125,31 +124,34 @@ class BenchmarkIndex:
         ):
             self._near.insert(index, minhash)
         self._short_lengths = sorted(
-            {len(words) for words in self._whole if SHORTEST_CONTAINED <= len(words) < NGRAM}
+            {len(run) for run in self._whole if SHORTEST_CONTAINED <= _count(run) < NGRAM}
         )
 
     def find(self, text: str) -> list[Overlap]:
         """Every overlap of a text, at most one a field of an item, in the order of the items."""
-        words = tuple(_words(text))
+        own = tuple(words(text))
         found: dict[int, Overlap] = {}
         shared: dict[int, set[tuple[str, ...]]] = {}
-        for gram in set(_runs(words, NGRAM)):
+        for gram in set(_grams(own)):
             for index in self._ngrams.get(gram, ()):
                 shared.setdefault(index, set()).add(gram)
         for index, grams in shared.items():
             entry = self._entries[index]
-            all_grams = _runs(entry.words, NGRAM)
+            all_grams = _grams(entry.words)
             value = sum(gram in grams for gram in all_grams) / len(all_grams)
             first = next(gram for gram in all_grams if gram in grams)
             kind: Kind = "whole" if value == 1 else "ngram"
             found[index] = _overlap(entry, kind, value, first)
-        contained = {words} | {
-            run for length in self._short_lengths for run in _runs(words, length)
+        contained = {own} | {
+            run
+            for length in self._short_lengths
+            for run in _runs(own, length)
+            if _count(run) >= SHORTEST_CONTAINED
         }
         for run in contained:
             for index in self._whole.get(run, ()):
                 found[index] = _overlap(self._entries[index], "whole", 1.0, run)
-        for index, value in self._similar(set(_runs(words, SHINGLE))):
+        for index, value in self._similar(set(_runs(own, SHINGLE))):
             if index not in found:
                 entry = self._entries[index]
                 found[index] = _overlap(entry, "near", value, entry.words)
@@ -243,7 +245,7 @@ def check_similarity(similarity: float) -> None:
 
 
 def _fields(item: Item) -> Iterator[tuple[str, tuple[str, ...]]]:
-    prompt = tuple(_words(item.prompt))
+    prompt = tuple(words(item.prompt))
     if prompt:
         yield "prompt", prompt
     for field, texts in (
@@ -251,22 +253,39 @@ def _fields(item: Item) -> Iterator[tuple[str, tuple[str, ...]]]:
         ("solution", (item.data.get("solution", ""),)),
     ):
         for text in texts:
-            words = tuple(_words(text))
-            if len(set(words)) >= NGRAM:
-                yield field, words
+            own = tuple(words(text))
+            if _count(set(own)) >= NGRAM:
+                yield field, own
 
 
-def _words(text: str) -> list[str]:
-    return _WORD.findall(text.lower())
+def _count(run: Iterable[str]) -> float:
+    """How many words, of which two characters of a script without spaces are one."""
+    return sum((0.5 if is_character(word) else 1.0 for word in run), 0.0)
 
 
-def _runs(words: tuple[str, ...], length: int) -> list[tuple[str, ...]]:
-    return [words[i : i + length] for i in range(len(words) - length + 1)]
+def _runs(run: tuple[str, ...], length: int) -> list[tuple[str, ...]]:
+    return [run[i : i + length] for i in range(len(run) - length + 1)]
+
+
+def _grams(run: tuple[str, ...]) -> list[tuple[str, ...]]:
+    """Each shortest part that counts as `NGRAM` words."""
+    grams: list[tuple[str, ...]] = []
+    end, count = 0, 0.0
+    for i, word in enumerate(run):
+        while count < NGRAM and end < len(run):
+            count += _count(run[end : end + 1])
+            end += 1
+        if count < NGRAM:
+            break
+        grams.append(run[i:end])
+        count -= _count([word])
+    return grams
 
 
 def _token_shingles(text: str) -> set[tuple[str, ...]]:
     """Triples of words and signs; a text with fewer is one shingle as a whole."""
-    tokens = tuple(_TOKEN.findall(text.lower()))
+    # Signs too: two problems may differ in nothing else.
+    tokens = tuple(words_and_signs(text))
     return set(_runs(tokens, SHINGLE)) or {tokens}
 
 

@@ -98,7 +98,7 @@ def read_answer(problem: str, completion: Completion, spec: SynthesisSpec) -> Wr
 def _is_cut(completion: Completion) -> bool:
     if completion.finish_reason == "filtered":
         raise Unfit("filtered", "the teacher's server refused to answer")
-    return completion.finish_reason == "length"
+    return completion.finish_reason != "stop"
 
 
 def _from_text(problem: str, solution: str, tests: str, spec: SynthesisSpec) -> Example:

@@ -20,6 +20,7 @@ from ioa_jax.engine.sampling import SamplingParams, sample
 from ioa_jax.errors import InputError
 from ioa_jax.models.decoder import Decoder, KVCache
 from ioa_jax.models.load import LanguageModel
+from ioa_jax.models.text import cut_at_stop, encode_prompt
 
 log = logging.getLogger(__name__)
 
@@ -166,7 +167,8 @@ class Generator:
         """Complete every prompt; results in input order.
 
         Args:
-            prompts: Texts (tokenised as they stand; render chats first) or token ids.
+            prompts: Texts, tokenised by `ioa_jax.models.text.encode_prompt`, or token ids, such as
+                those of rendered chats.
             params: Default greedy.
             progress: Called with (prompts done, prompts in all).
             on_completion: Called with (prompt index, completion) as each finishes.
@@ -295,15 +297,12 @@ class Generator:
 
     def _encode(self, index: int, prompt: str | Sequence[int]) -> tuple[int, ...]:
         if isinstance(prompt, str):
-            tokens = tuple(self.model.tokenizer(prompt, add_special_tokens=False)["input_ids"])
+            tokens = tuple(encode_prompt(self.model.tokenizer, prompt))
         else:
             tokens = tuple(prompt)
         if not tokens:
             raise InputError(f"prompt {index} is empty")
         return tokens
-
-    def _decoded(self, tokens: Sequence[int]) -> str:
-        return str(self.model.tokenizer.decode(list(tokens), skip_special_tokens=True))
 
     def _outcome(
         self, slot: _Slot, params: SamplingParams
@@ -313,19 +312,16 @@ class Generator:
         exhausted = len(slot.tokens) >= slot.limit
         if not (ended or exhausted or params.stop):
             return None
-        text = self._decoded(slot.tokens)
-        cuts = [at for at in (text.find(stop) for stop in params.stop) if at >= 0]
-        if cuts:
+        cut = cut_at_stop(self.model.tokenizer, slot.tokens, params.stop) if params.stop else None
+        if cut is not None:
             # However many tokens were sampled at once, none counts beyond the one that ends `stop`.
-            while any(stop in self._decoded(slot.tokens[:-1]) for stop in params.stop):
-                slot.tokens.pop()
-                slot.logprobs.pop()
-            text = self._decoded(slot.tokens)
-            cuts = [at for at in (text.find(stop) for stop in params.stop) if at >= 0]
-            return text[: min(cuts)], "stop"
-        if ended:
+            text, count = cut
+            del slot.tokens[count:], slot.logprobs[count:]
             return text, "stop"
-        return (text, "length") if exhausted else None
+        if not (ended or exhausted):
+            return None
+        text = str(self.model.tokenizer.decode(slot.tokens, skip_special_tokens=True))
+        return text, "stop" if ended else "length"
 
     def _fit_cache(self, state: _State, slots: Sequence[_Slot | None], drafted: int) -> _State:
         """Grow or shrink the cache to a bucket that holds the next dispatch.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 
 import jax
 import jax.numpy as jnp
@@ -36,8 +37,8 @@ class SamplingParams:
     def __post_init__(self) -> None:
         if self.max_tokens < 1:
             raise InputError(f"max_tokens={self.max_tokens}: at least 1")
-        if self.temperature < 0:
-            raise InputError(f"temperature={self.temperature}: at least 0")
+        if not 0 <= self.temperature < math.inf:
+            raise InputError(f"temperature={self.temperature}: a finite number, at least 0")
         if self.top_k < 0:
             raise InputError(f"top_k={self.top_k}: at least 0 (0 is no limit)")
         if not 0 < self.top_p <= 1:

@@ -71,14 +71,14 @@ class Scorer:
     def score(
         self, pairs: Sequence[tuple[str, str]], progress: Progress | None = None
     ) -> list[Score]:
-        """Score texts, tokenised as one text and cut where the prompt's own tokens end.
+        """Score texts, as `ioa_jax.models.text.encode_prompt_completion` splits them.
 
         Args:
             pairs: (prompt, completion).
             progress: Called with (pairs done, pairs in all).
 
         Raises:
-            InputError: A completion is empty, or a pair is longer than the model's context.
+            InputError: As `score_tokens`; or a completion is empty.
         """
         tokenizer = self.model.tokenizer
         encoded = [encode_prompt_completion(tokenizer, *pair) for pair in pairs]
@@ -101,12 +101,13 @@ class Scorer:
             on_score: Called with (index of a pair, its score) after the batch that it is in.
 
         Raises:
-            InputError: A part is empty, or a pair is longer than the model's context.
+            InputError: A part is empty, or a pair is longer than the model's context and a token:
+                the last one is predicted, and no other from it.
         """
         for i, pair in enumerate(pairs):
             if not pair.prompt or not pair.completion:
                 raise InputError(f"pair {i}: prompt and completion need at least one token each")
-        context = self.model.decoder.config.max_position
+        context = self.model.decoder.config.max_position + 1
         # A group is kept as short as a batch allows: attention grows with the row's square.
         groups = batching.group_by_prefix(pairs, context)
         logprobs: list[list[float]] = [[] for _ in pairs]

@@ -8,6 +8,12 @@ from collections.abc import Mapping
 from types import TracebackType
 from typing import Any, TypeVar
 
+from ioa_jax.thoughts import cut_thoughts
+
+# Characters of an answer without its thoughts. Nobody writes as much in earnest: it is what a model
+# repeats until its limit of tokens. As a bound it makes every grader's work on an answer finite.
+MAX_ANSWER = 200_000
+
 # Not Self: beartype, which checks annotations while the tests run, refuses it in a method.
 AnyGrader = TypeVar("AnyGrader", bound="Grader")
 
@@ -94,7 +100,43 @@ class Grader(abc.ABC):
         self.close()
 
 
-class GoldGrader(Grader):
+class AnswerGrader(Grader):
+    """Judges what a text answers, without what it thinks (`ioa_jax.thoughts`).
+
+    A text whose thought never ended is wrong, by the rule `unfinished_thought`; so is, by the rule
+    `too_long`, an answer of more than `MAX_ANSWER` characters, which isn't looked at.
+    """
+
+    def grade(self, item: Item, text: str) -> Verdict:
+        """Judge the answer in a text. Whatever the text is, this doesn't raise on its account.
+
+        Raises:
+            InputError: As `check_item`.
+            SandboxError: The sandbox itself can't work here.
+            MissingDependencyError: A worker can't import what it needs.
+        """
+        self.check_item(item)
+        answer = cut_thoughts(text).answer
+        if answer is None:
+            return self._refuse(item, "unfinished_thought", "the thought has no end")
+        if len(answer) > MAX_ANSWER:
+            detail = f"{len(answer)} characters, more than {MAX_ANSWER}"
+            return self._refuse(item, "too_long", detail)
+        return self._judge(item, answer)
+
+    @abc.abstractmethod
+    def _judge(self, item: Item, answer: str) -> Verdict:
+        """As `grade`, of an item that was checked and an answer of bounded length."""
+
+    def _refuse(self, item: Item, rule: str, detail: str) -> Verdict:
+        # An empty answer's parts are those of a wrong one.
+        empty = self._judge(item, "")
+        return dataclasses.replace(
+            empty, correct=False, score=0.0, extracted=None, rule=rule, detail=detail
+        )
+
+
+class GoldGrader(AnswerGrader):
     """A grader that knows what the right answer to an item would look like."""
 
     @abc.abstractmethod

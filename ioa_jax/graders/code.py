@@ -4,8 +4,11 @@ HumanEval (Chen et al., 2021, arXiv 2107.03374) asks for the rest of a function,
 al., 2021, arXiv 2108.07732) for a function. What of a text is the program is found by rules with
 names:
 
-- `fence`: a code block that defines the function; of several the last that is closed. What
-  HumanEval's prompt has before its signature is put in front.
+- `fence`: a code block that defines the function, or has it as a method of a class `Solution`; of
+  several the last complete one that isn't a stub and that the text doesn't call wrong. Helpers that
+  it uses come from other blocks. What HumanEval's prompt has before its signature is put in front,
+  as far as the block lacks it.
+- `closing_fence`: the same, of a block whose opening fence isn't in the text, which begins with it.
 - `fence_body`: HumanEval, no block has the signature; the longest continues the prompt.
 - `fence_other`: MBPP, no block defines the function; the longest is the program.
 - `repeated_signature`: no block, but the function, with imports and helpers before it; up to the
@@ -19,23 +22,30 @@ names:
 
 from __future__ import annotations
 
+import dataclasses
 import re
-from typing import NamedTuple
+from collections.abc import Mapping
+from typing import Any, NamedTuple, cast
 
 from ioa_jax.errors import InputError
 from ioa_jax.graders.base import GoldGrader, Item, Verdict
+from ioa_jax.graders.programs import (
+    Block,
+    blocks,
+    choose,
+    definition,
+    finished,
+    unfenced,
+    with_head,
+    with_plain_lines,
+)
 from ioa_jax.sandbox import Backend, CheckResult, Limits, Sandbox
 
 # What begins at the margin no longer belongs to the body that was being completed.
 CODEX_STOPS = ("\nclass", "\ndef", "\n#", "\nif", "\nprint")
 MBPP_STOPS = ("[DONE]",)
 
-_FENCE = re.compile(r"^[ \t]*```[^\n`]*\n(.*?)(?:(^[ \t]*```)|\Z)", re.MULTILINE | re.DOTALL)
 _MARGIN = re.compile(r"\n(?=\S)")
-_CODE_START = re.compile(
-    r"^(?:(?:async )?def \w+\s*\(|class \w+\s*[:(]|@\w|import \w[\w., ]*$|from [\w.]+ import )"
-)
-_CODE_LINE = re.compile(_CODE_START.pattern + r"|^(?:[ \t]|#|\)|\]|\}|\w+ *=[^=]|$)")
 
 REMEMBERED = 1 << 14  # programs; a result takes about a kilobyte
 
@@ -55,6 +65,9 @@ class CodeGrader(GoldGrader):
     HumanEval's items have the texts `prompt`, `entry_point` and `test`, which defines
     `check(candidate)`; MBPP's have `entry_point`, the list `test_list`, and may have the text
     `test_setup_code` and the list `test_imports`. The reference is the body or the program.
+
+    An item whose reference needs more than the limits may have the object `limits` with some of
+    `Limits`' fields, each the least that its programs get.
 
     A program isn't run again with the same tests, since models write the same ones over and over.
     What came of a time limit or of the sandbox's own failure isn't kept.
@@ -107,8 +120,9 @@ class CodeGrader(GoldGrader):
             value = item.data.get(field)
             if not isinstance(value, str) or not value.strip():
                 raise InputError(f"item {item.id!r}: field {field!r}: a text is needed")
+        self._check_limits(item)
         if kind == "humaneval":
-            if _definition(item.data["entry_point"], item.data["prompt"]) < 0:
+            if definition(item.data["entry_point"], item.data["prompt"]) < 0:
                 raise InputError(
                     f"item {item.id!r}: field 'prompt': it doesn't define "
                     f"{item.data['entry_point']!r}, which 'entry_point' names"
@@ -116,20 +130,14 @@ class CodeGrader(GoldGrader):
         elif not item.data.get("test_list") or isinstance(item.data["test_list"], str):
             raise InputError(f"item {item.id!r}: field 'test_list': a list of tests is needed")
 
-    def grade(self, item: Item, text: str) -> Verdict:
-        """Judge a text.
-
-        Raises:
-            InputError: As `check_item`; or the tests aren't Python.
-        """
-        self.check_item(item)
-        return self._run(item, self._extract(item, text))
+    def _judge(self, item: Item, answer: str) -> Verdict:
+        return self._run(item, self._extract(item, answer))
 
     def grade_gold(self, item: Item) -> Verdict:
         """Judge the first reference.
 
         Raises:
-            InputError: As `grade`; or there is no reference.
+            InputError: As `check_item`; or there is no reference, or the tests aren't Python.
         """
         self.check_item(item)
         if not item.references:
@@ -145,10 +153,10 @@ class CodeGrader(GoldGrader):
     def _extract(self, item: Item, text: str) -> Extraction:
         if item.data["kind"] == "humaneval":
             if self._style == "base":
-                return continue_function(text, item.data["prompt"])
+                return continue_function(with_plain_lines(text), item.data["prompt"])
             return complete_function(text, item.data["prompt"], item.data["entry_point"])
         if self._style == "base":
-            return continue_program(text)
+            return continue_program(with_plain_lines(text))
         return find_program(text, item.data["entry_point"])
 
     def _run(self, item: Item, found: Extraction) -> Verdict:
@@ -158,7 +166,7 @@ class CodeGrader(GoldGrader):
         entry_point: str = item.data["entry_point"]
         if item.data["kind"] == "humaneval":
             # Some tests call a helper that the prompt defines.
-            context = item.data["prompt"][: _definition(entry_point, item.data["prompt"])]
+            context = item.data["prompt"][: definition(entry_point, item.data["prompt"])]
             test = f"{item.data['test']}\n\ncheck({entry_point})\n"
         else:
             context = "\n".join(item.data.get("test_imports") or ())
@@ -166,7 +174,7 @@ class CodeGrader(GoldGrader):
             test = "\n".join(tests).replace("\r\n", "\n") + "\n"
         # Half a surrogate pair has no place in a file.
         code = found.code.replace("\r\n", "\n").encode(errors="replace").decode()
-        result = self._check(code, test, entry_point, context)
+        result = self._check(code, test, entry_point, context, self._limits_of(item))
         return Verdict(
             correct=result.passed,
             score=float(result.passed),
@@ -177,11 +185,32 @@ class CodeGrader(GoldGrader):
             status=result.status,
         )
 
-    def _check(self, code: str, test: str, entry_point: str, context: str) -> CheckResult:
-        key = (code, test, entry_point, context)
+    def _check_limits(self, item: Item) -> None:
+        limits = item.data.get("limits") or {}
+        known = {field.name for field in dataclasses.fields(Limits)}
+        if not isinstance(limits, Mapping) or not all(
+            name in known and isinstance(value, int | float) and value > 0
+            for name, value in cast("Mapping[Any, Any]", limits).items()
+        ):
+            raise InputError(
+                f"item {item.id!r}: field 'limits': positive numbers by name, of "
+                f"{', '.join(sorted(known))}"
+            )
+
+    def _limits_of(self, item: Item) -> Limits:
+        own = self._limits or self._sandbox.limits
+        least: Mapping[str, Any] = item.data.get("limits") or {}
+        return dataclasses.replace(
+            own, **{name: max(value, getattr(own, name)) for name, value in least.items()}
+        )
+
+    def _check(
+        self, code: str, test: str, entry_point: str, context: str, limits: Limits
+    ) -> CheckResult:
+        key = (code, test, entry_point, context, repr(limits))
         result = self._results.get(key)
         if result is None:
-            result = self._sandbox.check(code, test, [entry_point], self._limits, context=context)
+            result = self._sandbox.check(code, test, [entry_point], limits, context=context)
             if result.status not in ("timeout", "infra_error") and len(self._results) < REMEMBERED:
                 self._results[key] = result
         return result
@@ -195,17 +224,20 @@ def complete_function(answer: str, prompt: str, entry_point: str) -> Extraction:
         prompt: Imports and helpers, then the signature with a docstring.
         entry_point: The function's name.
     """
+    answer = with_plain_lines(answer)
     if not answer.strip():
         return Extraction(prompt, "empty")
-    before = prompt[: max(0, _definition(entry_point, prompt))]
-    blocks = _blocks(answer)
-    defining = [block for block in blocks if _definition(entry_point, block) >= 0]
-    if defining:
-        return Extraction(before + defining[-1], "fence")
-    if blocks:
-        return Extraction(prompt + _as_body(max(blocks, key=len)), "fence_body")
-    if _definition(entry_point, answer) >= 0:
-        return Extraction(before + _code_lines(answer, entry_point), "repeated_signature")
+    head = prompt[: max(0, definition(entry_point, prompt))]
+    found = blocks(answer, entry_point)
+    block = choose(found, entry_point)
+    if block is not None:
+        return Extraction(with_head(head, finished(block.code, entry_point)), _rule_of(block))
+    if found:
+        longest = max((block.code for block in found), key=len)
+        return Extraction(prompt + _as_body(longest), "fence_body")
+    code = unfenced(answer, entry_point)
+    if code is not None:
+        return Extraction(with_head(head, code), "repeated_signature")
     return Extraction(prompt + _MARGIN.split(_as_body(answer), maxsplit=1)[0], "bare_body")
 
 
@@ -218,16 +250,18 @@ def continue_function(completion: str, prompt: str) -> Extraction:
 
 def find_program(answer: str, entry_point: str) -> Extraction:
     """The program that a chat model's answer to MBPP has."""
+    answer = with_plain_lines(answer)
     if not answer.strip():
         return Extraction("", "empty")
-    blocks = _blocks(answer)
-    defining = [block for block in blocks if _definition(entry_point, block) >= 0]
-    if defining:
-        return Extraction(defining[-1], "fence")
-    if blocks:
-        return Extraction(max(blocks, key=len), "fence_other")
-    if _definition(entry_point, answer) >= 0:
-        return Extraction(_code_lines(answer, entry_point), "repeated_signature")
+    found = blocks(answer, entry_point)
+    block = choose(found, entry_point)
+    if block is not None:
+        return Extraction(finished(block.code, entry_point), _rule_of(block))
+    if found:
+        return Extraction(max((block.code for block in found), key=len), "fence_other")
+    code = unfenced(answer, entry_point)
+    if code is not None:
+        return Extraction(code, "repeated_signature")
     return Extraction(answer, "whole")
 
 
@@ -260,44 +294,8 @@ def pass_at_k(n: int, c: int, k: int) -> float:
     return 1 - wrong
 
 
-def _definition(name: str, code: str) -> int:
-    """Index where code defines the name at the margin; -1 if it doesn't."""
-    name = re.escape(name)
-    pattern = rf"^(?:(?:async )?def {name}\s*\(|class {name}\b|{name}\s*=[^=])"
-    match = re.search(pattern, code, re.MULTILINE)
-    return -1 if match is None else match.start()
-
-
-def _blocks(answer: str) -> list[str]:
-    """Contents of the code blocks that aren't blank; one that isn't closed comes first."""
-    found = [match for match in _FENCE.finditer(answer) if match[1].strip()]
-    found.sort(key=lambda match: match[2] is not None)
-    return [_undented(match[1]) for match in found]
-
-
-def _undented(block: str) -> str:
-    """A block in a list is indented with it; a function's body stays as it is."""
-    lines = block.splitlines(keepends=True)
-    first = next(line for line in lines if line.strip())
-    margin = first[: len(first) - len(first.lstrip())]
-    if not _CODE_START.match(first.lstrip()) or not margin:
-        return block
-    return "".join(line.removeprefix(margin) for line in lines)
-
-
-def _code_lines(answer: str, entry_point: str) -> str:
-    """From the first line that begins code to the first one after the function that isn't code."""
-    definition = _definition(entry_point, answer)
-    kept: list[str] = []
-    position = 0
-    for line in answer.splitlines(keepends=True):
-        is_code = (_CODE_LINE if kept else _CODE_START).match(line.rstrip("\r\n"))
-        if position >= definition or is_code:
-            if not is_code and position > definition:
-                break
-            kept.append(line)
-        position += len(line)
-    return "".join(kept)
+def _rule_of(block: Block) -> str:
+    return "fence" if block.opened else "closing_fence"
 
 
 def _as_body(text: str) -> str:
@@ -306,7 +304,7 @@ def _as_body(text: str) -> str:
     All have lost it if another line is at the margin too, or the first opens a block and the next
     is indented once only.
     """
-    body = text.strip("\n")
+    body = "\n".join(_with_spaces(line) for line in text.strip("\n").split("\n"))
     first, *others = [line for line in body.splitlines() if line.strip()]
     if first.startswith((" ", "\t")):
         return body
@@ -315,6 +313,12 @@ def _as_body(text: str) -> str:
     if any(indent == 0 for indent in indents) or (opens and indents and indents[0] <= 4):
         return "".join("    " + line for line in body.splitlines(keepends=True))
     return "    " + body
+
+
+def _with_spaces(line: str) -> str:
+    """A line that tabs indent, as the prompt's lines are."""
+    code = line.lstrip(" \t")
+    return line[: len(line) - len(code)].expandtabs(4) + code
 
 
 def _cut(text: str, stops: tuple[str, ...]) -> str:

@@ -29,14 +29,8 @@ class ExactGrader(GoldGrader):
         if not item.references or not all(one.strip() for one in item.references):
             raise InputError(f"item {item.id!r}: field 'references': a text is needed")
 
-    def grade(self, item: Item, text: str) -> Verdict:
-        """Judge a text.
-
-        Raises:
-            InputError: As `check_item`.
-        """
-        self.check_item(item)
-        extracted = normalise(text, self._ignore_case)
+    def _judge(self, item: Item, answer: str) -> Verdict:
+        extracted = normalise(answer, self._ignore_case)
         correct = extracted in {normalise(one, self._ignore_case) for one in item.references}
         rule = "whole_ignoring_case" if self._ignore_case else "whole"
         return Verdict(correct, float(correct), extracted, rule, SOURCE)

@@ -29,7 +29,7 @@ from typing import Any
 from if_verifiable.ifeval import instructions
 
 from ioa_jax.errors import InputError
-from ioa_jax.graders.base import Grader, Item, Verdict
+from ioa_jax.graders.base import AnswerGrader, Item, Verdict
 from ioa_jax.graders.instructions_worker import CHECKERS, SOURCE
 from ioa_jax.graders.worker import WorkerPool
 
@@ -37,13 +37,14 @@ from ioa_jax.graders.worker import WorkerPool
 _dry_run = threading.Lock()
 
 
-class InstructionGrader(Grader):
+class InstructionGrader(AnswerGrader):
     """Grades by `data["instruction_id_list"]` and `data["kwargs"]`, as IFEval's rows have them.
 
     A verdict's `parts` has `strict` and `loose`, each a list with one outcome an instruction; the
     paper's four numbers are the means of these and of `all` of them. `correct` is that all are
     followed strictly, `score` the share that is. Loose is whether any of eight variants follows the
     instruction: as it is, or without its first line, its last or both; each with and without `*`.
+    A blank response follows nothing.
     """
 
     def __init__(
@@ -77,16 +78,9 @@ class InstructionGrader(Grader):
         """
         _checkers(item)
 
-    def grade(self, item: Item, text: str) -> Verdict:
-        """Judge a response. One that is blank follows nothing.
-
-        Raises:
-            InputError: As `check_item`.
-            MissingDependencyError: A worker can't import the checks.
-        """
-        self.check_item(item)
+    def _judge(self, item: Item, answer: str) -> Verdict:
         # Half a surrogate pair is no character, and the checkers log texts that they can't read.
-        text = text.encode(errors="replace").decode()
+        text = answer.encode(errors="replace").decode()
         strict: list[bool] = []
         loose: list[bool] = []
         notes: list[str] = []

@@ -1,14 +1,17 @@
-r"""Mathematical answers, compared by Math-Verify in processes that can be killed.
+r"""Mathematical answers, compared in processes that can be killed.
 
-The answer is what the text's last `\boxed{...}` holds; without a box, what Math-Verify finds after
-"final answer is", after "answer", or else last as LaTeX or as a number. Boxes joined by commas or
-"and" are one answer, a set; but where the last one alone is the gold's text, that is enough: MATH's
-golds are made from the last box of a solution even where it has several. Percent signs are left out
-on both sides, as in MATH's own normalisation: `10\%` is 10, not 0.1.
+The answer is what the text's last `\boxed{...}` (or `\fbox{...}`) holds. Boxes joined by commas or
+"and" are one answer, a list, and so are all of the text's boxes where the reference is a list; but
+where the last one alone is the gold's text, that is enough: MATH's golds are made from the last box
+of a solution even where it has several. Without a box, it is what an `<answer>` tag holds, what is
+said after "answer is" or "answer:", or else what Math-Verify finds, in the last 10,000 characters.
 
-Known limits of Math-Verify 0.9: forms are not told apart, so that an answer which the problem wants
-simplified passes unsimplified; of an equation `x = 2` the right side is enough, and so is a number
-without the subscript of its base; an inequality isn't equal to its interval.
+What is the same is for `ioa_jax.graders.equality` to say. Percent signs are left out on both sides,
+as in MATH's own normalisation: `10\%` is 10, not 0.1.
+
+Known limits: forms are not told apart, so that an answer which the problem wants simplified passes
+unsimplified; of an equation `x = 2` the right side is enough, and so is a number without the
+subscript of its base. An answer of more than 2,000 characters isn't compared, and is wrong.
 """
 
 from __future__ import annotations
@@ -17,11 +20,16 @@ import re
 
 from ioa_jax.errors import InputError
 from ioa_jax.graders.base import GoldGrader, Item, Verdict
+from ioa_jax.graders.latex import Box, boxes, last_boxed
 from ioa_jax.graders.worker import WorkerPool
 
-_BOX = re.compile(r"\\boxed\s*\{")
-_BRACE = re.compile(r"(?<!\\)[{}]")
+__all__ = ["MathGrader", "last_boxed"]
+
 _PERCENT = re.compile(r"\\?%")
+# Between boxes that are one answer.
+_JOINT = re.compile(r"(?:[\s,;$.~]|\\[()\[\],;: ]|\\q?quad|and|or|&)*")
+_LONGEST_JOINT = 20
+MOST_BOXES = 20  # that are taken for one answer
 # Size, which says nothing of the value.
 _STYLE = ((r"\dfrac", r"\frac"), (r"\tfrac", r"\frac"), (r"\left", ""), (r"\right", ""))
 
@@ -66,18 +74,12 @@ class MathGrader(GoldGrader):
         if not item.references or not all(gold.strip() for gold in item.references):
             raise InputError(f"item {item.id!r}: field 'references': an answer in LaTeX is needed")
 
-    def grade(self, item: Item, text: str) -> Verdict:
-        """Judge a solution.
-
-        Raises:
-            InputError: As `check_item`.
-            MissingDependencyError: The worker can't import Math-Verify.
-        """
-        self.check_item(item)
-        box = last_boxed(text)
-        if box is not None and any(_plain(box) == _plain(gold) for gold in item.references):
-            return Verdict(True, 1.0, box, "boxed", "string")
-        return self._compare(item, text, box)
+    def _judge(self, item: Item, answer: str) -> Verdict:
+        found = boxes(answer)
+        last = found[-1].content if found else None
+        if last is not None and any(_plain(last) == _plain(gold) for gold in item.references):
+            return Verdict(True, 1.0, last, "boxed", "string")
+        return self._compare(item, answer, _joined(answer, found))
 
     def grade_gold(self, item: Item) -> Verdict:
         """Judge the first reference, in a box, without the shortcut of equal strings.
@@ -87,50 +89,47 @@ class MathGrader(GoldGrader):
             MissingDependencyError: As `grade`.
         """
         self.check_item(item)
-        gold = item.references[0]
-        return self._compare(item, rf"\boxed{{{gold}}}", gold)
+        return self._compare(item, "", [item.references[0]], by_text=False)
 
     def close(self) -> None:
         """End the workers, after the comparisons that are under way."""
         self._pool.close()
 
-    def _compare(self, item: Item, text: str, box: str | None) -> Verdict:
-        request = {
-            "golds": [_PERCENT.sub("", gold) for gold in item.references],
-            "text": _PERCENT.sub("", text),
-            "boxed": box is not None,
-        }
+    def _compare(self, item: Item, text: str, boxed: list[str], by_text: bool = True) -> Verdict:
+        request = {"golds": item.references, "boxes": boxed, "text": text, "by_text": by_text}
         found = self._pool.ask(request)
         reply, detail = found.value, found.detail
         if reply is None:
-            rule = "none" if box is None else "boxed"
-            return Verdict(False, 0.0, box, rule, found.source, detail)
-        if "error" in reply:
-            reply |= {"correct": False, "extracted": None}
-        extracted = reply["extracted"] if box is None else box
+            extracted = boxed[0] if boxed else None
+            rule = "boxed" if boxed else "none"
+            return Verdict(False, 0.0, extracted, rule, found.source, detail)
+        extracted = reply.get("extracted")
         if "error" in reply:
             detail = f"{reply['error']} while comparing"
+        elif reply.get("detail"):
+            detail = reply["detail"]
         elif extracted is None:
             detail = "no answer found"
-        elif not reply["parsed"]:
-            detail = "not an expression, compared as text"
-        rule = "boxed" if box is not None else "none" if extracted is None else "unboxed"
-        correct = bool(reply["correct"])
+        rule = "boxed" if boxed else "none" if extracted is None else "unboxed"
+        correct = bool(reply.get("correct"))
         return Verdict(correct, float(correct), extracted, rule, found.source, detail)
 
 
-def last_boxed(text: str) -> str | None:
-    r"""What the last complete `\boxed{...}` that isn't empty holds, None if there is none."""
-    for start in reversed([match.end() for match in _BOX.finditer(text)]):
-        depth = 1
-        for brace in _BRACE.finditer(text, start):
-            depth += 1 if brace[0] == "{" else -1
-            if depth == 0:
-                content = text[start : brace.start()].strip()
-                if content:
-                    return content
-                break
-    return None
+def _joined(text: str, found: list[Box]) -> list[str]:
+    """What the boxes may say: those that are joined to the last, or each, or all of the text's."""
+    if not found:
+        return []
+    group = [found[-1]]
+    for box in reversed(found[-MOST_BOXES:-1]):
+        between = text[box.end + 1 : group[0].start]
+        if len(between) > _LONGEST_JOINT or not _JOINT.fullmatch(between):
+            break
+        group.insert(0, box)
+    distinct = list(dict.fromkeys(box.content for box in found[-MOST_BOXES:]))
+    group_contents = list(dict.fromkeys(box.content for box in group))
+    if len(group_contents) > 1:
+        return [", ".join(group_contents)]
+    return [found[-1].content, *([", ".join(distinct)] if len(distinct) > 1 else [])]
 
 
 def _plain(latex: str) -> str:

@@ -1,58 +1,112 @@
-"""Compares answers with Math-Verify: what a worker process of `ioa_jax.graders.maths` runs."""
+"""Finds and compares answers: what a worker process of `ioa_jax.graders.maths` runs."""
 
 from __future__ import annotations
 
 import importlib.metadata
+import re
+from collections.abc import Sequence
 from typing import Any
 
-from math_verify import ExprExtractionConfig, LatexExtractionConfig, parse, verify
+from math_verify import ExprExtractionConfig, LatexExtractionConfig, parse
 
+from ioa_jax.graders.equality import equal
 from ioa_jax.graders.worker import serve
 
-TARGETS = (LatexExtractionConfig(boxed_match_priority=0), ExprExtractionConfig())
+# An answer stands near the end. Math-Verify's patterns take time with a text's length squared.
+SEARCHED = 10_000
+LONGEST = 2000  # characters of an answer; of MATH's, none has a tenth
+SHORT = 200  # characters of a response that may be nothing but the answer
+
+_TARGETS = (LatexExtractionConfig(boxed_match_priority=0), ExprExtractionConfig())
+_TAG = re.compile(r"<answer>(.*?)</answer>", re.DOTALL | re.IGNORECASE)
+_STATED = re.compile(r"\banswers?\b[^.:=\n$]{0,40}?(?:\bis\b|\bare\b|:|=)[\s:*]*", re.IGNORECASE)
+_FORMULA = re.compile(r"\$\$(.+?)\$\$|\$(.+?)(?<!\\)\$|\\\((.+?)\\\)|\\\[(.+?)\\\]", re.DOTALL)
+_JOINT = re.compile(r"[\s,;]*(?:and|or)?\s*")
+_SENTENCE_END = re.compile(r"\n|[.!?](?=\s|$)")
 
 
-def compare(golds: list[str], text: str, boxed: bool) -> dict[str, Any]:
-    r"""Whether the text's answer equals one of the golds.
-
-    Math-Verify's own limits are off: they are alarms, which a library may swallow. The kernel ends
-    the process instead.
+def compare(
+    golds: Sequence[str], boxes: Sequence[str], text: str, by_text: bool = True
+) -> dict[str, Any]:
+    r"""Whether a text's answer equals one of the references.
 
     Args:
         golds: Answers in LaTeX, without delimiters.
-        text: Where to look for the answer.
-        boxed: Whether the text has a box. What is in it is then the answer, even if it can't be
-            parsed; without one, Math-Verify goes on to the next place that may hold an answer.
+        boxes: What may be the answer, as boxes have it; the first that is right counts, and the
+            first at all if none is.
+        text: Where to look for the answer if there is no box.
+        by_text: Whether equal texts are enough, even if they can't be parsed.
 
     Returns:
-        `correct`; `extracted`, the answer as text or None; `parsed`, whether it was compared as an
-        expression rather than as text.
+        `correct`; `extracted`, the answer or None; `detail`, what kept an answer from being
+        compared, if none was right. One that is longer than `LONGEST` isn't compared.
     """
-    answer = parse(
+    detail = ""
+    answers = list(boxes) or _stated(text)
+    # A text that is short enough may be nothing but the answer, such as a word.
+    short = [text.strip()] if not answers and 0 < len(text.strip()) <= SHORT else []
+    for answer in [*answers, *short]:
+        if len(answer) > LONGEST:
+            detail = f"{len(answer)} characters, more than {LONGEST}"
+            continue
+        for gold in golds:
+            try:
+                if equal(gold, answer, by_text):
+                    return {"correct": True, "extracted": answer}
+            except Exception as problem:
+                # Whatever a library makes of a model's text, the text is at fault.
+                detail = f"{type(problem).__name__} while comparing"
+    extracted = answers[0] if answers else None
+    return {"correct": False, "extracted": extracted, "detail": detail}
+
+
+def _stated(text: str) -> list[str]:
+    """What may be the answer of a text without a box; the likeliest first."""
+    tags = _TAG.findall(text[-SEARCHED:])
+    if tags:
+        return [_formula(tags[-1])]
+    text = text[-SEARCHED:]
+    found: list[str] = []
+    stated = [match.end() for match in _STATED.finditer(text)]
+    if stated:
+        answer = _formula(text[stated[-1] :])
+        if answer:
+            found.append(answer)
+            # Without words, it is what the text says; nothing else in it is asked.
+            if not re.search(r"(?<![\\A-Za-z{])[A-Za-z]{3,}", answer):
+                return found
+    extracted = parse(
         text,
-        TARGETS,
-        extraction_mode="first_match" if boxed else "any_match",
+        _TARGETS,
         parsing_timeout=None,  # pyright: ignore[reportArgumentType]
     )
-    texts = [one for one in answer if isinstance(one, str)]
-    correct = False
-    for gold in golds:
-        expected = parse(
-            rf"\boxed{{{gold}}}",
-            TARGETS,
-            parsing_timeout=None,  # pyright: ignore[reportArgumentType]
-        )
-        # Not symmetric: the gold comes first.
-        correct = correct or verify(expected, answer, timeout_seconds=None)
-    return {
-        "correct": correct,
-        "extracted": texts[-1] if texts else None,
-        "parsed": len(texts) < len(answer),
-    }
+    found += [one for one in extracted if isinstance(one, str)][-1:]
+    return [one for one in found if one.strip()]
+
+
+def _formula(text: str) -> str:
+    """The formulas in a sentence, joined where it joins them; or else the sentence."""
+    text = text.lstrip()
+    first = _FORMULA.search(text)
+    end = _SENTENCE_END.search(text)
+    if first is None or (end is not None and first.start() > end.start()):
+        return text[: end.start() if end else len(text)].strip(" *")
+    found = [_content(first)]
+    last = first
+    for match in _FORMULA.finditer(text, first.end()):
+        if not _JOINT.fullmatch(text, last.end(), match.start()):
+            break
+        found.append(_content(match))
+        last = match
+    return ", ".join(found)
+
+
+def _content(match: re.Match[str]) -> str:
+    return next(group for group in match.groups() if group is not None)
 
 
 def _answer(request: dict[str, Any]) -> dict[str, Any]:
-    return compare(request["golds"], request["text"], request["boxed"])
+    return compare(request["golds"], request["boxes"], request["text"], request["by_text"])
 
 
 if __name__ == "__main__":

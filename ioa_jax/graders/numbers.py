@@ -1,8 +1,11 @@
 """GSM8K's final number, by the two extraction rules of the field, compared as numbers.
 
-The patterns are those of lm-evaluation-harness's task `gsm8k`: `strict` wants the form in which
-the train set gives its answers, `#### 18`, and takes the first; `flexible` takes the text's last
-number. Both compare strings there, so that `$29.00` isn't 29; here the values are compared.
+The rules are those of lm-evaluation-harness's task `gsm8k`: `strict` wants the form in which the
+train set gives its answers, `#### 18`, and takes the first; `flexible` takes the text's last
+number. They differ from it in what they compare, which are values and not strings, so that `$29.00`
+is 29; in taking other minus signs, digits and thousands separators than ASCII's for what they are,
+and `4.2e1` for one number; and `flexible` takes the number in the last box, where there is one with
+no `####` after it.
 """
 
 from __future__ import annotations
@@ -12,11 +15,26 @@ from decimal import Decimal, InvalidOperation
 
 from ioa_jax.errors import InputError
 from ioa_jax.graders.base import GoldGrader, Item, Verdict
+from ioa_jax.graders.latex import boxes
 
 SOURCE = "decimal"
-_STRICT = re.compile(r"#### (-?[0-9.,]+)")
-# A single digit needs the second alternative.
-_FLEXIBLE = re.compile(r"-?[$0-9.,]{2,}|-?[0-9]+")
+_EXPONENT = r"(?:[eE][+-]?[0-9]{1,4}(?![\w.]))?"
+_STRICT = re.compile(rf"#### (-?[0-9.,]+{_EXPONENT})")
+_FLEXIBLE = re.compile(rf"-?[$.,]{{0,3}}[0-9][$0-9.,]*{_EXPONENT}")
+_FRACTION = re.compile(r"(-?)\s*\\[dt]?frac\{(-?[0-9]+)\}\{([0-9]+)\}")
+_LONGEST_BOX = 1000  # characters of a box that may hold a number
+
+_SIGNS = str.maketrans(
+    {
+        **dict.fromkeys("\u2010\u2011\u2212\ufe63\uff0d", "-"),
+        **{chr(0xFF10 + digit): str(digit) for digit in range(10)},
+    }
+)
+# A dash before a number, but for one between two of them.
+_DASH = re.compile(r"(?<![\w)\]])(?:\u2012|\u2013)(?=[$0-9.])")
+_SEPARATED = re.compile(
+    r"(?<=[0-9])(?:[\u00a0\u2009\u202f]|\{,\}|,?\\!|,?\\,)(?=[0-9]{3}(?![0-9]))"
+)
 
 
 class NumberGrader(GoldGrader):
@@ -47,15 +65,9 @@ class NumberGrader(GoldGrader):
                 f"item {item.id!r}: field 'references': numbers are needed, not {item.references}"
             )
 
-    def grade(self, item: Item, text: str) -> Verdict:
-        """Judge a solution.
-
-        Raises:
-            InputError: As `check_item`.
-        """
-        self.check_item(item)
+    def _judge(self, item: Item, answer: str) -> Verdict:
         golds = [number(one) for one in item.references]
-        found = {"strict": extract_strict(text), "flexible": extract_flexible(text)}
+        found = {"strict": extract_strict(answer), "flexible": extract_flexible(answer)}
         right: dict[str, bool] = {}
         for rule, extracted in found.items():
             value = None if extracted is None else number(extracted)
@@ -81,20 +93,42 @@ class NumberGrader(GoldGrader):
 
 def extract_strict(text: str) -> str | None:
     """The number after the first `####` and a space, None if there is none."""
-    match = _STRICT.search(text)
+    match = _STRICT.search(_ascii(text))
     return None if match is None else match[1]
 
 
 def extract_flexible(text: str) -> str | None:
-    """The last thing that looks like a number, None if there is none."""
+    """The number in the last box, or else the last thing that looks like one; None without any."""
+    text = _ascii(text)
+    boxed = boxes(text)
+    if boxed and not _STRICT.search(text, boxed[-1].end):
+        found = _number_in(boxed[-1].content)
+        if found is not None:
+            return found
     found = _FLEXIBLE.findall(text)
     return found[-1] if found else None
 
 
 def number(text: str) -> Decimal | None:
-    """The value of `-1,234.50`, `$12`, `12.`; None if it has none."""
+    """The value of `-1,234.50`, `$12`, `12.`, `1.2e3`; None if it has none."""
+    text = _ascii(text).strip().replace(",", "").replace("$", "")
     try:
-        value = Decimal(text.strip().replace(",", "").replace("$", "").removesuffix("."))
+        value = Decimal(text.rstrip("."))
     except InvalidOperation:
         return None
     return value if value.is_finite() else None
+
+
+def _number_in(box: str) -> str | None:
+    if len(box) > _LONGEST_BOX:
+        return None
+    fraction = _FRACTION.fullmatch(box.strip())
+    if fraction and int(fraction[3]):
+        value = Decimal(fraction[2]) / Decimal(fraction[3])
+        return str(-value if fraction[1] else value)
+    found = _FLEXIBLE.findall(box)
+    return found[-1] if found else None
+
+
+def _ascii(text: str) -> str:
+    return _SEPARATED.sub("", _DASH.sub("-", text.translate(_SIGNS)))

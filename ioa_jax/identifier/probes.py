@@ -307,7 +307,7 @@ def probe_pair(student: Student, seed: SeedItem) -> TokenPair:
     tokenizer = student.model.tokenizer
     try:
         prompt, answer = encode_prompt_completion(
-            tokenizer, render_chat(tokenizer, seed.messages), seed.reference
+            tokenizer, render_chat(tokenizer, seed.messages), seed.reference, rendered=True
         )
     except InputError as error:
         raise InputError(f"probe {seed.id!r}: {error}") from None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from typing import Any, Literal
 
 from ioa_jax.errors import ModelFormatError
@@ -96,6 +97,10 @@ class DecoderConfig:
             raise ModelFormatError(
                 f"head_dim={self.head_dim} is odd; rotary embeddings need an even one"
             )
+        for name in ("rms_norm_eps", "rope_theta"):
+            value = getattr(self, name)
+            if not 0 < value < math.inf:
+                raise ModelFormatError(f"{name}={value!r}: a finite number above 0 is needed")
 
     @property
     def queries_per_kv(self) -> int:
@@ -164,7 +169,13 @@ class DecoderConfig:
         num_heads = int(need("num_attention_heads"))
         hidden_size = int(need("hidden_size"))
         theta, scaling = _read_rope(raw, source)
-        eos = raw.get("eos_token_id")
+
+        def token(field: str) -> int | None:
+            ids = read_token_ids(raw, field, source)
+            if len(ids) > 1:
+                raise ModelFormatError(f"{source}: {field}={raw[field]!r}: one token is needed")
+            return next(iter(ids), None)
+
         return cls(
             model_type=model_type,
             vocab_size=int(need("vocab_size")),
@@ -181,9 +192,9 @@ class DecoderConfig:
             qk_norm=model_type == "qwen3",
             tie_embeddings=bool(raw.get("tie_word_embeddings", False)),
             max_position=int(raw.get("max_position_embeddings") or 2048),
-            bos_token_id=raw.get("bos_token_id"),
-            eos_token_ids=tuple(eos) if isinstance(eos, list) else () if eos is None else (eos,),
-            pad_token_id=raw.get("pad_token_id"),
+            bos_token_id=token("bos_token_id"),
+            eos_token_ids=read_token_ids(raw, "eos_token_id", source),
+            pad_token_id=token("pad_token_id"),
         )
 
     def to_hf(self) -> dict[str, Any]:
@@ -231,30 +242,83 @@ class DecoderConfig:
         return raw
 
 
+def read_token_ids(raw: dict[str, Any], field: str, source: str) -> tuple[int, ...]:
+    """Token ids of a field that holds one, several or (null, or absent) none.
+
+    Args:
+        raw: A parsed configuration.
+        field: Such as `eos_token_id`.
+        source: Name of the file, for error messages.
+
+    Raises:
+        ModelFormatError: Something else is in it, such as text or a null in a list.
+    """
+    value = raw.get(field)
+    ids = value if isinstance(value, list) else [] if value is None else [value]
+    if any(not isinstance(one, int) or isinstance(one, bool) or one < 0 for one in ids):
+        raise ModelFormatError(f"{source}: {field}={value!r}: token ids are whole numbers")
+    return tuple(ids)
+
+
 def _read_rope(raw: dict[str, Any], source: str) -> tuple[float, RopeScaling | None]:
-    """Rotary base and scaling, from either generation of the file format."""
-    rope = raw.get("rope_parameters") or {}
-    theta = rope.get("rope_theta", raw.get("rope_theta", 10000.0))
-    # transformers 5 folds `rope_scaling` into `rope_parameters`; older files keep it apart.
-    scaling = rope or raw.get("rope_scaling") or {}
-    kind = scaling.get("rope_type", scaling.get("type", "default"))
+    """Rotary base and scaling, from either generation of the file format.
+
+    As transformers 5 reads them (`RotaryEmbeddingConfigMixin`): `rope_scaling` replaces
+    `rope_parameters`, the base is theirs or else the file's, and so is the original context length,
+    which is the context length where it isn't given. transformers passes over an original length
+    that stands beside them; one that says something else is refused.
+    """
+    name = "rope_scaling" if raw.get("rope_scaling") else "rope_parameters"
+    rope = raw.get(name) or {}
+    if not isinstance(rope, dict):
+        raise ModelFormatError(f"{source}: {name}={rope!r}: has to be an object")
+    # One object for each kind of layer: all layers are of one kind here.
+    nested = [key for key, value in rope.items() if isinstance(value, dict)]
+    if nested:
+        raise ModelFormatError(
+            f"{source}: {name} is given by kind of layer ({', '.join(nested)}), which isn't "
+            "supported; put the settings of full_attention in its place"
+        )
+    if (raw.get("partial_rotary_factor") or rope.get("partial_rotary_factor") or 1) != 1:
+        raise ModelFormatError(f"{source}: partial_rotary_factor is not supported")
+
+    def number(field: str, value: Any, least: float) -> float:
+        # A factor that is none would be computed with in silence.
+        if isinstance(value, bool) or not isinstance(value, int | float):
+            raise ModelFormatError(f"{source}: {name}: field {field!r} is {value!r}, not a number")
+        if not math.isfinite(value) or value < least:
+            raise ModelFormatError(f"{source}: {name}: {field}={value!r}: at least {least:g}")
+        return float(value)
+
+    theta = number("rope_theta", rope.get("rope_theta", raw.get("rope_theta", 10000.0)), 1.0)
+    kind = rope.get("rope_type", rope.get("type", "default"))
     if kind == "default":
-        return float(theta), None
+        return theta, None
+    if kind not in ("linear", "llama3"):
+        raise ModelFormatError(
+            f"{source}: rope_type={kind!r} is not supported (default, linear, llama3 are)"
+        )
+    length = "original_max_position_embeddings"
+    fields = {length: raw.get("max_position_embeddings"), **rope}
+    if kind == "llama3" and raw.get(length) not in (None, fields[length]):
+        raise ModelFormatError(
+            f"{source}: {length}={raw[length]!r} stands beside {name}, where it is "
+            f"{fields[length]!r}; transformers takes the latter, so put there what is meant"
+        )
     try:
+        factor = number("factor", fields["factor"], 1.0)
         if kind == "linear":
-            return float(theta), RopeScaling("linear", float(scaling["factor"]))
-        if kind == "llama3":
-            return float(theta), RopeScaling(
-                "llama3",
-                float(scaling["factor"]),
-                float(scaling["low_freq_factor"]),
-                float(scaling["high_freq_factor"]),
-                int(scaling["original_max_position_embeddings"]),
-            )
+            return theta, RopeScaling("linear", factor)
+        low = number("low_freq_factor", fields["low_freq_factor"], 0.0)
+        high = number("high_freq_factor", fields["high_freq_factor"], 0.0)
+        original = number(length, fields[length], 1.0)
     except KeyError as error:
         raise ModelFormatError(
             f"{source}: rope scaling {kind!r} lacks field {error.args[0]!r}"
         ) from None
-    raise ModelFormatError(
-        f"{source}: rope_type={kind!r} is not supported (default, linear, llama3 are)"
-    )
+    if not 0 < low < high:
+        raise ModelFormatError(
+            f"{source}: {name}: low_freq_factor={low:g} has to be above 0 and below "
+            f"high_freq_factor={high:g}"
+        )
+    return theta, RopeScaling("llama3", factor, low, high, int(original))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, cast, get_args
@@ -25,7 +26,7 @@ from ioa_jax.errors import InputError, ModelFormatError
 from ioa_jax.models.config import DecoderConfig, ModelType, RopeScaling
 from ioa_jax.models.decoder import Decoder
 from ioa_jax.models.precision import Precision
-from ioa_jax.models.tensors import build_decoder, check_names, hf_shapes
+from ioa_jax.models.tensors import build_decoder, check_names, hf_shapes, require_finite
 
 ARCHITECTURES: dict[str, MODEL_ARCH] = {
     name: arch for arch, name in MODEL_ARCH_NAMES.items() if name in get_args(ModelType)
@@ -158,15 +159,21 @@ class GGUFFile:
         return None if self._reader.get_field(key) is None else self._get(key, int)
 
     def _read_rope_scaling(self, arch: str, theta: float, head_dim: int) -> RopeScaling | None:
-        kind = self._get(Keys.Rope.SCALING_TYPE.format(arch=arch), str, "none")
-        factor = self._float(Keys.Rope.SCALING_FACTOR.format(arch=arch), 1.0)
+        """Of a file that names a factor and no type: linear, as llama.cpp takes it."""
+        factor_key = Keys.Rope.SCALING_FACTOR.format(arch=arch)
+        factor = self._float(factor_key, self._float(f"{arch}.rope.scale_linear", 1.0))
+        kind = self._get(Keys.Rope.SCALING_TYPE.format(arch=arch), str, "linear")
         if kind not in ("none", "linear"):
             raise ModelFormatError(f"{self.path}: rope scaling {kind!r} is not supported")
+        # llama.cpp takes 0 for a factor that isn't given.
+        if factor and not 1 <= factor < math.inf:
+            raise ModelFormatError(f"{self.path}: metadata {factor_key!r} is {factor}: at least 1")
+        scaled = kind == "linear" and factor not in (0, 1)
         tensor = self._tensors.get(ROPE_FACTORS)
         if tensor is None:
-            return RopeScaling("linear", factor) if kind == "linear" and factor != 1 else None
+            return RopeScaling("linear", factor) if scaled else None
         scaling = fit_llama3_scaling(self._dequantize(tensor), theta, head_dim)
-        if scaling is None or kind == "linear":
+        if scaling is None or scaled:
             raise ModelFormatError(
                 f"{self.path}: tensor {ROPE_FACTORS} isn't Llama 3's frequency scaling, the only "
                 "one supported in this form"
@@ -213,7 +220,14 @@ class GGUFFile:
             ) from None
 
     def read(self, name: str, index: tuple[slice, ...]) -> np.ndarray:
-        """A rectangle of a tensor in float32, by its Hugging Face name and row order."""
+        """A rectangle of a tensor in float32, by its Hugging Face name and row order.
+
+        Raises:
+            ModelFormatError: It holds values that aren't finite.
+        """
+        return require_finite(self._gguf_names[name], self._read(name, index), str(self.path))
+
+    def _read(self, name: str, index: tuple[slice, ...]) -> np.ndarray:
         tensor = self._tensors[self._gguf_names[name]]
         if len(index) == 1:
             return self._dequantize(tensor)[index]

@@ -17,24 +17,26 @@ import jax.numpy as jnp
 import numpy as np
 from huggingface_hub import split_state_dict_into_shards_factory
 from safetensors import SafetensorError, safe_open
-from safetensors.numpy import save_file
 from transformers import PreTrainedTokenizerBase
 
 from ioa_jax.errors import InputError, ModelFormatError
-from ioa_jax.models.config import DecoderConfig
+from ioa_jax.models.config import DecoderConfig, read_token_ids
 from ioa_jax.models.decoder import Decoder
 from ioa_jax.models.precision import Precision
 from ioa_jax.models.tensors import (
     EMBEDDING,
+    FLOAT_DTYPES,
     HEAD,
     build_decoder,
     check_names,
     export_tensors,
     hf_shapes,
+    require_finite,
+    save_tensors,
 )
 
+SINGLE = "model.safetensors"
 INDEX = "model.safetensors.index.json"
-FLOAT_DTYPES = ("F32", "F16", "BF16")
 CHUNK_BYTES = 64 * 2**20
 
 
@@ -53,12 +55,14 @@ class SafetensorsCheckpoint:
         """Open the files and make sure that they hold this architecture.
 
         Args:
-            directory: Holds `model.safetensors`, or the files that `model.safetensors.index.json`
-                names.
+            directory: Holds `model.safetensors`, or else the files that
+                `model.safetensors.index.json` names: transformers' order. What else is there
+                doesn't count.
             config: Architecture, as `read_config` gives it.
 
         Raises:
-            ModelFormatError: No safetensors, an unreadable file, a tensor that is missing, unknown,
+            ModelFormatError: No safetensors, or both forms with all their files, so that there is
+                no telling which is meant; an unreadable file, a tensor that is missing, unknown,
                 of another shape or of a dtype other than float32, float16 and bfloat16, or a
                 `lm_head.weight` that differs from the embedding it is said to be tied to.
         """
@@ -134,28 +138,48 @@ class SafetensorsCheckpoint:
 
     def _listed(self) -> dict[str, str]:
         """Tensor to file name; `{"": file}` for a single file."""
-        index = self._directory / INDEX
+        index, single = self._directory / INDEX, self._directory / SINGLE
+        if single.is_file():
+            shards = self._shards(index) if index.is_file() else set[str]()
+            if shards - {SINGLE} and all((self._directory / name).is_file() for name in shards):
+                raise ModelFormatError(
+                    f"{self._directory} holds two sets of weights: {SINGLE}, and {INDEX} with "
+                    f"{', '.join(sorted(shards))}; remove the one that isn't meant"
+                )
+            return {"": SINGLE}
         if index.is_file():
-            mapping = _read_json(index).get("weight_map")
-            if not isinstance(mapping, dict) or not mapping:
-                raise ModelFormatError(f"{index}: field 'weight_map' is missing or empty")
-            return mapping
-        if (self._directory / "model.safetensors").is_file():
-            return {"": "model.safetensors"}
+            self._shards(index)
+            return _read_json(index)["weight_map"]
         other = sorted(
             path.name
             for pattern in ("*.bin", "*.pt", "*.pth", "*.gguf", "*.safetensors")
             for path in self._directory.glob(pattern)
         )
         raise ModelFormatError(
-            f"{self._directory} has neither model.safetensors nor {INDEX}"
+            f"{self._directory} has neither {SINGLE} nor {INDEX}"
             + (f", only {', '.join(other)}" if other else "")
             + "; save the model with transformers' save_pretrained, which writes them"
         )
 
+    def _shards(self, index: Path) -> set[str]:
+        """Names of the files that an index lists."""
+        mapping = _read_json(index).get("weight_map")
+        if not isinstance(mapping, dict) or not mapping:
+            raise ModelFormatError(f"{index}: field 'weight_map' is missing or empty")
+        strange = [file for file in mapping.values() if Path(str(file)).name != file]
+        if strange:
+            raise ModelFormatError(
+                f"{index}: field 'weight_map' names {strange[0]!r}, which is no file beside it"
+            )
+        return set(mapping.values())
+
     def read(self, name: str, index: tuple[slice, ...]) -> np.ndarray:
-        """A rectangle of a tensor, in the dtype it is stored in."""
-        return self._tensors[name][index]
+        """A rectangle of a tensor, in the dtype it is stored in.
+
+        Raises:
+            ModelFormatError: It holds values that aren't finite.
+        """
+        return require_finite(name, self._tensors[name][index], str(self._directory))
 
     def _chunks(self, name: str) -> Iterable[np.ndarray]:
         """A tensor in runs of rows."""
@@ -189,13 +213,17 @@ def read_config(directory: Path) -> DecoderConfig:
         raise ModelFormatError(
             f"{path}: quantization_config is set; dequantise the checkpoint first"
         )
+    if raw.get("transformers_weights"):
+        raise ModelFormatError(
+            f"{path}: transformers_weights is set, which isn't supported; rename the file to "
+            f"{SINGLE}"
+        )
     config = DecoderConfig.from_hf(raw, str(path))
     generation = directory / "generation_config.json"
     if generation.is_file():
-        ids = _read_json(generation).get("eos_token_id")
-        ids = ids if isinstance(ids, list) else [] if ids is None else [ids]
+        ids = read_token_ids(_read_json(generation), "eos_token_id", str(generation))
         config = dataclasses.replace(
-            config, eos_token_ids=tuple(dict.fromkeys([*ids, *config.eos_token_ids]))
+            config, eos_token_ids=tuple(dict.fromkeys((*ids, *config.eos_token_ids)))
         )
     return config
 
@@ -251,6 +279,7 @@ def write_decoder(
     Raises:
         InputError: The directory isn't empty, is a file, or its parent doesn't exist; or the
             decoder is unstacked.
+        ModelFormatError: Weights aren't finite, or aren't any more in `dtype`.
     """
     if not decoder.is_stacked:
         raise InputError("write the stacked decoder, not what unstacked() returns")
@@ -282,10 +311,13 @@ def write_decoder(
     try:
         # Shards hold tensors in the order of `hf_shapes`, so one pass over the decoder fills them.
         for file, names in plan.filename_to_tensors.items():
-            shard = dict(tensor for _, tensor in zip(names, tensors, strict=False))
+            shard = {
+                name: require_finite(name, tensor, f"{directory} isn't written")
+                for _, (name, tensor) in zip(names, tensors, strict=False)
+            }
             if list(shard) != names:
                 raise AssertionError(f"{file} should hold {names}, not {list(shard)}")
-            save_file(shard, temporary / file, metadata={"format": "pt"})
+            save_tensors(shard, temporary / file)
         if plan.is_sharded:
             index = {"metadata": plan.metadata, "weight_map": plan.tensor_to_filename}
             _write_json(temporary / INDEX, index)
@@ -335,7 +367,7 @@ def _read_json(path: Path) -> dict[str, Any]:
         value = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise ModelFormatError(f"{path} is missing") from None
-    except (UnicodeDecodeError, json.JSONDecodeError) as error:
+    except (ValueError, RecursionError) as error:
         raise ModelFormatError(f"{path}: not valid JSON: {error}") from None
     if not isinstance(value, dict):
         raise ModelFormatError(f"{path}: has to be a JSON object")

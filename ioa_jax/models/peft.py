@@ -11,15 +11,16 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from safetensors import SafetensorError
-from safetensors.numpy import load_file, save_file
+from safetensors import SafetensorError, safe_open
 
 from ioa_jax.errors import InputError, ModelFormatError
 from ioa_jax.models.config import DecoderConfig
 from ioa_jax.models.lora import PROJECTIONS, Adapter, LoRA, projection_shapes
+from ioa_jax.models.tensors import FLOAT_DTYPES, require_finite, save_tensors
 
 CONFIG_FILE = "adapter_config.json"
 WEIGHTS_FILE = "adapter_model.safetensors"
+_DTYPES = (*FLOAT_DTYPES, "F64")
 
 # Options that change nothing about how a finished adapter is applied. (`target_modules` is implied
 # by the tensors, which are checked to be complete.)
@@ -56,6 +57,7 @@ def write_lora(lora: LoRA, directory: Path, base_model: str) -> None:
 
     Raises:
         InputError: The directory isn't empty, or the adapters differ in rank or scale.
+        ModelFormatError: Weights aren't finite.
     """
     if directory.exists() and (not directory.is_dir() or any(directory.iterdir())):
         raise InputError(f"{directory} is not an empty directory; name a new one")
@@ -68,8 +70,10 @@ def write_lora(lora: LoRA, directory: Path, base_model: str) -> None:
         # [L, *out, r] -> [L, out, r]: heads are in Hugging Face's order already.
         b = b.reshape(b.shape[0], -1, b.shape[-1])
         for layer in range(a.shape[0]):
-            tensors[_key(layer, name, "A")] = np.ascontiguousarray(a[layer])
-            tensors[_key(layer, name, "B")] = np.ascontiguousarray(b[layer])
+            for side, stack in (("A", a), ("B", b)):
+                key = _key(layer, name, side)
+                source = f"{directory} isn't written"
+                tensors[key] = require_finite(key, np.ascontiguousarray(stack[layer]), source)
     alpha = lora.alpha
     config = {
         "peft_type": "LORA",
@@ -90,7 +94,7 @@ def write_lora(lora: LoRA, directory: Path, base_model: str) -> None:
     if jax.process_index() != 0:
         return
     directory.mkdir(parents=True, exist_ok=True)
-    save_file(tensors, directory / WEIGHTS_FILE, metadata={"format": "pt"})
+    save_tensors(tensors, directory / WEIGHTS_FILE)
     text = json.dumps(config, indent=2, ensure_ascii=False) + "\n"
     (directory / CONFIG_FILE).write_text(text, encoding="utf-8")
 
@@ -108,14 +112,15 @@ def read_lora(directory: Path, config: DecoderConfig) -> LoRA:
     Raises:
         ModelFormatError: A file is missing or malformed; an option that this engine doesn't apply
             (DoRA, biases, saved modules, ranks or alphas by layer and the like) is set, named; or
-            tensors are missing, unknown or of another shape.
+            tensors are missing, unknown, of another shape or dtype, or hold values that aren't
+            finite.
     """
     path = directory / CONFIG_FILE
     try:
         raw = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise ModelFormatError(f"{path} is missing; is {directory} a PEFT adapter?") from None
-    except (UnicodeDecodeError, json.JSONDecodeError) as error:
+    except (ValueError, RecursionError) as error:
         raise ModelFormatError(f"{path}: not valid JSON: {error}") from None
     if not isinstance(raw, dict) or raw.get("peft_type") != "LORA":
         raise ModelFormatError(f"{path}: peft_type has to be LORA")
@@ -123,8 +128,10 @@ def read_lora(directory: Path, config: DecoderConfig) -> LoRA:
         if option not in _HARMLESS and _matters(option, value):
             raise ModelFormatError(f"{path}: {option}={value!r} is not supported")
     rank, alpha = raw.get("r"), raw.get("lora_alpha")
-    if not isinstance(rank, int) or rank < 1 or not isinstance(alpha, int | float):
-        raise ModelFormatError(f"{path}: r={rank!r} and lora_alpha={alpha!r} have to be numbers")
+    if not isinstance(rank, int) or isinstance(rank, bool) or rank < 1:
+        raise ModelFormatError(f"{path}: r={rank!r}: a whole number from 1 on is needed")
+    if isinstance(alpha, bool) or not isinstance(alpha, int | float) or not math.isfinite(alpha):
+        raise ModelFormatError(f"{path}: lora_alpha={alpha!r}: a finite number is needed")
     scale = alpha / (math.sqrt(rank) if raw.get("use_rslora") else rank)
     return LoRA(_read_adapters(directory / WEIGHTS_FILE, config, rank, scale))
 
@@ -143,7 +150,17 @@ def _read_adapters(
     path: Path, config: DecoderConfig, rank: int, scale: float
 ) -> dict[str, Adapter]:
     try:
-        tensors = load_file(path)
+        # numpy has no type for some of the dtypes that safetensors has: they are asked for first.
+        with safe_open(path, framework="numpy") as file:
+            dtypes = {key: file.get_slice(key).get_dtype() for key in file.keys()}  # noqa: SIM118
+            for key, dtype in dtypes.items():
+                if dtype not in _DTYPES:
+                    raise ModelFormatError(
+                        f"{path}: {key} is stored as {dtype}; only {', '.join(_DTYPES)} are read"
+                    )
+            tensors: dict[str, np.ndarray] = {
+                key: require_finite(key, file.get_tensor(key), str(path)) for key in dtypes
+            }
     except FileNotFoundError:
         raise ModelFormatError(f"{path} is missing; only safetensors adapters are read") from None
     except SafetensorError as error:

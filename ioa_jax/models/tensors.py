@@ -14,7 +14,9 @@ import dataclasses
 import functools
 import math
 import re
+import stat
 from collections.abc import Callable, Collection, Iterator
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -22,6 +24,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 from jax.sharding import NamedSharding, PartitionSpec
+from safetensors.numpy import save_file
 
 from ioa_jax.errors import InputError, ModelFormatError
 from ioa_jax.models.config import DecoderConfig
@@ -34,6 +37,7 @@ Bounds = tuple[tuple[int, int], ...]
 
 EMBEDDING = "model.embed_tokens.weight"
 HEAD = "lm_head.weight"
+FLOAT_DTYPES = ("F32", "F16", "BF16")  # of safetensors, as far as they are read
 # Buffers that old checkpoints carry although they follow from the configuration.
 NON_WEIGHTS = re.compile(r".*rotary_emb\.inv_freq")
 
@@ -259,6 +263,31 @@ def check_names(
             f"{source}: the tensors don't fit a {config.model_type} of {config.num_layers} layers; "
             + "; ".join(problems)
         )
+
+
+def require_finite(name: str, values: np.ndarray, source: str) -> np.ndarray:
+    """The values of a tensor, all of which are numbers.
+
+    Args:
+        name: Of the tensor.
+        values: Any float dtype.
+        source: Name of the checkpoint, for the message.
+
+    Raises:
+        ModelFormatError: There is an infinity or a NaN among them: whatever is computed with it
+            would be one, too.
+    """
+    if not np.isfinite(values).all():
+        raise ModelFormatError(f"{source}: {name} holds values that aren't finite (NaN, infinity)")
+    return values
+
+
+def save_tensors(tensors: dict[str, np.ndarray], path: Path) -> None:
+    """Write a safetensors file that others may read like any other: the library's own are 0600."""
+    path.touch()
+    mode = path.stat().st_mode
+    save_file(tensors, path, metadata={"format": "pt"})
+    path.chmod(stat.S_IMODE(mode))
 
 
 def abstract_decoder(

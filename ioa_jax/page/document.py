@@ -62,6 +62,7 @@ pre { background: var(--panel); padding: .6rem; margin: .25rem 0; white-space: p
   overflow-wrap: anywhere; font-size: .85rem; }
 .pair { display: grid; grid-template-columns: repeat(auto-fit, minmax(18rem, 1fr)); gap: 1rem; }
 svg { max-width: 100%; height: auto; display: block; }
+@media (max-width: 40rem) { .scroll svg { max-width: none; } }
 svg text { font: 12px system-ui, sans-serif; fill: var(--ink); }
 svg .small { font-size: 11px; fill: var(--soft); }
 svg .axis { stroke: var(--line); stroke-width: 1; }

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
+from ioa_jax.adapter.forms import FORMS, FormChoice
+from ioa_jax.conclusion import module_rows
 from ioa_jax.identifier.diagnosis import Diagnosis
 from ioa_jax.identifier.gap import Interval
 from ioa_jax.organizer.curriculum import Curriculum
@@ -12,6 +15,34 @@ from ioa_jax.organizer.retention import ForgettingMatrix
 from ioa_jax.page.document import Html, Section, element, join, table
 from ioa_jax.page.plots import Bar, bar_chart, dependency_graph, line_chart
 from ioa_jax.teachers.spend import Spend
+
+
+def outcome_section(record: Mapping[str, Any]) -> Section:
+    """What came out, and the table of all modules before, after and without the teacher.
+
+    Args:
+        record: record.json of a run.
+    """
+    # The first line is the conclusion; an example that stands under it is the teacher's own text.
+    first, _, example = record["conclusion"].partition("\n")
+    parts = [element("p", element("strong", first))]
+    if example:
+        parts.append(element("pre", example))
+    head = ["module", "", "teacher", "before", "after", "SFT baseline"]
+    rows = module_rows(record)
+    if record["baseline"] is None:
+        head, rows = head[:-1], [row[:-1] for row in rows]
+    parts.append(table(head, rows, "Modules before and after"))
+    parts.append(
+        element(
+            "p",
+            "The mean over held-out tasks of each module, by the scorer "
+            f"{record['scorer']}. SFT baseline: a student that was fine-tuned on the seeds' "
+            "references alone, with the same number of tokens.",
+            class_="soft",
+        )
+    )
+    return Section("outcome", "What came out", join(parts))
 
 
 def diagnosis_sections(diagnosis: Diagnosis) -> tuple[Section, ...]:
@@ -197,8 +228,13 @@ def module_section(diagnosis: Diagnosis) -> Section:
     )
 
 
-def curriculum_section(curriculum: Curriculum) -> Section:
-    """Stages, and why each module stands where it does."""
+def curriculum_section(curriculum: Curriculum, order: str = "dependencies") -> Section:
+    """Stages, and why each module stands where it does.
+
+    Args:
+        curriculum: The first plan.
+        order: `dependencies`, or `severity` where there are none.
+    """
     rows = [
         (
             f"stage {stage.number}",
@@ -210,12 +246,153 @@ def curriculum_section(curriculum: Curriculum) -> Section:
     ]
     why = element("ul", *(element("li", place.sentence()) for place in curriculum.placements))
     head = ("", "modules", "mean P_S", "")
-    body = join([table(head, rows, "Stages"), why]) if rows else element("p", "No stages.")
+    if not rows:
+        return Section("curriculum", "Curriculum", element("p", "No stages."))
+    note = "The order follows the dependencies (Eq. 7 and 8)."
+    if order == "severity":
+        note = (
+            "No dependency was found: the graph is empty, and the order of the stages follows "
+            "severity and what the student can do already (Eq. 8)."
+        )
+    body = join([element("p", note), table(head, rows, "Stages"), why])
     return Section("curriculum", "Curriculum", body)
 
 
-def mastery_section(gates: Sequence[GateResult], tau_mastery: float = 0.9) -> Section:
-    """r(k) of each stage's modules at its gates (Eq. 9), a panel a stage."""
+def lesson_section(
+    record: Mapping[str, Any], difficulties: Mapping[str, tuple[float, float]]
+) -> Section:
+    """Examples by level, and the difficulties of the seeds that they were made of.
+
+    Args:
+        record: record.json of a run.
+        difficulties: (share of the examples, share of the probes) by the seeds' own difficulty;
+            empty where the seeds don't say it.
+    """
+    count, asked = record["lessons"], record["levels_asked"]
+    total = sum(asked.values())
+    bars = [
+        Bar(
+            level,
+            ((float(number), "main"),),
+            f"{number:,} · {_percent(number, count)}, asked {_percent(asked.get(level, 0), total)}",
+        )
+        for level, number in record["lessons_by_level"].items()
+    ]
+    parts: list[str] = [
+        element(
+            "p",
+            f"{count:,} examples, and {record['references']:,} references of the seeds. Behind "
+            "each bar the level's share, and the share that was asked for. Levels are relative to "
+            "the seed, which is intermediate itself, unless the teacher wrote the whole record "
+            "(protocol schema).",
+        )
+    ]
+    if count:
+        parts.append(_figure(bar_chart("Examples by level", bars)))
+    if difficulties:
+        rows = [
+            (name, f"{examples:.0%}", f"{probes:.0%}")
+            for name, (examples, probes) in difficulties.items()
+        ]
+        head = ("difficulty", "of the seeds of examples", "of the probes")
+        parts.append(table(head, rows, "Difficulty of seeds and probes"))
+    return Section("lessons", "Examples by level", join(parts))
+
+
+def form_section(choices: Mapping[str, FormChoice]) -> Section:
+    """The form of each module's answers, as the student chose it."""
+    if not choices:
+        return Section("forms", "Form of answers", element("p", "The student chose no forms."))
+    rows = [
+        (
+            module,
+            choice.form.replace("_", " "),
+            *(f"{choice.nll[form]:.3f}" if form in choice.nll else "" for form in FORMS),
+        )
+        for module, choice in sorted(choices.items())
+    ]
+    head = ("module", "form", *(form.replace("_", " ") for form in FORMS))
+    note = element(
+        "p",
+        "The form under which the references of a module's seeds are likeliest to the student: "
+        "mean negative log-likelihood in nats per token, the least is chosen.",
+    )
+    return Section("forms", "Form of answers", join([note, table(head, rows, "Forms")]))
+
+
+def retention_section(record: Mapping[str, Any]) -> Section:
+    """What is kept as the student was."""
+    retained = record["retained"]
+    kind = record["config"]["organizer"]["retention"]["kind"]
+    if not retained["modules"]:
+        text = f"No module is retained (retention: {kind})."
+    else:
+        text = (
+            f"By {kind.replace('_', ' ')}: {', '.join(retained['modules'])}. "
+            f"{retained['examples']:,} examples, of which the teacher wrote "
+            f"{retained['written']:,} problems."
+        )
+    return Section("retention", "Retained modules", element("p", text))
+
+
+def excluded_section(excluded: Sequence[Mapping[str, Any]]) -> Section:
+    """Modules that were given up while examples were written, each with an example."""
+    parts = [
+        _details(
+            f"{one['module']}: {one['reason']}, after {one['calls']} calls without an example",
+            element("pre", one["example"]),
+        )
+        for one in excluded
+    ]
+    body = join(parts) if parts else element("p", "No module was excluded.")
+    return Section("excluded", "Excluded modules", body)
+
+
+def gate_section(gates: Sequence[GateResult], pooled: bool) -> Section:
+    """Which modules and stages passed, after the first pass and at the end.
+
+    Args:
+        gates: Of a run, in their order.
+        pooled: Its stage mode; sequential stages have their own first gate in the place of the
+            first pass.
+    """
+    first = {gate.stage: gate for gate in gates if gate.remedial_round == int(pooled)}
+    last = {gate.stage: gate for gate in gates}
+    rows: list[tuple[str, ...]] = []
+    for stage, end in sorted(last.items()):
+        middle = first.get(stage, end)
+        rows.append(
+            (f"stage {stage}", *(_passed(gate.minimum, gate.passed) for gate in (middle, end)))
+        )
+        before = {entry.module: entry for entry in middle.modules}
+        rows += [
+            (
+                entry.module,
+                *(_passed(one.ratio, one.mastered) for one in (before[entry.module], entry)),
+            )
+            for entry in end.modules
+        ]
+    if not rows:
+        return Section("gates", "Gates", element("p", "No gates."))
+    head = ("", "after the first pass" if pooled else "first gate", "at the end")
+    note = element(
+        "p",
+        "The student's performance over the teacher's, and whether it passes (Eq. 9); of a stage "
+        "the least of its modules.",
+    )
+    return Section("gates", "Gates", join([note, table(head, rows, "Gates")]))
+
+
+def mastery_section(
+    gates: Sequence[GateResult], tau_mastery: float = 0.9, ticks: Sequence[str] = ()
+) -> Section:
+    """r(k) of each stage's modules at its gates (Eq. 9), a panel a stage.
+
+    Args:
+        gates: Of a run.
+        tau_mastery: τ_mastery.
+        ticks: Names of the gates of a stage; else their numbers.
+    """
     by_stage: dict[int, list[GateResult]] = {}
     for gate in gates:
         by_stage.setdefault(gate.stage, []).append(gate)
@@ -231,12 +408,12 @@ def mastery_section(gates: Sequence[GateResult], tau_mastery: float = 0.9) -> Se
             f"Mastery at the gates of stage {stage}",
             names,
             series,
-            [str(gate.remedial_round) for gate in own],
+            [ticks[gate.remedial_round] if ticks else str(gate.remedial_round) for gate in own],
             tau_mastery,
         )
         last = own[-1]
         outcome = "passed" if last.passed else f"{last.action}: {', '.join(last.weak)}"
-        figures.append(_figure(plot, f"Stage {stage}, by remedial round: {outcome}"))
+        figures.append(_figure(plot, f"Stage {stage}: {outcome}"))
     body = element("div", *figures, class_="panels") if figures else element("p", "No gates yet.")
     note = element(
         "p",
@@ -246,11 +423,13 @@ def mastery_section(gates: Sequence[GateResult], tau_mastery: float = 0.9) -> Se
     return Section("mastery", "Mastery by stage", join([note, body]))
 
 
-def forgetting_section(matrix: ForgettingMatrix) -> Section:
-    """r(k) of every module after every stage, and how far each is under its best.
+def forgetting_section(matrix: ForgettingMatrix, pooled: bool = False) -> Section:
+    """r(k) of every module after every measurement, and how far each is under its best.
 
     Args:
         matrix: Of a finished run, whose last measurement is the one at its end.
+        pooled: Its stage mode, in which all modules are measured after the first pass; else after
+            each stage.
     """
     forgetting = matrix.forgetting()
     rows: list[list[str]] = []
@@ -264,12 +443,14 @@ def forgetting_section(matrix: ForgettingMatrix) -> Section:
                 "" if lost is None else f"{lost:+.2f}",
             ]
         )
-    head = ["module", *(f"stage {stage}" for stage in matrix.stages), "lost"]
-    head[1], head[-2] = "before", "end"
+    names = ["first pass" if pooled else f"stage {stage}" for stage in matrix.stages]
+    if names:
+        names[-1] = "end"
+        names[0] = "before"
+    head = ["module", *names, "lost"]
     note = element(
         "p",
-        "The student's performance over the teacher's after each stage, and at the end; a "
-        "strong colour is good. "
+        "The student's performance over the teacher's, of all modules; a strong colour is good. "
         "Lost: how far the last is under the best before it.",
     )
     return Section("forgetting", "Forgetting", join([note, table(head, rows, "Mastery by stage")]))
@@ -298,6 +479,24 @@ def spend_section(spend: Mapping[str, Spend]) -> Section:
     head = ("purpose", "calls", "of them replayed", "prompt tokens", "generated tokens", "cost")
     plot = _figure(bar_chart("Tokens that the teacher generated, by purpose", bars))
     return Section("spend", "Spend by purpose", join([plot, table(head, rows, "Spend")]))
+
+
+def training_section(spend: Mapping[str, Any]) -> Section:
+    """What the student was trained on, and where the time went.
+
+    Args:
+        spend: record.json's.
+    """
+    parts: list[str] = []
+    for caption, head, figures in (
+        ("Student tokens", "tokens", spend["student_tokens_by_part"]),
+        ("Time", "seconds", spend["seconds"]),
+    ):
+        if figures:
+            rows = [(name, f"{value:,.0f}") for name, value in figures.items()]
+            parts.append(table((caption.lower(), head), rows, caption))
+    body = join(parts) if parts else element("p", "Nothing was trained.")
+    return Section("training", "Student tokens and time", body)
 
 
 def reject_section(counts: Mapping[str, int]) -> Section:
@@ -361,3 +560,11 @@ def _figure_of(value: float | None, interval: Interval | None) -> str:
         return f"{value:.2f}"
     # Without spaces where a line could be broken.
     return f"{value:.2f}\u00a0[{interval.low:.2f},\u00a0{interval.high:.2f}]"
+
+
+def _percent(part: int | float, whole: int | float) -> str:
+    return f"{part / whole:.0%}" if whole else "-"
+
+
+def _passed(ratio: float, passed: bool) -> str:
+    return f"{ratio:.2f} {'passes' if passed else 'fails'}"

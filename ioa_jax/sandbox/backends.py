@@ -42,6 +42,7 @@ def find(backend: Backend) -> SandboxInfo:
             isolation=tuple(server.hello["isolation"]),
             python=server.hello["python"],
             interpreter=interpreter,
+            packages=tuple(server.hello["packages"]),
         )
     raise BackendError("; ".join(reasons))
 

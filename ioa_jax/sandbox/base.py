@@ -92,6 +92,7 @@ class SandboxInfo:
         isolation: What is in force, as the sandbox's processes reported it.
         python: Version of the interpreter that runs the programs.
         interpreter: Its path.
+        packages: What programs can import beside the standard library, with versions.
     """
 
     backend: Backend
@@ -99,3 +100,4 @@ class SandboxInfo:
     isolation: tuple[str, ...]
     python: str
     interpreter: str
+    packages: tuple[str, ...] = ()

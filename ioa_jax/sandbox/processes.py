@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import importlib.metadata
+import importlib.util
 import json
 import os
 import select
 import shutil
 import socket
+import stat
 import subprocess
+import sys
 import tempfile
 import threading
 import weakref
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +30,8 @@ _START_SECONDS = 60.0
 _END_SECONDS = 10.0
 _FILES_BYTES = 64 << 20
 _OLDEST_PYTHON = (3, 11)
+# That programs may import beside the standard library, if they are installed here.
+PACKAGES = ("numpy",)
 
 
 class BackendError(Exception):
@@ -82,7 +88,12 @@ class _Worker:
                 stdout=subprocess.DEVNULL,
                 stderr=self._errors,
                 cwd="/",
-                env={"PYTHONHASHSEED": "0", "PYTHONPATH": code},
+                env={
+                    "PYTHONHASHSEED": "0",
+                    "PYTHONPATH": code,
+                    # A thread for each processor would be over the limits of a program.
+                    "OPENBLAS_NUM_THREADS": "1",
+                },
                 pass_fds=(self._theirs.fileno(),),
                 start_new_session=True,
                 user=self._user,
@@ -192,6 +203,10 @@ class ForkServer(_Worker):
             if self._user is not None:
                 os.chown(work, self._user, self._user)
             isolated, jailed = backend != WEAK, backend == JAILED
+            packages = self._packages()
+            if not jailed:
+                for name, source in packages.items():
+                    (self.folder / "packages" / name).symlink_to(source)
             config = {
                 "control": self._theirs.fileno(),
                 "landlock": isolated,
@@ -199,14 +214,48 @@ class ForkServer(_Worker):
                 "namespaces": isolated and not jailed,
                 "jailed": jailed,
                 "work": "/tmp" if jailed else str(work),
+                "packages": "/packages" if jailed else str(self.folder / "packages"),
+                "package_folders": [] if jailed else [str(path) for path in packages.values()],
+                "package_versions": [_described(name) for name in PACKAGES if name in packages],
+                "package_python": f"{sys.version_info.major}.{sys.version_info.minor}",
             }
-            jail = _bubblewrap(interpreter, code) if jailed else []
+            jail = _bubblewrap(interpreter, code, packages) if jailed else []
             code_seen = "/sandbox" if jailed else str(code)
             self._start([*jail, interpreter], code_seen, "server", json.dumps(config))
             self.hello = self._greet()
         except BaseException:
             self.close()
             raise
+
+    def _packages(self) -> dict[str, Path]:
+        """The folders of `PACKAGES`, where the server's user can read them, by name."""
+        (self.folder / "packages").mkdir(mode=0o755)
+        found: dict[str, Path] = {}
+        for name in PACKAGES:
+            spec = importlib.util.find_spec(name)
+            if spec is None or not spec.submodule_search_locations:
+                continue
+            source = Path(spec.submodule_search_locations[0]).resolve()
+            for folder in (source, source.with_name(f"{name}.libs")):
+                if folder.is_dir():
+                    found[folder.name] = folder if self._reads(folder) else self._copied(folder)
+        return found
+
+    def _reads(self, path: Path) -> bool:
+        if self._user is None:
+            return True
+        return all(
+            one.stat().st_mode & stat.S_IXOTH and one.stat().st_mode & stat.S_IROTH
+            if one == path
+            else one.stat().st_mode & stat.S_IXOTH
+            for one in (path, *path.parents)
+        )
+
+    def _copied(self, source: Path) -> Path:
+        copy = self.folder / "copies" / source.name
+        copy.parent.mkdir(mode=0o755, exist_ok=True)
+        shutil.copytree(source, copy, ignore=shutil.ignore_patterns("__pycache__", "tests"))
+        return copy
 
     @contextlib.contextmanager
     def lend(self, limits: Limits) -> Generator[Waiting, None, None]:
@@ -333,7 +382,11 @@ class Checker(_Worker):
         return self.process.wait()
 
 
-def _bubblewrap(interpreter: str, code: Path) -> list[str]:
+def _described(package: str) -> str:
+    return f"{package} {importlib.metadata.version(package)}"
+
+
+def _bubblewrap(interpreter: str, code: Path, packages: Mapping[str, Path]) -> list[str]:
     """The command that puts a server in a jail.
 
     Neither /proc, which would show the jail's environment and which containers refuse to mount,
@@ -357,4 +410,6 @@ def _bubblewrap(interpreter: str, code: Path) -> list[str]:
     prefix = str(Path(interpreter).parent.parent)
     if not Path(prefix).is_relative_to("/usr"):
         command += ["--ro-bind", prefix, prefix]
+    for name, source in packages.items():
+        command += ["--ro-bind", str(source), f"/packages/{name}"]
     return [*command, "--ro-bind", str(code), "/sandbox", "--chdir", "/tmp"]

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import abc
 import dataclasses
+import math
 from collections.abc import Callable, Mapping, Sequence
 from types import TracebackType
 from typing import Literal, TypeVar
@@ -18,7 +19,7 @@ from ioa_jax.errors import InputError, IOAError
 # Not Self: beartype, which checks annotations while the tests run, refuses it in a method.
 AnyTeacher = TypeVar("AnyTeacher", bound="Teacher")
 
-FinishReason = Literal["stop", "length", "filtered"]
+FinishReason = Literal["stop", "length", "filtered", "unknown"]
 
 # Tokens that a chat template may add to a message or to the answer's header.
 TEMPLATE_TOKENS = 16
@@ -78,8 +79,8 @@ class Sampling:
     def __post_init__(self) -> None:
         if self.max_tokens < 1:
             raise InputError(f"max_tokens={self.max_tokens}: at least 1")
-        if self.temperature < 0:
-            raise InputError(f"temperature={self.temperature}: at least 0")
+        if not 0 <= self.temperature < math.inf:
+            raise InputError(f"temperature={self.temperature}: a finite number, at least 0")
         if not 0 < self.top_p <= 1:
             raise InputError(f"top_p={self.top_p}: in (0, 1]")
         if self.top_k < 0:
@@ -97,9 +98,11 @@ class Completion:
         prompt_tokens: Tokens of the prompt as the teacher counts them.
         completion_tokens: Tokens that were generated: those of `text`, an ending token and, of a
             server that reasons out of sight, the hidden ones.
-        finish_reason: `stop`, `length` (at the token limit) or `filtered` (the server refused).
+        finish_reason: `stop`, `length` (at the token limit), `filtered` (the server refused) or
+            `unknown` (the server doesn't say that the answer is whole). Only with `stop` is it.
         logprobs: In nats, one a generated token, where they were asked for.
         served_by: What a server says answered, such as a dated version of the model.
+        thought: What a server says that a reasoning model thought before; no part of `text`.
     """
 
     text: str
@@ -108,6 +111,7 @@ class Completion:
     finish_reason: FinishReason
     logprobs: tuple[float, ...] | None = None
     served_by: str | None = None
+    thought: str | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -189,7 +193,8 @@ class Teacher(abc.ABC):
         """Score completions as `ioa_jax.models.text.encode_prompt_completion` splits them.
 
         Args:
-            pairs: (prompt, completion), texts as they stand; render chats first.
+            pairs: (prompt, completion); prompts are rendered chats, so that nothing is put before
+                them.
             on_scores: Called with (pair index, scores) as each finishes, from the calling thread.
 
         Raises:

@@ -16,7 +16,13 @@ from pydantic import BaseModel, ConfigDict, Field
 from transformers import GenerationConfig, PreTrainedTokenizerBase
 
 from ioa_jax.errors import InputError, MissingDependencyError
-from ioa_jax.models.text import encode_prompt_completion, render_chat
+from ioa_jax.models.config import read_token_ids
+from ioa_jax.models.text import (
+    cut_at_stop,
+    encode_prompt_completion,
+    ending_tokens,
+    render_chat,
+)
 from ioa_jax.streams import stream
 from ioa_jax.teachers.base import (
     Capabilities,
@@ -146,7 +152,7 @@ class TransformersTeacher(Teacher):
         encoded: list[tuple[list[int], list[int]]] = []
         for index, pair in enumerate(pairs):
             try:
-                encoded.append(encode_prompt_completion(self.tokenizer, *pair))
+                encoded.append(encode_prompt_completion(self.tokenizer, *pair, rendered=True))
             except InputError as error:
                 raise InputError(f"pair {index}: {error}") from None
         texts = [prompt + completion for prompt, completion in encoded]
@@ -254,8 +260,8 @@ class TransformersTeacher(Teacher):
         width = max(len(stop.encode()) for stop in stops) + 8
 
         def ended(input_ids: Any, scores: Any, **_: Any) -> Any:
-            texts = [self._decode(row) for row in input_ids[:, start:][:, -width:].tolist()]
-            found = [any(stop in text for stop in stops) for text in texts]
+            rows = input_ids[:, start:][:, -width:].tolist()
+            found = [cut_at_stop(self.tokenizer, row, stops) is not None for row in rows]
             return self._torch.tensor(found, device=input_ids.device)
 
         return ended
@@ -263,29 +269,21 @@ class TransformersTeacher(Teacher):
     def _completion(
         self, prompt_tokens: int, row: list[int], logprobs: list[float] | None, sampling: Sampling
     ) -> Completion:
-        """A row up to its end; what follows is padding."""
+        """A row up to its end; what follows is padding, since other rows went on."""
         ends = [place for place, token in enumerate(row) if token in self._ends]
         tokens = row[: ends[0] + 1] if ends else row
-        text = self._decode(tokens)
-        cuts = [at for at in (text.find(stop) for stop in sampling.stop) if at >= 0]
-        if cuts:
-            # Other rows went on, and this one was padded, with or without an ending token.
-            length = next(
-                n
-                for n in range(1, len(tokens) + 1)
-                if any(stop in self._decode(tokens[:n]) for stop in sampling.stop)
-            )
-            tokens, text = tokens[:length], text[: min(cuts)]
+        cut = cut_at_stop(self.tokenizer, tokens, sampling.stop)
+        if cut is None:
+            text = str(self.tokenizer.decode(tokens, skip_special_tokens=True))
+        else:
+            text, tokens = cut[0], tokens[: cut[1]]
         return Completion(
             text,
             prompt_tokens,
             len(tokens),
-            "stop" if ends or cuts else "length",
+            "stop" if ends or cut else "length",
             None if logprobs is None else tuple(logprobs[: len(tokens)]),
         )
-
-    def _decode(self, tokens: list[int]) -> str:
-        return str(self.tokenizer.decode(tokens, skip_special_tokens=True))
 
     def _score_batch(self, pairs: Sequence[tuple[list[int], list[int]]]) -> list[TokenScores]:
         torch = self._torch
@@ -306,10 +304,14 @@ class TransformersTeacher(Teacher):
 
 
 def _ending_tokens(model: Any, tokenizer: PreTrainedTokenizerBase) -> tuple[int, ...]:
-    """Tokens that end a text, of the generation settings and of the tokenizer."""
-    given = model.generation_config.eos_token_id
-    ids = given if isinstance(given, list) else [given]
-    return tuple(dict.fromkeys(i for i in (*ids, tokenizer.eos_token_id) if isinstance(i, int)))
+    """Tokens that end a text, as `ioa_jax.models.load.load_model` finds them."""
+    field = "eos_token_id"
+    named = [
+        token
+        for what in (model.generation_config, model.config)
+        for token in read_token_ids({field: getattr(what, field, None)}, field, type(what).__name__)
+    ]
+    return ending_tokens(tokenizer, named, str(model.config.model_type))
 
 
 def _fingerprint(model: Any, tokenizer: PreTrainedTokenizerBase) -> str:

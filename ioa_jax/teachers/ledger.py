@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
+import logging
 import os
 import threading
 from collections.abc import Generator, Iterator, Mapping
@@ -15,6 +16,8 @@ from filelock import FileLock
 
 from ioa_jax.errors import InputError
 from ioa_jax.files import DiskSync
+
+log = logging.getLogger(__name__)
 
 # Part of every key: a change of what a record means must not find the old ones.
 SCHEMA_VERSION = 1
@@ -87,7 +90,7 @@ class Ledger:
             all processes go on with the same.
 
         Raises:
-            InputError: The folder can't be written.
+            InputError: The folder can't be written; the record is logged, so that it isn't lost.
         """
         line = json.dumps(dict(record), ensure_ascii=False, allow_nan=False).encode() + b"\n"
         with self._thread_lock, self._locked():
@@ -106,7 +109,12 @@ class Ledger:
                 if segment not in self._read:
                     _sync_directory(self.directory)
             except OSError as error:
-                raise InputError(f"ledger {segment}: {error.strerror}") from None
+                # It was paid for: the log is where it can be had from.
+                log.error("a record that the ledger lacks: %s", line.decode().rstrip())
+                raise InputError(
+                    f"ledger {segment}: {error.strerror}; the record is in the log, and can be "
+                    "added to the file as a line"
+                ) from None
             self.refresh()
             return self._load(record["key"])
 

@@ -109,7 +109,9 @@ class LocalTeacher(Teacher):
         encoded: list[TokenPair] = []
         for index, (prompt, completion) in enumerate(pairs):
             try:
-                split = encode_prompt_completion(self.model.tokenizer, prompt, completion)
+                split = encode_prompt_completion(
+                    self.model.tokenizer, prompt, completion, rendered=True
+                )
             except InputError as error:
                 raise InputError(f"pair {index}: {error}") from None
             encoded.append(TokenPair(tuple(split[0]), tuple(split[1])))

@@ -11,14 +11,16 @@ import json
 import logging
 import os
 import random
+import re
+import socket
 import threading
 import urllib.parse
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 
-from ioa_jax.errors import InputError, MissingDependencyError, first_fault
+from ioa_jax.errors import InputError, IOAError, MissingDependencyError
 from ioa_jax.teachers.base import (
     Capabilities,
     ChatRequest,
@@ -34,11 +36,13 @@ from ioa_jax.teachers.base import (
 from ioa_jax.teachers.pacing import Pacer
 from ioa_jax.teachers.protocol import (
     ChatBody,
+    Fault,
     TextBody,
-    may_pass,
+    http_fault,
+    prompt_tokens,
+    read_body,
     read_completion,
     read_prompt_logprobs,
-    retry_after_seconds,
 )
 
 log = logging.getLogger(__name__)
@@ -48,11 +52,16 @@ DEFAULT_KEY_VARIABLE = "OPENAI_API_KEY"
 NO_KEY = "none"
 MAX_BACKOFF_SECONDS = 60.0
 BYTES_PER_TOKEN = 4  # of English text, for pacing alone
-# A server without the endpoint or its options answers with one of these.
-_UNSUPPORTED_STATUS = (400, 404, 405, 422, 501)
+# A server that refuses the key, or whoever has it; it may have the endpoint all the same.
+_NO_ACCESS = (401, 402, 403, 407)
+_RATE_LIMIT = 429
+# OpenAI's reasoning models refuse temperature and top_p.
+_SAMPLES_AS_IT_WILL = re.compile(r"(?:.*/)?(?:o\d|gpt-5(?!.*chat))(?:[.:-].*)?")
+
+_REFUSES_SAMPLING = re.compile(r"temperature|top_p", re.IGNORECASE)
 
 Result = TypeVar("Result")
-Body = TypeVar("Body", bound=BaseModel)
+Read = TypeVar("Read")
 
 
 class OpenAISettings(BaseModel):
@@ -81,9 +90,9 @@ class OpenAISettings(BaseModel):
         description="What the server calls the limit; auto: max_completion_tokens for OpenAI's "
         "own, max_tokens for others.",
     )
-    sends_sampling: bool = Field(
-        default=True,
-        description="Send temperature and top_p. Off for models that refuse them, such as OpenAI's "
+    sends_sampling: bool | Literal["auto"] = Field(
+        default="auto",
+        description="Send temperature and top_p, which some models refuse; auto: but for OpenAI's "
         "reasoning models.",
     )
     extra_body: dict[str, Any] = Field(
@@ -106,6 +115,10 @@ class _NoPromptLogprobs(TeacherError):
     """The server doesn't score given texts."""
 
 
+class _Filtered(Exception):
+    """The server's filter refused a request."""
+
+
 class _Stopped(Exception):
     """Another call failed, so that this one isn't tried again."""
 
@@ -113,8 +126,10 @@ class _Stopped(Exception):
 class OpenAITeacher(Teacher):
     """Calls a server, several requests at a time.
 
-    What may pass is tried again with growing pauses: connections that can't be made or are cut,
-    timeouts, status 408, 409, 425, 429 and 5xx, and bodies that aren't the JSON they should be.
+    What may pass is tried again with growing pauses: connections that are cut, timeouts, status
+    408, 409, 425, 429 and 5xx, errors of their kind in bodies, answers that the server broke off,
+    and bodies that aren't JSON. What no further attempt can cure ends the run at once: refusals,
+    bodies of another shape, and a server that nothing was ever heard from.
 
     Attributes:
         model: Its name on the server.
@@ -151,6 +166,13 @@ class OpenAITeacher(Teacher):
             timeout=self.settings.timeout_seconds,
             max_retries=0,
         )
+        self._sends_sampling = self.settings.sends_sampling
+        if self._sends_sampling == "auto":
+            self._sends_sampling = not _SAMPLES_AS_IT_WILL.fullmatch(model)
+        self._heard = False  # anything, so far
+        self._told: set[str] = set()
+        self._turned_away = 0
+        self._lock = threading.Lock()
         self._requests = Pacer(self.settings.requests_per_minute)
         self._tokens = Pacer(self.settings.tokens_per_minute)
 
@@ -189,7 +211,7 @@ class OpenAITeacher(Teacher):
         if limit == "auto":
             limit = "max_completion_tokens" if self._is_openai else "max_tokens"
         options: dict[str, Any] = {limit: sampling.max_tokens}
-        if self.settings.sends_sampling:
+        if self._sends_sampling:
             options |= {"temperature": sampling.temperature, "top_p": sampling.top_p}
         if sampling.stop:
             options["stop"] = list(sampling.stop)
@@ -202,26 +224,47 @@ class OpenAITeacher(Teacher):
         def call(index: int, stop: threading.Event) -> Completion:
             request = requests[index]
             what = f"request {index} for {request.purpose!r}"
-            body = self._ask(
-                lambda: self._client.chat.completions.with_raw_response.create(
-                    model=self.model,
-                    messages=[dict(message) for message in request.messages],
-                    seed=request.seed,
-                    extra_body=extra,
-                    **options,
-                ),
-                ChatBody,
-                what,
-                sum(len(m["content"].encode()) for m in request.messages) / BYTES_PER_TOKEN
-                + sampling.max_tokens,
-                stop,
-            )
-            completion = read_completion(body, sampling.logprobs)
+            most = prompt_token_bound(request)
+            asked = sum(len(m["content"].encode()) for m in request.messages) / BYTES_PER_TOKEN
+
+            def read(content: bytes) -> Completion:
+                body = read_body(content, ChatBody)
+                found = read_completion(body, sampling.logprobs, most, sampling.max_tokens)
+                if found.bounded:
+                    self._tell(
+                        "usage",
+                        "the server doesn't tell how many tokens it used; upper bounds are booked",
+                    )
+                return found.completion
+
+            try:
+                completion = self._ask(
+                    lambda: self._client.chat.completions.with_raw_response.create(
+                        model=self.model,
+                        messages=[dict(message) for message in request.messages],
+                        seed=request.seed,
+                        extra_body=extra,
+                        **options,
+                    ),
+                    read,
+                    what,
+                    asked + sampling.max_tokens,
+                    stop,
+                )
+            except _Filtered as filtered:
+                return Completion(str(filtered), most, 0, "filtered")
             if completion.completion_tokens > sampling.max_tokens:
                 raise TeacherError(
                     f"{self._name}: {what}: the server generated {completion.completion_tokens} "
                     f"tokens although {limit} was {sampling.max_tokens}, so no budget could be "
                     "kept; set max_tokens_field to the name that it heeds"
+                )
+            if completion.finish_reason == "length" and not completion.text.strip():
+                self._tell(
+                    "empty",
+                    f"{what}: all {completion.completion_tokens} tokens went by without an answer, "
+                    "as of a model that thinks first; raise max_tokens, or let it think less "
+                    "(extra_body, such as reasoning_effort)",
                 )
             return completion
 
@@ -316,7 +359,7 @@ class OpenAITeacher(Teacher):
         return key or NO_KEY
 
     def _count_tokens(self, text: str, what: str, stop: threading.Event) -> int:
-        body = self._ask(
+        count = self._ask(
             lambda: self._client.completions.with_raw_response.create(
                 model=self.model,
                 prompt=text,
@@ -324,12 +367,14 @@ class OpenAITeacher(Teacher):
                 temperature=0.0,
                 extra_body={"add_special_tokens": False},
             ),
-            TextBody,
+            lambda content: prompt_tokens(read_body(content, TextBody)),
             what,
             len(text.encode()) / BYTES_PER_TOKEN,
             stop,
         )
-        return body.usage.prompt_tokens
+        if count is None:
+            raise _NoPromptLogprobs(f"{self._name}: {what}: the answer doesn't tell its tokens")
+        return count
 
     def _prompt_logprobs(
         self, text: str, what: str, stop: threading.Event, start: int = 1
@@ -339,7 +384,14 @@ class OpenAITeacher(Teacher):
         One request suits both kinds of server: those that echo the prompt with log-probabilities,
         and vLLM, whose own field gives ranks too. The one token that has to be generated is left.
         """
-        body = self._ask(
+
+        def read(content: bytes) -> tuple[int | None, list[tuple[float, bool]] | None]:
+            body = read_body(content, TextBody)
+            count = prompt_tokens(body)
+            found = None if count is None else read_prompt_logprobs(body.choices[0], count)
+            return count, found
+
+        count, tokens = self._ask(
             lambda: self._client.completions.with_raw_response.create(
                 model=self.model,
                 prompt=text,
@@ -349,18 +401,17 @@ class OpenAITeacher(Teacher):
                 logprobs=1,
                 extra_body={"prompt_logprobs": 0, "add_special_tokens": False},
             ),
-            TextBody,
+            read,
             what,
             len(text.encode()) / BYTES_PER_TOKEN,
             stop,
             unsupported=True,
         )
-        count = body.usage.prompt_tokens
-        tokens = read_prompt_logprobs(body.choices[0], count)
-        if tokens is None:
+        if count is None or tokens is None:
             raise _NoPromptLogprobs(
-                f"{self._name}: {what}: the answer has no log-probabilities of the prompt; to "
-                "score, serve the model with vLLM or another server that echoes them"
+                f"{self._name}: {what}: the answer has no log-probabilities of the prompt, or none "
+                "that are numbers; to score, serve the model with vLLM or another server that "
+                "echoes them"
             )
         scored = tokens[start:]
         if not scored:
@@ -400,24 +451,30 @@ class OpenAITeacher(Teacher):
                     future.cancel()
                 for future in list(pending):
                     if not future.cancelled() and future.exception() is None:
-                        take(future)
+                        # One that can't be kept doesn't keep the others from being.
+                        try:
+                            take(future)
+                        except IOAError as error:
+                            log.error("%s: %s", self._name, error)
                 raise
+            finally:
+                self._tell_turned_away()
         return [results[index] for index in range(count)]
 
     def _ask(
         self,
         send: Callable[[], Any],
-        body_type: type[Body],
+        read: Callable[[bytes], Read],
         what: str,
         tokens: float,
         stop: threading.Event,
         unsupported: bool = False,
-    ) -> Body:
-        """The body of an answer, after as many attempts as it takes.
+    ) -> Read:
+        """What an answer says, after as many attempts as it takes.
 
         Args:
             send: Makes the call.
-            body_type: What the body should be.
+            read: Reads the body; its `Fault`s count as the server's.
             what: Of the call, for messages.
             tokens: What it counts against the rate limit.
             stop: Ends waiting.
@@ -427,48 +484,104 @@ class OpenAITeacher(Teacher):
             TeacherError: The server refused, or no attempt succeeded.
         """
         attempts = self.settings.max_retries + 1
-        reason = ""
+        fault = Fault("", passing=True)
         for attempt in range(1, attempts + 1):
             self._wait(max(self._requests.reserve(), self._tokens.reserve(tokens)), stop)
-            retry_after = 0.0
             try:
-                return body_type.model_validate_json(send().content)
-            except ValidationError as error:
-                reason = f"broken answer: {first_fault(error, 'body')}"
+                found = read(send().content)
+                self._heard = True
+                return found
+            except Fault as error:
+                self._heard, fault = True, error
             except self._openai.APIStatusError as error:
-                reason = self._status_reason(error)
-                if not may_pass(error):
-                    if unsupported and error.status_code in _UNSUPPORTED_STATUS:
-                        raise _NoPromptLogprobs(f"{self._name}: {what}: {reason}") from None
-                    raise TeacherError(f"{self._name}: {what}: {reason}") from None
-                retry_after = retry_after_seconds(error.response.headers)
+                self._heard = True
+                fault = http_fault(error.status_code, error.response.content, _lower(error))
             except self._openai.APIConnectionError as error:
-                # The client's own message says only that there was one.
-                cause = error.__cause__ or error
-                reason = f"{type(error).__name__}: {cause}"
+                fault = self._connection_fault(error)
+            if fault.filtered and not unsupported:
+                raise _Filtered(self._without_key(fault.reason))
+            reason = self._reason(fault)
+            if not fault.passing:
+                if unsupported and self._heard and fault.status not in _NO_ACCESS:
+                    raise _NoPromptLogprobs(f"{self._name}: {what}: {reason}")
+                raise TeacherError(f"{self._name}: {what}: {reason}")
             if attempt < attempts:
                 backoff = self.settings.backoff_seconds * 2 ** (attempt - 1)
                 # Apart from each other, or all threads would come back at once.
                 pause = min(backoff, MAX_BACKOFF_SECONDS) * random.uniform(0.5, 1.0)
-                if retry_after:
-                    self._requests.hold(retry_after)
-                log.warning("%s: %s: %s; trying again", self._name, what, reason)
-                self._wait(max(pause, retry_after), stop)
+                if fault.wait:
+                    self._requests.hold(fault.wait)
+                if fault.status == _RATE_LIMIT:
+                    with self._lock:
+                        self._turned_away += 1
+                else:
+                    log.warning("%s: %s: %s; trying again", self._name, what, reason)
+                self._wait(max(pause, fault.wait), stop)
         raise TeacherError(
-            f"{self._name}: {what}: no usable answer after {attempts} attempts, lastly {reason}; "
-            "answers before it are kept, so run again when the server is well"
+            f"{self._name}: {what}: no usable answer after {attempts} attempts, lastly "
+            f"{self._reason(fault)}; answers before it are kept, so run again when the server is "
+            "well"
         )
+
+    def _connection_fault(self, error: Any) -> Fault:
+        """Of a connection that failed: one that never worked is most likely a wrong address."""
+        # The client's own message says only that there was one.
+        reason = f"{type(error).__name__}: {error.__cause__ or error}"
+        causes: list[BaseException] = [error]
+        while len(causes) < 10 and (cause := causes[-1].__cause__ or causes[-1].__context__):
+            causes.append(cause)
+        unreachable = any(
+            isinstance(one, ConnectionRefusedError | socket.gaierror) for one in causes
+        )
+        if unreachable and not self._heard:
+            return Fault(
+                f"nothing answers at this address ({reason}); start the server, or correct the "
+                "address",
+                passing=False,
+            )
+        return Fault(reason, passing=True)
+
+    def _reason(self, fault: Fault) -> str:
+        """What is wrong, and the setting that may mend it."""
+        reason = self._without_key(fault.reason)
+        if fault.status in (401, 403):
+            variable = self.settings.api_key_variable
+            said = "holds the key that was sent" if self._key != NO_KEY else "isn't set"
+            reason += f"; the environment variable {variable} (api_key_variable) {said}"
+        elif self._sends_sampling and not fault.passing and _REFUSES_SAMPLING.search(reason):
+            reason += "; set sends_sampling to false, so that temperature and top_p are left out"
+        return reason
+
+    def _without_key(self, text: str) -> str:
+        # Some servers quote the key that they refuse.
+        return text if self._key == NO_KEY else text.replace(self._key, "<key>")
+
+    def _tell(self, kind: str, text: str) -> None:
+        """Log what holds for many calls, once."""
+        with self._lock:
+            if kind in self._told:
+                return
+            self._told.add(kind)
+        log.warning("%s: %s", self._name, text)
+
+    def _tell_turned_away(self) -> None:
+        with self._lock:
+            count, self._turned_away = self._turned_away, 0
+        if count:
+            log.warning(
+                "%s: %d call%s turned away by the rate limit (status 429), and asked again",
+                self._name,
+                count,
+                " was" if count == 1 else "s were",
+            )
 
     def _wait(self, seconds: float, stop: threading.Event) -> None:
         if stop.wait(seconds):
             raise _Stopped
 
-    def _status_reason(self, error: Any) -> str:
-        message = str(error.message)
-        if self._key != NO_KEY:
-            # Some servers quote the key that they refuse.
-            message = message.replace(self._key, "<key>")
-        return f"status {error.status_code}: {message}"
+
+def _lower(error: Any) -> dict[str, str]:
+    return {name.lower(): value for name, value in error.response.headers.items()}
 
 
 def _import_openai() -> Any:

@@ -1,20 +1,89 @@
 """What servers answer in OpenAI's protocol, as far as it is read.
 
 Chat completions, and text completions that echo their prompt with log-probabilities: as OpenAI
-defined them, and with the field that vLLM adds.
+defined them, with the field that vLLM adds, and with what else servers are known to do with them.
 """
 
 from __future__ import annotations
 
-from typing import Any
+import dataclasses
+import datetime
+import email.utils
+import json
+import math
+import re
+from collections.abc import Mapping
+from typing import Any, cast
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from ioa_jax.errors import first_fault
 from ioa_jax.teachers.base import Completion, FinishReason
 
+LONGEST_RETRY_AFTER = 3600.0
 # Timeouts, conflicts and rate limits pass; servers' own errors (5xx) do too.
 _PASSING_STATUS = (408, 409, 425, 429)
-LONGEST_RETRY_AFTER = 3600.0
+# Whatever the status: another attempt would be refused for the same reason.
+_LASTING = re.compile(
+    r"invalid_request|not_supported|unsupported|authentication|permission|not_found"
+    r"|insufficient_quota|billing|invalid_api_key|context_length|content_policy",
+    re.IGNORECASE,
+)
+
+# How servers name the end of an answer, in lower case. What stands in none of these isn't known to
+# be a whole answer.
+_WHOLE = frozenset(
+    {
+        *("stop", "eos", "eos_token", "eos_token_found", "stop_sequence", "stop_token"),
+        *("stop_str", "end_turn", "end_of_turn", "complete", "completed", "finished"),
+    }
+)
+_CUT = frozenset(
+    {
+        *("length", "limit", "max_tokens", "max_new_tokens", "max_output_tokens", "max_length"),
+        *("model_length", "context_length", "token_limit", "max_completion_tokens"),
+        *("model_context_window_exceeded", "context_window_exceeded", "max_tokens_reached"),
+    }
+)
+_FILTERED = frozenset(
+    {
+        *("content_filter", "content_filtered", "safety", "refusal", "recitation", "blocklist"),
+        *("prohibited_content", "spii", "sensitive", "guardrail_intervened", "error_toxic"),
+    }
+)
+_FAILED = frozenset(
+    {
+        *("error", "abort", "aborted", "cancel", "cancelled", "canceled", "timeout", "failed"),
+        *("interrupted", "network_error", "insufficient_system_resource"),
+    }
+)
+
+
+class Fault(Exception):
+    """An answer that can't be used.
+
+    Attributes:
+        passing: Whether another attempt may bring one that can.
+        wait: Seconds that the server asks to wait for before that.
+        status: Of HTTP, or what a body calls its status; None where there is none.
+        filtered: The server's filter refused the request.
+        reason: What is wrong, in words.
+    """
+
+    def __init__(
+        self,
+        reason: str,
+        passing: bool,
+        wait: float = 0.0,
+        status: int | None = None,
+        filtered: bool = False,
+    ) -> None:
+        super().__init__(reason)
+        self.reason = reason
+        self.passing = passing
+        self.wait = wait
+        self.status = status
+        self.filtered = filtered
 
 
 class _Answer(BaseModel):
@@ -24,13 +93,16 @@ class _Answer(BaseModel):
 
 
 class _Usage(_Answer):
-    prompt_tokens: int
-    completion_tokens: int = 0
+    prompt_tokens: int | None = None
+    completion_tokens: int | None = None
 
 
 class _Message(_Answer):
-    content: str | None = None
+    # A text, or a list of parts.
+    content: Any = None
     refusal: str | None = None
+    reasoning_content: Any = None
+    reasoning: Any = None
 
 
 class _ChatLogprob(_Answer):
@@ -44,100 +116,333 @@ class _ChatLogprobs(_Answer):
 class _ChatChoice(_Answer):
     message: _Message
     finish_reason: str | None = None
-    logprobs: _ChatLogprobs | None = None
+    logprobs: Any = None
 
 
 class ChatBody(_Answer):
     """Of a chat completion."""
 
     choices: list[_ChatChoice] = Field(min_length=1)
-    usage: _Usage
+    usage: _Usage | None = None
     model: str | None = None
     system_fingerprint: str | None = None
 
 
 class _EchoLogprobs(_Answer):
     token_logprobs: list[float | None]
-    top_logprobs: list[dict[str, float] | None] | None = None
+    top_logprobs: list[dict[str, float] | None]
 
 
 class _PromptLogprob(_Answer):
     logprob: float
-    rank: int | None = None
+    rank: int
+
+
+class _PromptLogprobs(_Answer):
+    # vLLM's own: of each prompt token, by id, the asked number of likeliest tokens and itself.
+    prompt_logprobs: list[dict[str, _PromptLogprob] | None]
 
 
 class _TextChoice(_Answer):
-    logprobs: _EchoLogprobs | None = None
-    # vLLM's own: of each prompt token, by id, the asked number of likeliest tokens and itself.
-    prompt_logprobs: list[dict[str, _PromptLogprob] | None] | None = None
+    logprobs: Any = None
+    prompt_logprobs: Any = None
 
 
 class TextBody(_Answer):
     """Of a text completion."""
 
     choices: list[_TextChoice] = Field(min_length=1)
-    usage: _Usage
+    usage: _Usage | None = None
 
 
-def may_pass(error: Any) -> bool:
-    """Whether another attempt may succeed."""
-    if error.code == "insufficient_quota":
-        return False
-    return error.status_code in _PASSING_STATUS or error.status_code >= 500
+Body = ChatBody | TextBody
 
 
-def retry_after_seconds(headers: Any) -> float:
-    """Seconds that the server asks to wait for; 0 if it asks for nothing that can be waited for."""
+def read_body(content: bytes, body_type: type[Any]) -> Any:
+    """A body of status 200.
+
+    Raises:
+        Fault: It is no JSON, another shape, or an error all the same.
+    """
     try:
-        seconds = float(headers.get("retry-after", 0))
-    except ValueError:
-        return 0.0
+        # Half a surrogate pair, which JSON can spell, has no place in a file.
+        value = json.loads(content.decode(errors="replace"))
+    except (ValueError, RecursionError) as error:
+        raise Fault(f"broken answer: not JSON: {error}", passing=True) from None
+    if isinstance(value, dict) and not cast("dict[str, Any]", value).get("choices"):
+        said = words(cast("dict[str, Any]", value))
+        if said:
+            status, kind = _status(cast("dict[str, Any]", value)), _kind(value)
+            passing = _may_pass(status) and _LASTING.search(kind) is None
+            where = "" if status is None else f" ({status})"
+            filtered = kind.lower() in _FILTERED
+            raise Fault(f"the server says{where}: {said}", passing, 0.0, status, filtered)
+    try:
+        return body_type.model_validate(value)
+    except ValidationError as error:
+        # A server that answers without an answer has a bad moment; one of another shape has not.
+        passing = not isinstance(value, dict) or not cast("dict[str, Any]", value).get("choices")
+        raise Fault(f"broken answer: {first_fault(error, 'body')}", passing) from None
+
+
+def words(body: Any) -> str:
+    """What an error's body says: its message wherever it stands, or else all of it; "" for none."""
+    if isinstance(body, str):
+        return body.strip()
+    if isinstance(body, list):
+        # FastAPI's, of what is wrong with a request.
+        return "; ".join(filter(None, (words(one) for one in cast("list[Any]", body))))
+    if not isinstance(body, dict):
+        return ""
+    fields = cast("dict[str, Any]", body)
+    for name in ("error", "detail", "errors", "message", "msg", "error_message"):
+        said = words(fields.get(name))
+        if said:
+            place = fields.get("loc")
+            where = ".".join(map(str, cast("list[Any]", place))) if isinstance(place, list) else ""
+            return f"{where}: {said}" if where else said
+    return json.dumps(fields) if "error" in fields else ""
+
+
+def _status(body: dict[str, Any]) -> int | None:
+    """The status that an error in a body names."""
+    inner = body.get("error")
+    for place in (inner, body):
+        if isinstance(place, dict):
+            for name in ("code", "status", "status_code", "http_code"):
+                value = cast("dict[str, Any]", place).get(name)
+                if str(value).isdigit() and 400 <= int(str(value)) < 600:
+                    return int(str(value))
+    return None
+
+
+def _kind(body: Any) -> str:
+    """The code of an error in a body, or else its type, where they are words."""
+    inner = cast("dict[str, Any]", body).get("error") if isinstance(body, dict) else None
+    for place in (inner, body):
+        if isinstance(place, dict):
+            for name in ("code", "type"):
+                value = cast("dict[str, Any]", place).get(name)
+                if isinstance(value, str) and not value.isdigit():
+                    return value
+    return ""
+
+
+def _may_pass(status: int | None) -> bool:
+    return status is None or status in _PASSING_STATUS or (status >= 500 and status != 501)
+
+
+def http_fault(status: int, content: bytes, headers: Mapping[str, str]) -> Fault:
+    """What a status other than 200 means.
+
+    Args:
+        status: Of HTTP.
+        content: The body.
+        headers: By lower-case name.
+    """
+    text = content.decode(errors="replace")
+    try:
+        body = json.loads(text)
+    except (ValueError, RecursionError):
+        body = None
+    said = words(body) or " ".join(re.sub(r"<[^>]*>", " ", text).split())[:300] or "no more"
+    kind = _kind(body)
+    # Of rate limits only a quota lasts.
+    last = re.compile("quota|billing") if status in _PASSING_STATUS else _LASTING
+    passing = _may_pass(status) and last.search(kind) is None
+    filtered = kind.lower() in _FILTERED
+    return Fault(
+        f"status {status}: {said}", passing, retry_after_seconds(headers), status, filtered
+    )
+
+
+def retry_after_seconds(headers: Mapping[str, str]) -> float:
+    """Seconds that the server asks to wait for; 0 if it asks for nothing that can be waited for.
+
+    In seconds or as a date (RFC 9110), in milliseconds, and as OpenAI says when a limit is reset.
+    """
+    seconds = 0.0
+    for name, unit in (("retry-after-ms", 1e-3), ("x-ms-retry-after-ms", 1e-3), ("retry-after", 1)):
+        text = headers.get(name)
+        if text is not None and seconds == 0:
+            seconds = _seconds(text, float(unit))
+    if seconds == 0:
+        resets = [headers.get(f"x-ratelimit-reset-{what}") for what in ("requests", "tokens")]
+        # Of the limit that is used up, where the server says how much of each is left.
+        left = [headers.get(f"x-ratelimit-remaining-{what}") for what in ("requests", "tokens")]
+        used = [reset for reset, rest in zip(resets, left, strict=True) if reset and rest == "0"]
+        seconds = max((_seconds(reset, 1.0) for reset in used), default=0.0)
     return seconds if 0 < seconds <= LONGEST_RETRY_AFTER else 0.0
 
 
-def read_completion(body: ChatBody, logprobs: bool) -> Completion:
-    """The answer in a body; `logprobs`: they were asked for."""
+_SPAN = re.compile(r"(?:(\d+)h)?(?:(\d+)m(?!s))?(?:([\d.]+)s)?(?:([\d.]+)ms)?")
+
+
+def _seconds(text: str, unit: float) -> float:
+    text = text.strip()
+    try:
+        number = float(text)
+        return number * unit if math.isfinite(number) else 0.0
+    except ValueError:
+        pass
+    span = _SPAN.fullmatch(text)
+    try:
+        if span is not None and text:
+            hours, minutes, seconds, milliseconds = (float(part or 0) for part in span.groups())
+            return hours * 3600 + minutes * 60 + seconds + milliseconds / 1000
+        moment = email.utils.parsedate_to_datetime(text)
+    except ValueError:
+        return 0.0
+    if moment.tzinfo is None:
+        moment = moment.replace(tzinfo=datetime.UTC)
+    return (moment - datetime.datetime.now(datetime.UTC)).total_seconds()
+
+
+@dataclasses.dataclass(frozen=True)
+class ReadCompletion:
+    """An answer, and what the server left out of it.
+
+    Attributes:
+        completion: The answer; tokens that the server doesn't tell are counted at their bounds.
+        bounded: They were.
+    """
+
+    completion: Completion
+    bounded: bool
+
+
+def read_completion(
+    body: ChatBody, logprobs: bool, prompt_bound: int, max_tokens: int
+) -> ReadCompletion:
+    """The answer in a body.
+
+    Args:
+        body: The body.
+        logprobs: They were asked for.
+        prompt_bound: Tokens that the prompt has at most.
+        max_tokens: Tokens that the answer has at most.
+
+    Raises:
+        Fault: The server says that the answer failed, or its content is no text.
+    """
     choice = body.choices[0]
-    text = choice.message.content or ""
-    reason: FinishReason = "length" if choice.finish_reason == "length" else "stop"
-    if choice.message.refusal or choice.finish_reason == "content_filter":
-        reason = "filtered"
-        text = text or choice.message.refusal or ""
-    values = choice.logprobs.content if choice.logprobs else None
+    text, thought, refused = _content(choice.message)
+    usage = body.usage or _Usage()
+    read = usage.prompt_tokens if (usage.prompt_tokens or 0) > 0 else None
+    generated = usage.completion_tokens if (usage.completion_tokens or 0) > 0 else None
+    reason = _finish(choice.finish_reason, generated, max_tokens)
+    if refused or reason == "filtered":
+        reason, text = "filtered", text or refused or ""
     names = [name for name in (body.model, body.system_fingerprint) if name]
-    return Completion(
+    completion = Completion(
         text,
-        body.usage.prompt_tokens,
-        body.usage.completion_tokens,
+        prompt_bound if read is None else read,
+        max_tokens if generated is None else generated,
         reason,
-        tuple(value.logprob for value in values) if logprobs and values is not None else None,
+        _chat_logprobs(choice.logprobs) if logprobs else None,
         " ".join(names) or None,
+        thought or None,
     )
+    return ReadCompletion(completion, read is None or generated is None)
+
+
+def _finish(named: str | None, generated: int | None, max_tokens: int) -> FinishReason:
+    """What a server's word for the end of an answer means."""
+    name = (named or "").strip().lower().removeprefix("finish_reason_").replace("-", "_")
+    if name in _FAILED:
+        raise Fault(f"the server broke the answer off (finish_reason {named!r})", passing=True)
+    if name in _FILTERED:
+        return "filtered"
+    if name in _CUT:
+        return "length"
+    if name not in _WHOLE:
+        return "unknown"
+    # Some servers stop at the limit and call it that.
+    return "length" if generated is not None and generated >= max_tokens else "stop"
+
+
+def _content(message: _Message) -> tuple[str, str, str]:
+    """Text, thoughts and refusal of a message: each joined of its parts."""
+    text, thought, refusal = _joined(message.content)
+    for field in (message.reasoning_content, message.reasoning):
+        if field and not thought:
+            thought = "".join(_joined(field)[:2])
+    return text, thought, refusal or _clean(message.refusal or "")
+
+
+def _joined(content: Any) -> tuple[str, str, str]:
+    if content is None:
+        return "", "", ""
+    if isinstance(content, str):
+        return _clean(content), "", ""
+    text, thought, refusal = "", "", ""
+    for part in cast("list[Any]", content) if isinstance(content, list) else [content]:
+        if isinstance(part, str):
+            text += _clean(part)
+            continue
+        fields = cast("dict[str, Any]", part) if isinstance(part, dict) else {}
+        kind = fields.get("type", "text")
+        if kind in ("thinking", "reasoning"):
+            thought += _joined(fields.get(kind) or fields.get("text"))[0]
+        elif kind == "refusal":
+            refusal += _clean(str(fields.get("refusal") or ""))
+        elif kind in ("text", "output_text") and isinstance(fields.get("text"), str):
+            text += _clean(fields["text"])
+        else:
+            raise Fault(f"the answer's content has a part that is no text: {part!r:.80}", False)
+    return text, thought, refusal
+
+
+def _clean(text: str) -> str:
+    return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+
+
+def _chat_logprobs(given: Any) -> tuple[float, ...] | None:
+    """None where they aren't there, in a shape that isn't known, or no numbers."""
+    try:
+        values = _ChatLogprobs.model_validate(given).content
+    except ValidationError:
+        return None
+    if values is None or not all(math.isfinite(value.logprob) for value in values):
+        return None
+    return tuple(value.logprob for value in values)
+
+
+def prompt_tokens(body: TextBody) -> int | None:
+    """Tokens of a text completion's prompt, where the server says how many."""
+    count = body.usage.prompt_tokens if body.usage else None
+    return count if count is not None and count > 0 else None
 
 
 def read_prompt_logprobs(choice: _TextChoice, count: int) -> list[tuple[float, bool]] | None:
     """(log-probability, most likely) of each prompt token; None if they aren't given.
 
-    The first token, which nothing comes before, has 0.
+    The first token, which nothing comes before, has 0. Not given are also those of an unknown
+    shape, such as of generated tokens alone, and those that are no finite numbers.
     """
     tokens: list[tuple[float, bool]] = [(0.0, True)]
     if choice.prompt_logprobs is not None:
-        for entry in choice.prompt_logprobs[1:count]:
+        try:
+            given = _PromptLogprobs.model_validate({"prompt_logprobs": choice.prompt_logprobs})
+        except ValidationError:
+            return None
+        for entry in given.prompt_logprobs[1:count]:
             # With more than the one that was asked for, there's no telling which is the prompt's.
             if entry is None or len(entry) != 1:
                 return None
             (value,) = entry.values()
-            if value.rank is None:
-                return None
             tokens.append((value.logprob, value.rank == 1))
-    elif choice.logprobs is not None and choice.logprobs.top_logprobs is not None:
-        given = zip(
-            choice.logprobs.token_logprobs[1:count],
-            choice.logprobs.top_logprobs[1:count],
-            strict=False,
-        )
-        for logprob, top in given:
+    else:
+        try:
+            echo = _EchoLogprobs.model_validate(choice.logprobs)
+        except ValidationError:
+            return None
+        for logprob, top in zip(
+            echo.token_logprobs[1:count], echo.top_logprobs[1:count], strict=False
+        ):
             if logprob is None or not top:
                 return None
             tokens.append((logprob, logprob >= max(top.values())))
-    return tokens if len(tokens) == count else None
+    if len(tokens) != count or not all(math.isfinite(logprob) for logprob, _ in tokens):
+        return None
+    return tokens

@@ -6,9 +6,12 @@ The schema goes into the prompt, since not every teacher can be held to one whil
 from __future__ import annotations
 
 import dataclasses
+import functools
+import itertools
 import json
+import re
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, TypeVar, cast
 
 import json_repair
 from pydantic import BaseModel, ValidationError
@@ -16,6 +19,7 @@ from pydantic import BaseModel, ValidationError
 from ioa_jax.errors import InputError, first_fault
 from ioa_jax.streams import stream
 from ioa_jax.teachers.base import ChatRequest, Completion, Sampling, Teacher
+from ioa_jax.thoughts import cut_thoughts
 
 Model = TypeVar("Model", bound=BaseModel)
 
@@ -184,32 +188,71 @@ def parse_completion(
     """
     if completion.finish_reason == "filtered":
         raise Unfit("filtered", "the teacher's server refused to answer")
-    cut = completion.finish_reason == "length"
+    whole = completion.finish_reason == "stop"
+    answer = cut_thoughts(completion.text).answer
     try:
-        return _parse(completion.text, schema, repair and not cut)
+        if answer is None:
+            raise Unfit("no_json", "a thought that never ended, and no answer")
+        return _parse(answer, schema, repair, whole)
     except Unfit as unfit:
-        if cut:
-            raise Unfit(
-                "length", f"cut off after {completion.completion_tokens} tokens: {unfit}"
-            ) from None
-        raise
+        if whole:
+            raise
+        if completion.finish_reason == "unknown":
+            reason = f"the server doesn't say that the answer is whole: {unfit}"
+        elif not (answer or "").strip():
+            reason = (
+                f"all {completion.completion_tokens} tokens went by without an answer, as of a "
+                "model that thinks first; raise max_tokens"
+            )
+        else:
+            reason = (
+                f"cut off after {completion.completion_tokens} tokens: {unfit}; if the answer "
+                "needs more, raise max_tokens"
+            )
+        raise Unfit("length", reason) from None
 
 
-def _parse(text: str, schema: type[Model], repair: bool) -> tuple[Model, bool]:
-    """The first JSON value in the text that fits, else the repaired text where that fits."""
+@dataclasses.dataclass(frozen=True)
+class _Piece:
+    """A JSON value in a text.
+
+    Attributes:
+        value: The value.
+        start: Where it starts.
+        end: Where it ends.
+    """
+
+    value: Any
+    start: int
+    end: int
+
+
+def _parse(text: str, schema: type[Model], repair: bool, whole: bool) -> tuple[Model, bool]:
+    """What the JSON in a text says, else the repaired text where that fits.
+
+    Of several values that fit a schema of one object, the last counts: it is the revised one. An
+    array may come in pieces: arrays, or objects with an array as their only value, one after
+    another without words between; or else objects, whatever stands between them.
+    """
+    escaped = escape_latex(text)
+    if escaped != text and not repair:
+        raise Unfit(
+            "no_json", "LaTeX with single backslashes, which JSON takes for other characters"
+        )
+    pieces = list(_pieces(escaped))
     misfits: list[tuple[int, str]] = []
-    for value, length in _json_values(text):
+    for value in _candidates(escaped, pieces, _is_array(schema)):
         try:
-            return schema.model_validate(value), False
+            return schema.model_validate(value), escaped != text
         except ValidationError as error:
-            misfits.append((length, first_fault(error, "answer")))
+            misfits.append((len(json.dumps(value)), first_fault(error, "answer")))
     # Also with misfits: where the whole is no JSON, they are parts of it.
-    value = _repaired(text) if repair else None
+    value = _repaired(escaped) if repair and whole else None
     if value is not None:
         try:
             return schema.model_validate(value), True
         except ValidationError as error:
-            rest = len(text) - sum(length for length, _ in misfits)
+            rest = len(escaped) - sum(piece.end - piece.start for piece in pieces)
             misfits.append((rest, first_fault(error, "answer")))
     if misfits:
         # What was meant as the answer is most likely the longest.
@@ -217,8 +260,62 @@ def _parse(text: str, schema: type[Model], repair: bool) -> tuple[Model, bool]:
     raise Unfit("no_json", "no JSON object or array in the answer")
 
 
-def _json_values(text: str) -> Iterator[tuple[Any, int]]:
-    """(value, length of its text) of the objects and arrays in a text, outermost ones alone."""
+@functools.cache
+def _is_array(schema: type[BaseModel]) -> bool:
+    return schema.model_json_schema().get("type") == "array"
+
+
+def _candidates(text: str, pieces: Sequence[_Piece], array: bool) -> Iterator[Any]:
+    """Values that may be meant, likeliest first."""
+    if not array:
+        for piece in reversed(pieces):
+            yield piece.value
+        for piece in reversed(pieces):
+            inner = _unwrapped(piece.value)
+            if isinstance(inner, dict):
+                yield inner
+        return
+    runs: list[list[_Piece]] = []
+    for piece in pieces:
+        if not runs or _WORD.search(_FENCE.sub("", text[runs[-1][-1].end : piece.start])):
+            runs.append([])
+        runs[-1].append(piece)
+    lists = [[_unwrapped(piece.value) for piece in run] for run in runs]
+    arrays = [run for run in lists if any(isinstance(value, list) and value for value in run)]
+    objects = [value for run in lists for value in run if isinstance(value, dict) and value]
+    for run in reversed(arrays):
+        parts = [value if isinstance(value, list) else [value] for value in run if value]
+        yield list(itertools.chain(*parts))
+    if objects:
+        yield objects
+        # Some may be no more than an example of the form.
+        for value in reversed(objects):
+            yield [value]
+    for piece in pieces:
+        yield piece.value
+
+
+_WORD = re.compile(r"\w")
+_FENCE = re.compile(r"```\w*")
+
+
+def _unwrapped(value: Any) -> Any:
+    """The array of objects that an object holds beside plain values, or the one object in it."""
+    if not isinstance(value, dict):
+        return value
+    parts = list(cast("dict[str, Any]", value).values())
+    inner = [part for part in parts if isinstance(part, dict | list)]
+    if len(inner) != 1:
+        return value
+    (only,) = inner
+    if isinstance(only, dict):
+        return only if len(parts) == 1 else value
+    listed = cast("list[Any]", only)
+    return listed if listed and all(isinstance(part, dict) for part in listed) else value
+
+
+def _pieces(text: str) -> Iterator[_Piece]:
+    """The objects and arrays in a text, outermost ones alone."""
     decoder = json.JSONDecoder(parse_constant=_refuse_constant)
     position = 0
     for _ in range(MAX_STARTS):
@@ -230,8 +327,53 @@ def _json_values(text: str) -> Iterator[tuple[Any, int]]:
         except (ValueError, RecursionError):
             position = start + 1
         else:
-            yield value, end - start
+            yield _Piece(value, start, end)
             position = end
+
+
+# Commands of LaTeX whose first letter makes an escape of JSON with the backslash, where that and
+# the rest are no likely text: "\times" is no tab before "imes". Every word behind \b and \f is one,
+# since nobody writes those characters.
+_LATEX = re.compile(
+    r"""[bf]\w+|text\{|text(?:bf|it|rm|tt|sf|sc|up|normal|style)
+    |tanh|tau|tbinom|tfrac|therefore|theta|thickapprox|thicksim|thinspace|tilde|times|tiny
+    |triangle(?:left|right|q)?|twoheadrightarrow
+    |raise(?:box)?|rangle|ratio|r(?:brace|brack|ceil|floor|group|vert|Vert)|renewcommand|rho|right
+    |right(?:arrow|harpoonup|leftharpoons|rightarrows)|rtimes|rule
+    |nabla|natural|ncong|n(?:e|w|r|R|l|L)(?:ight|eft)?arrow|new(?:command|line)|n[gl]eq|ngtr
+    |nolimits|nonumber|normalsize|not|notag|notin|nparallel|nprec|nsu[bp]seteq|nsucc
+    |(?!u[0-9a-fA-F]{4})[^\W\d_bfnrt]\w+|[^\W\d_bfnrt]|[^a-zA-Z"\\/]""",
+    re.VERBOSE,
+)
+# The same, where the rest may as well be text: LaTeX only beside other LaTeX.
+_SHORT_LATEX = re.compile("tan|to|top|tt|rm|ne|neg|neq|nu")
+_ESCAPE = re.compile(r"\\(u[0-9a-fA-F]{4}|text\{|[A-Za-z]+|.)", re.DOTALL)
+
+
+def escape_latex(text: str) -> str:
+    r"""JSON in which the backslashes of LaTeX are doubled, as JSON wants them.
+
+    Where they are single, `\frac`, `\times`, `\boxed` or `\theta` are escapes of JSON, and turn
+    into control characters without an error; most others are errors. What may as well be meant, as
+    a line end before a word, stays as it is.
+
+    Args:
+        text: Of an answer. What stands before the first bracket and behind the last is no JSON.
+    """
+    start, end = _next_bracket(text, 0), max(text.rfind("}"), text.rfind("]"))
+    if start is None:
+        return text
+    end = end + 1 if end > start else len(text)
+    inside = text[start:end]
+    if not any(_LATEX.fullmatch(match[1]) for match in _ESCAPE.finditer(inside)):
+        return text
+
+    def double(match: re.Match[str]) -> str:
+        name = match[1]
+        latex = _LATEX.fullmatch(name) or _SHORT_LATEX.fullmatch(name)
+        return "\\" + match[0] if latex else match[0]
+
+    return text[:start] + _ESCAPE.sub(double, inside) + text[end:]
 
 
 def _next_bracket(text: str, position: int) -> int | None:

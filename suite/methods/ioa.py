@@ -16,7 +16,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from ioa_jax.config import MethodConfig
-from ioa_jax.distill import distill
+from ioa_jax.distillation import distill
 from ioa_jax.files import read_json
 from ioa_jax.settings import check_settings, merge_settings
 from suite.methods.base import Method, MethodContext, MethodResult

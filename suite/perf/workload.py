@@ -52,7 +52,9 @@ def make_workload(tokenizer: Any) -> Workload:
         if i % 4 == 3:
             shots = "".join(chats[j] + tasks[j].reference + "\n" for j in range(at - 3, at))
             prompt = shots + prompt
-        pairs.append(encode_prompt_completion(tokenizer, prompt, tasks[at].reference))
+        pairs.append(
+            encode_prompt_completion(tokenizer, prompt, tasks[at].reference, rendered=True)
+        )
     step = len(tasks) // GENERATED_PROMPTS
     prompts = [
         tokenizer(chats[i * step], add_special_tokens=False)["input_ids"]

@@ -83,6 +83,28 @@ def test_phrases_of_many_items_can_be_passed_over():
         BenchmarkIndex({"t": items}, common=0)
 
 
+def test_scripts_without_spaces_are_compared_by_characters():
+    # Thirty characters, and thirteen words of which are twenty-six.
+    long = "".join(chr(0x4E00 + i) for i in range(30))
+    short = "".join(chr(0x5E00 + i) for i in range(12))
+    index = BenchmarkIndex(
+        {"c": [Item("long", long), Item("short", short), Item("tiny", short[:8])]}
+    )
+    assert found(index, f"\u6c49{long[2:28]}\u6c49") == [("c", "long", "prompt", "ngram", 0.2)]
+    assert not [one for one in index.find(f"\u6c49{long[2:27]}\u6c49") if one.kind != "near"]
+    # Six words are twelve characters; fewer count only alone.
+    contained = index.find(f"\u6c49{short}\u6c49")
+    assert [one.item for one in contained if one.kind == "whole"] == ["short"]
+    assert [one.item for one in index.find(short[:8]) if one.kind == "whole"] == ["tiny"]
+    duplicates = DuplicateIndex([("a", long)])
+    assert duplicates.find(long[:-1]) == ("a", 27 / 28)
+    assert duplicates.find(long[::-1]) is None
+
+
+def test_one_text_has_one_way_to_be_written():
+    assert DuplicateIndex([("a", "caf\u00e9 3")]).find("CAFE\u0301 \uff13") == ("a", 1.0)
+
+
 def test_a_duplicate_is_named_with_its_similarity():
     words = LONG.split()
     index = DuplicateIndex([("a", LONG), ("b", "What is 3 + 4?")])

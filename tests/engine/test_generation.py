@@ -165,6 +165,20 @@ def test_stop_string_cuts_the_text():
     assert len(stopped.tokens) < len(free.tokens)
 
 
+def test_a_stop_string_may_hold_special_tokens():
+    model = tiny_model()
+    prompts = [pair.prompt for pair in random_pairs(8)]
+    free = Generator(model).generate(prompts, SamplingParams(max_tokens=12))
+    longest = next(c for c in free if len(c.tokens) == 12)
+    prompt = prompts[free.index(longest)]
+    special = str(longest.tokens[3])
+    model.tokenizer.add_special_tokens({"additional_special_tokens": [special]})
+    (found,) = Generator(model).generate([prompt], SamplingParams(max_tokens=12, stop=(special,)))
+    place = longest.tokens.index(int(special))
+    assert (found.finish_reason, found.tokens) == ("stop", longest.tokens[: place + 1])
+    assert found.text.split() == [str(token) for token in longest.tokens[:place]]
+
+
 def test_samples_depend_on_seed_and_request_alone():
     model = tiny_model()
     prompts = [pair.prompt for pair in random_pairs(10)]

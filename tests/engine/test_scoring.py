@@ -89,5 +89,17 @@ def test_bad_pairs_are_named():
         Scorer(tiny_model()).score_tokens([TokenPair((2,) * 599, (3,))])
 
 
+def test_a_pair_may_be_a_token_longer_than_the_context():
+    """Nothing is predicted from the last token, so that it needs no place."""
+    model = tiny_model()
+    context = model.decoder.config.max_position
+    tokens = tuple(int(t) for t in np.random.default_rng(0).integers(2, 97, context + 2))
+    pair = TokenPair(tokens[:9], tokens[9 : context + 1])
+    (score,) = Scorer(model).score_tokens([pair])
+    np.testing.assert_allclose(score.token_logprobs, reference(model.decoder, pair)[0], atol=2e-5)
+    with pytest.raises(InputError, match=f"pair 0 has {context + 2} tokens"):
+        Scorer(model).score_tokens([TokenPair(tokens[:9], tokens[9:])])
+
+
 def test_row_buckets():
     assert [row_bucket(n) for n in (1, 128, 129, 193, 257, 400)] == [128, 128, 192, 256, 384, 512]

@@ -111,6 +111,8 @@ def test_functions_in_answers(answer, code, rule):
     [
         ("    return 2 * x\n", PROMPT + "    return 2 * x\n", "completion"),
         ("    return 2 * x\n\nprint(1)", PROMPT + "    return 2 * x\n", "completion"),
+        ("    return 2 * x\n# It\nprint(1)\ndef f(", PROMPT + "    return 2 * x", "completion"),
+        ("    return 2 * x\nprint(1)\n# It", PROMPT + "    return 2 * x", "completion"),
         ("    return 2 * x\ndef other():", PROMPT + "    return 2 * x", "completion"),
         (
             "    if x:\n        return 2 * x\nif 1:",
@@ -236,6 +238,36 @@ def test_limits_are_kept(sandbox):
     grader = CodeGrader(limits=Limits(cpu_seconds=1), sandbox=sandbox)
     verdict = grader.grade(MBPP, "def twice(x):\n    while True:\n        pass\n")
     assert (verdict.correct, verdict.status) == (False, "timeout")
+
+
+def test_an_item_may_need_more_than_the_limits(sandbox):
+    # 300 MB of zeros, each byte written.
+    large = "def twice(x):\n    return len(bytes(300 << 20)) and 2 * x\n"
+    tight = Limits(memory_bytes=200 << 20)
+    with CodeGrader(limits=tight, sandbox=sandbox) as grader:
+        assert grader.grade(MBPP, large).status in ("memory", "failed")
+        roomy = Item("roomy", "?", (), {**MBPP.data, "limits": {"memory_bytes": 1 << 30}})
+        assert grader.grade(roomy, large).correct
+        # It is the least that they get, and no cut.
+        less = Item("less", "?", (), {**MBPP.data, "limits": {"memory_bytes": 1 << 20}})
+        assert grader.grade(less, f"```python\n{FUNCTION}```").correct
+    for limits in ({"memory": 1}, {"cpu_seconds": 0}, {"cpu_seconds": "5"}, [5]):
+        bad = Item("bad", "?", (), {**MBPP.data, "limits": limits})
+        with pytest.raises(InputError, match=r"'bad'.*field 'limits'"):
+            CodeGrader(sandbox=sandbox).check_item(bad)
+
+
+@pytest.mark.parametrize("item", [HUMANEVAL, MBPP], ids=lambda item: item.id)
+def test_the_answer_alone_is_judged(grader, item):
+    draft = "def twice(x):\n    return 0\n"
+    answer = f"<think>\n```python\n{draft}```\n</think>\n{FUNCTION}"
+    assert grader.grade(item, answer).correct
+    verdict = grader.grade(item, f"<think>\n```python\n{FUNCTION}```\n")
+    assert (verdict.correct, verdict.rule, verdict.status) == (
+        False,
+        "unfinished_thought",
+        "failed",
+    )
 
 
 def test_a_program_runs_once_with_the_same_tests(sandbox, monkeypatch):

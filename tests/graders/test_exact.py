@@ -1,7 +1,7 @@
 import pytest
 
 from ioa_jax.errors import InputError
-from ioa_jax.graders.base import Item
+from ioa_jax.graders.base import MAX_ANSWER, Item
 from ioa_jax.graders.exact import ExactGrader
 
 
@@ -33,3 +33,11 @@ def test_the_rule_is_named():
 def test_an_item_without_a_reference():
     with pytest.raises(InputError, match=r"'1'.*'references'"):
         ExactGrader().check_item(Item("1", "?"))
+
+
+def test_the_answer_alone_is_judged():
+    item = Item("1", "?", ("42",))
+    assert ExactGrader().grade(item, "<think>\n6 * 7\n</think>\n\n42").correct
+    verdict = ExactGrader().grade(item, "<think>42")
+    assert (verdict.correct, verdict.rule, verdict.extracted) == (False, "unfinished_thought", None)
+    assert ExactGrader().grade(item, "42" + " " * MAX_ANSWER).rule == "too_long"

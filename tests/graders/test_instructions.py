@@ -244,3 +244,13 @@ def test_every_item_of_the_data_can_be_checked_and_none_at_random(grader):
             verdicts.append(grader.grade(one, row["prompt"]))
         assert verdicts[0] == verdicts[1], row["key"]
         assert len(verdicts[0].parts["strict"]) == len(row["instruction_id_list"])
+
+
+def test_the_answer_alone_is_judged(grader):
+    one = item(("change_case:english_lowercase", {}), ("startend:quotation", {}))
+    assert grader.grade(
+        one, '<think>\nHow Many?\n</think>\n\n"it is all written in small letters, as one can see"'
+    ).correct
+    verdict = grader.grade(one, '<think>"it is all written in small letters, as one can see"')
+    assert (verdict.correct, verdict.score, verdict.rule) == (False, 0.0, "unfinished_thought")
+    assert verdict.parts == {"strict": [False, False], "loose": [False, False]}

@@ -2,18 +2,20 @@ import concurrent.futures
 import itertools
 import os
 import signal
+import time
 
 import pytest
 
 from ioa_jax.errors import InputError
-from ioa_jax.graders.base import Item
+from ioa_jax.graders.base import MAX_ANSWER, Item
 from ioa_jax.graders.maths import MathGrader, last_boxed
 from ioa_jax.graders.registry import check_golds
 from suite.tasks.maths import boxed_answer
 from tests.graders import data
 
-# Simplifying this takes SymPy far longer than any limit here.
-ENDLESS = r"\boxed{\prod_{n=1}^{10000000} \frac{n^2}{n^2+1}}"
+MATH_VERIFY = "math-verify 0.9.0"
+# Computing this takes SymPy far longer than any limit here.
+ENDLESS = r"\boxed{7^{7^{7^{7}}}}"
 
 
 @pytest.fixture(scope="module")
@@ -35,6 +37,12 @@ def item(*golds):
         (r"\boxed{\left\{ x \right.} and on", r"\left\{ x \right."),
         (r"\boxed{7} and cut short: \boxed{\frac{1}{2}", "7"),
         (r"\boxed{7}, written in \boxed{}", "7"),
+        (r"\fbox{12}", "12"),
+        (r"\boxed 8, at last", "8"),
+        (r"\boxed{x = \boxed{5}}", "5"),
+        # An escape too many.
+        (r"\\boxed{\\frac{1}{2}}", r"\\frac{1}{2}"),
+        (r"\boxed{12\\}", r"12\\"),
         (r"\boxed {3}", "3"),
         ("no box", None),
         (r"\boxed{", None),
@@ -49,21 +57,34 @@ def test_last_boxed(text, box):
     ("gold", "text", "correct", "rule", "source"),
     [
         (r"\frac{1}{2}", r"It is $\boxed{\dfrac{1}{2}}$.", True, "boxed", "string"),
-        (r"\frac{1}{2}", r"It is \boxed{0.5}", True, "boxed", "math-verify 0.9.0"),
-        (r"\frac{1}{2}", r"It is $\frac{2}{4}$.", True, "unboxed", "math-verify 0.9.0"),
-        ("12", "The final answer is 12.", True, "unboxed", "math-verify 0.9.0"),
-        ("12", r"First 12, but then \boxed{13}", False, "boxed", "math-verify 0.9.0"),
+        (r"\frac{1}{2}", r"It is \boxed{0.5}", True, "boxed", MATH_VERIFY),
+        (r"\frac{1}{2}", r"It is $\frac{2}{4}$.", True, "unboxed", MATH_VERIFY),
+        ("12", "The final answer is 12.", True, "unboxed", MATH_VERIFY),
+        ("12", r"First 12, but then \boxed{13}", False, "boxed", MATH_VERIFY),
         (r"\text{Evelyn}", r"\boxed{\text{Evelyn}}", True, "boxed", "string"),
-        (r"\text{Evelyn}", r"\boxed{\text{Adam}}", False, "boxed", "math-verify 0.9.0"),
-        ("1,-2", r"\boxed{-2} and \boxed{1}", True, "boxed", "math-verify 0.9.0"),
-        (r"x^2+2x+1", r"\boxed{(x+1)^2}", True, "boxed", "math-verify 0.9.0"),
-        (r"(3, \frac{\pi}{2})", r"\boxed{(3, \pi/2)}", True, "boxed", "math-verify 0.9.0"),
-        (r"(3, \frac{\pi}{2})", r"\boxed{(\pi/2, 3)}", False, "boxed", "math-verify 0.9.0"),
-        (r"10\%", r"\boxed{0.1}", False, "boxed", "math-verify 0.9.0"),
+        (r"\text{Evelyn}", r"\boxed{\text{Adam}}", False, "boxed", MATH_VERIFY),
+        ("1,-2", r"\boxed{-2} and \boxed{1}", True, "boxed", MATH_VERIFY),
+        (r"x^2+2x+1", r"\boxed{(x+1)^2}", True, "boxed", MATH_VERIFY),
+        (r"(3, \frac{\pi}{2})", r"\boxed{(3, \pi/2)}", True, "boxed", MATH_VERIFY),
+        (r"(3, \frac{\pi}{2})", r"\boxed{(\pi/2, 3)}", False, "boxed", MATH_VERIFY),
+        (r"10\%", r"\boxed{0.1}", False, "boxed", MATH_VERIFY),
         (r"10\%", r"\boxed{10}", True, "boxed", "string"),
-        ("20", r"$\boxed{10 + 10\%}$", True, "boxed", "math-verify 0.9.0"),
-        ("5", "I don't know.", False, "none", "math-verify 0.9.0"),
-        ("5", "", False, "none", "math-verify 0.9.0"),
+        ("20", r"$\boxed{10 + 10\%}$", True, "boxed", MATH_VERIFY),
+        # Thousands are a number, and so are two boxes apart where two answers are asked for.
+        ("5,-6", r"It is $\boxed{5}$. If not, one finds $\boxed{-6}$.", True, "boxed", MATH_VERIFY),
+        ("5,-6", r"$\boxed{5}$; no, $\boxed{6}$, and $\boxed{-6}$.", False, "boxed", MATH_VERIFY),
+        ("6", r"$\boxed{5}$ is wrong, it is $\boxed{6.}$.", True, "boxed", MATH_VERIFY),
+        ("6", r"$\boxed{6.}$ or $\boxed{7}$", False, "boxed", MATH_VERIFY),
+        ("19", "<answer>19</answer>", True, "unboxed", MATH_VERIFY),
+        ("(-8,2)", "So the answer is (-8, 2).", True, "unboxed", MATH_VERIFY),
+        ("2", "So the answer is (-8, 2).", False, "unboxed", MATH_VERIFY),
+        ("3,4", "The answers are $3$ and $4$.", True, "unboxed", MATH_VERIFY),
+        ("3", "**Answer:** $3$ (not $4$)", True, "unboxed", MATH_VERIFY),
+        (r"\text{(B)}", "Answer: B", True, "unboxed", MATH_VERIFY),
+        (r"\text{(B)}", "Answer: C", False, "unboxed", MATH_VERIFY),
+        (r"\text{odd}", "odd", True, "unboxed", MATH_VERIFY),
+        ("5", "I don't know.", False, "none", MATH_VERIFY),
+        ("5", "", False, "none", MATH_VERIFY),
     ],
 )
 def test_verdicts(grader, gold, text, correct, rule, source):
@@ -74,12 +95,31 @@ def test_verdicts(grader, gold, text, correct, rule, source):
 
 
 def test_what_cannot_be_parsed_in_the_box_is_not_looked_for_elsewhere(grader):
-    verdict = grader.grade(item("7"), r"We had $7$ apples. \boxed{\text{nobody} \heartsuit}")
-    assert not verdict.correct
+    for box in (r"\text{nobody} \heartsuit", r"\heartsuit +", ")(", r"\frac{7}{"):
+        verdict = grader.grade(item("7"), rf"We had $7$ apples. \boxed{{{box}}}}}")
+        assert not verdict.correct
+        assert verdict.rule == "boxed"
 
 
 def test_any_reference_will_do(grader):
     assert grader.grade(item("2", "3"), r"\boxed{\frac{6}{2}}").correct
+    assert grader.grade(item("3", "2"), r"\boxed{\frac{6}{2}}").correct
+    assert not grader.grade(item("3", "2"), r"\boxed{\frac{8}{2}}").correct
+    # As texts, too.
+    assert grader.grade(item("2", "3"), r"\boxed{2}").source == "string"
+    assert grader.grade(item("2", "3"), r"\boxed{3}").source == "string"
+
+
+def test_the_reference_comes_first_in_the_comparison(grader):
+    # Of an answer's equation the right side is enough, but not of a reference's.
+    assert grader.grade(item("5"), r"\boxed{2x+z=5}").correct
+    assert not grader.grade(item("2x+z=5"), r"\boxed{5}").correct
+
+
+def test_percent_signs_are_left_out_on_both_sides(grader):
+    assert grader.grade(item(r"25\%"), r"\boxed{20+5}").correct
+    assert grader.grade(item("25"), r"\boxed{(20+5)\%}").correct
+    assert not grader.grade(item(r"25\%"), r"\boxed{\frac{1}{4}}").correct
 
 
 @pytest.mark.parametrize(
@@ -87,6 +127,35 @@ def test_any_reference_will_do(grader):
 )
 def test_whatever_the_text_is_there_is_a_verdict(grader, text):
     assert not grader.grade(item("5"), text).correct
+
+
+@pytest.mark.parametrize(
+    ("text", "correct", "rule"),
+    [
+        (r"<think>\boxed{5}</think>It is 6.", False, "unboxed"),
+        (r"<think>\boxed{6}</think>It is \boxed{5}.", True, "boxed"),
+        (r"\boxed{6}</think>It is \boxed{5}.", True, "boxed"),
+        (r"<think>It is \boxed{5}", False, "unfinished_thought"),
+        (r"\boxed{5}" + " " * MAX_ANSWER, False, "too_long"),
+    ],
+)
+def test_the_answer_alone_is_judged(grader, text, correct, rule):
+    verdict = grader.grade(item("5"), text)
+    assert (verdict.correct, verdict.rule) == (correct, rule)
+
+
+@pytest.mark.parametrize("inner", ["(" * 100_000, "{" * 50_000 + "}" * 50_000, "1," * 90_000])
+def test_a_long_answer_is_not_compared(grader, inner):
+    verdict = grader.grade(item("5"), rf"\boxed{{{inner}}}")
+    assert (verdict.correct, verdict.rule, verdict.source) == (False, "boxed", MATH_VERIFY)
+    assert verdict.detail.endswith("characters, more than 2000")
+
+
+@pytest.mark.parametrize("text", [r"\boxed{", r"\boxed{}", "{", "\\", r"\boxed ", r"\boxed{a}"])
+def test_boxes_are_found_in_time_with_the_length(text):
+    start = time.process_time()
+    last_boxed(text * 100_000)
+    assert time.process_time() - start < 5
 
 
 def test_a_comparison_without_end_is_killed_and_the_next_one_works():

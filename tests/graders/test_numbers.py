@@ -1,3 +1,4 @@
+import time
 from decimal import Decimal
 
 import pytest
@@ -18,6 +19,18 @@ from tests.graders import data
         ("#### -3", "-3", "-3"),
         ("####7", None, "7"),
         ("in all 5 apples", None, "5"),
+        ("#### \u22127", "-7", "-7"),
+        ("it fell by \u20137 degrees", None, "-7"),
+        ("pages 3\u20137", None, "7"),
+        ("#### 2.5e2", "2.5e2", "2.5e2"),
+        ("\uff11\uff12 apples", None, "12"),
+        ("1\u202f200 and 1{,}300", None, "1300"),
+        (r"\boxed{42} on 7 days", None, "42"),
+        (r"\boxed{x = \$1{,}250} in 3 years", None, "$1250"),
+        (r"\boxed{\frac{84}{2}}", None, "42"),
+        (r"\boxed{5}, then\n#### 6", "6", "6"),
+        (r"\boxed{six} of 7", None, "7"),
+        ("so 18...", None, "18..."),
         ("nothing", None, None),
         ("", None, None),
     ],
@@ -33,6 +46,9 @@ def test_extraction(text, strict, flexible):
         ("$29.00", Decimal(29)),
         ("1,234.50.", Decimal("1234.5")),
         ("-3", Decimal(-3)),
+        ("\u22123", Decimal(-3)),
+        ("2.5e2", Decimal(250)),
+        ("18...", Decimal(18)),
         ("1.2.3", None),
         ("..", None),
         ("$", None),
@@ -56,6 +72,28 @@ def test_the_chosen_rule_decides_and_both_are_told():
     assert not strict.correct
     assert (strict.rule, strict.extracted, strict.detail) == ("strict", None, "no number found")
     assert strict.parts == flexible.parts
+
+
+def test_a_sign_is_part_of_the_number():
+    text = "#### \u221229"
+    assert not NumberGrader("strict").grade(Item("1", "?", ("29",)), text).correct
+    assert NumberGrader("strict").grade(Item("1", "?", ("-29",)), text).correct
+
+
+def test_the_answer_alone_is_judged():
+    item = Item("1", "?", ("29",))
+    assert NumberGrader().grade(item, "<think>30</think>29").correct
+    unfinished = NumberGrader().grade(item, "<think>so it is 29")
+    assert (unfinished.correct, unfinished.rule) == (False, "unfinished_thought")
+    assert unfinished.parts == {"strict": False, "flexible": False}
+
+
+def test_long_texts_take_no_long_time():
+    item = Item("1", "?", ("29",))
+    start = time.process_time()
+    for piece in ("9", "$", ".", "-", "9,", r"\boxed{9}", "1e"):
+        NumberGrader().grade(item, piece * (190_000 // len(piece)))
+    assert time.process_time() - start < 10
 
 
 def test_what_is_no_number_is_told():

@@ -243,9 +243,42 @@ def test_linear_scaling(tmp_path):
     scaling = GGUFFile(path).config.rope_scaling
     assert scaling is not None
     assert (scaling.kind, scaling.factor) == ("linear", 4.0)
+    # llama.cpp takes a factor without a type for linear scaling, and knows an older name.
+    for name in ("llama.rope.scaling.factor", "llama.rope.scale_linear"):
+        write_gguf(path, decoder_for("llama"), metadata={name: 4.0})
+        assert GGUFFile(path).config.rope_scaling == scaling
+    for metadata in (
+        {"llama.rope.scaling.factor": 0.0},
+        {"llama.rope.scaling.type": "none", "llama.rope.scaling.factor": 4.0},
+    ):
+        write_gguf(path, decoder_for("llama"), metadata=metadata)
+        assert GGUFFile(path).config.rope_scaling is None
+    for factor in (0.5, float("nan"), float("inf")):
+        write_gguf(path, decoder_for("llama"), metadata={"llama.rope.scaling.factor": factor})
+        with pytest.raises(ModelFormatError, match="at least 1"):
+            GGUFFile(path)
     write_gguf(path, decoder_for("llama"), metadata={"llama.rope.scaling.type": "yarn"})
     with pytest.raises(ModelFormatError, match="rope scaling 'yarn'"):
         GGUFFile(path)
+
+
+def test_weights_that_are_not_finite_are_refused(tmp_path):
+    path = tmp_path / "model.gguf"
+    decoder = decoder_for("llama")
+    norm = decoder.final_norm[...].at[3].set(jnp.nan)
+    write_gguf(
+        path, decoder, extra={"output_norm.weight": np.asarray(norm)}, skip=("output_norm.weight",)
+    )
+    with pytest.raises(ModelFormatError, match=r"output_norm\.weight holds values that aren't"):
+        GGUFFile(path).read_decoder(FLOAT32)
+
+
+def test_every_token_that_ends_a_text_counts(tmp_path):
+    """Of a text, of a turn and of a message (llama.cpp's eos, eot and eom)."""
+    path = tmp_path / "model.gguf"
+    ends = {"tokenizer.ggml.eot_token_id": 5, "tokenizer.ggml.eom_token_id": 6}
+    write_gguf(path, decoder_for("llama"), metadata=ends)
+    assert load_model(f"gguf:{path}").decoder.config.eos_token_ids == (2, 5, 6)
 
 
 def test_what_cannot_be_read_is_named(tmp_path):
@@ -371,7 +404,8 @@ def test_padding_of_the_vocabulary_is_no_token(tmp_path):
     model = load_model(f"gguf:{path}")
     assert len(model.tokenizer) == len(CORE)
     assert model.decoder.config.real_vocab_size == len(CORE)
-    assert model.decoder.config.eos_token_ids == (2,)
+    # Of the metadata, and what Qwen's chat models end raw text by.
+    assert model.decoder.config.eos_token_ids == (2, 0)
 
 
 def test_tokenizers_that_cannot_be_read_are_named(tmp_path):

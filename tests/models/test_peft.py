@@ -144,3 +144,37 @@ def test_what_cannot_be_written(adapter):
     mixed = LoRA({**random_lora(config).layers, **random_lora(config, rank=2, names="q").layers})
     with pytest.raises(InputError, match="differ in rank"):
         write_lora(mixed, adapter.with_name("other"), "org/base")
+
+
+@pytest.mark.parametrize("alpha", [float("nan"), float("inf"), None, "16", True])
+def test_scales_that_are_no_numbers_are_refused(adapter, alpha):
+    edit_config(adapter, lora_alpha=alpha)
+    with pytest.raises(ModelFormatError, match=r"lora_alpha=.*: a finite number"):
+        read_lora(adapter, CONFIGS["llama"])
+
+
+def test_adapters_of_dtypes_that_are_not_read_are_named(adapter):
+    path = adapter / "adapter_model.safetensors"
+    tensors = load_file(path)
+    save_file({name: np.zeros(t.shape, np.uint8) for name, t in tensors.items()}, path)
+    data = path.read_bytes()
+    size = int.from_bytes(data[:8], "little")
+    header = data[8 : 8 + size].replace(b'"U8"', b'"F8_E4M3"')
+    path.write_bytes(len(header).to_bytes(8, "little") + header + data[8 + size :])
+    with pytest.raises(ModelFormatError, match=r"lora_A\.weight is stored as F8_E4M3; only F32"):
+        read_lora(adapter, CONFIGS["llama"])
+
+
+def test_adapters_that_are_not_finite_are_refused(adapter, tmp_path):
+    path = adapter / "adapter_model.safetensors"
+    lora = read_lora(adapter, CONFIGS["llama"])
+    tensors = load_file(path)
+    name = f"{PREFIX}model.layers.1.mlp.up_proj.lora_B.weight"
+    tensors[name][0, 0] = np.nan
+    save_file(tensors, path)
+    with pytest.raises(ModelFormatError, match=r"up_proj\.lora_B\.weight holds values that aren't"):
+        read_lora(adapter, CONFIGS["llama"])
+    broken = jax.tree.map(lambda x: x * jnp.inf, lora)
+    with pytest.raises(ModelFormatError, match=r"other isn't written: .* aren't finite"):
+        write_lora(broken, tmp_path / "other", "base")
+    assert not (tmp_path / "other").exists()

@@ -13,10 +13,17 @@ from ioa_jax.page.sections import (
     curriculum_section,
     diagnosis_sections,
     example_section,
+    excluded_section,
     forgetting_section,
+    form_section,
+    gate_section,
+    lesson_section,
     mastery_section,
+    outcome_section,
     reject_section,
+    retention_section,
     spend_section,
+    training_section,
 )
 from tests.page import values
 
@@ -36,11 +43,18 @@ def page():
         "Diagnosis <1>",
         "of a made-up student",
         [
+            outcome_section(values.RECORD),
             *diagnosis_sections(diagnosis),
             curriculum_section(curriculum),
-            mastery_section(values.gates()),
+            lesson_section(values.RECORD, {"1": (0.25, 0.5), "2": (0.75, 0.5)}),
+            form_section(values.FORMS),
+            excluded_section(values.RECORD["excluded"]),
+            gate_section(values.gates(), pooled=True),
+            mastery_section(values.gates(), ticks=("stage", "pass", "end")),
+            retention_section(values.RECORD),
             forgetting_section(values.MATRIX),
             spend_section(values.SPEND),
+            training_section(values.RECORD["spend"]),
             reject_section(values.REJECTS),
             example_section(values.EXAMPLES),
         ],
@@ -60,7 +74,9 @@ def test_no_text_of_a_model_becomes_markup(page):
     assert "&lt;script&gt;alert(1)" in page
     assert "1. First\n2. &lt;/pre&gt;" in page
     assert "&lt;b&gt;odd" in page
-    assert page.count("<pre>") == 2
+    assert "&lt;i&gt;6&lt;/i&gt;" in page
+    # Two texts of an example, one that was rejected, and the conclusion's.
+    assert page.count("<pre>") == 4
 
 
 def test_nothing_is_loaded_from_outside(page):
@@ -72,10 +88,10 @@ def test_nothing_is_loaded_from_outside(page):
 def test_every_section_is_linked_and_every_plot_named(page):
     names = re.findall(r"<section id=\"([^\"]+)\"", page)
     assert names == re.findall(r"<li><a href=\"#([^\"]+)\"", page)
-    assert len(names) == len(set(names)) == 10
+    assert len(names) == len(set(names)) == 17
     plots = re.findall(r"<svg.*?</svg>", page, re.DOTALL)
-    # Gaps, graph, severity, two stages, spend and rejects.
-    assert len(plots) == 7
+    # Gaps, graph, severity, levels, two stages, spend and rejects.
+    assert len(plots) == 8
     for plot in plots:
         root = ET.fromstring(plot)
         assert root.attrib["role"] == "img"
@@ -164,9 +180,16 @@ def test_sections_without_anything_say_so():
         reject_section({}),
         example_section({}),
         forgetting_section(ForgettingMatrix(())),
+        form_section({}),
+        excluded_section([]),
+        gate_section([], pooled=True),
+        training_section({"student_tokens_by_part": {}, "seconds": {}}),
     ]
     text = render_page("t", "s", empty)
-    for words in ("No gates yet", "wasn&#x27;t called", "No example was rejected", "No lessons"):
+    for words in (
+        "No gates yet", "wasn&#x27;t called", "No example was rejected", "No lessons",
+        "chose no forms", "No module was excluded", "No gates.", "Nothing was trained",
+    ):  # fmt: skip
         assert words in text
 
 
@@ -175,6 +198,13 @@ def test_figures_of_the_tables(page):
     assert re.search(r"module\|+before\|+stage 1\|+end\|+lost", text)
     # The best of linear equations was 0.9, the last 0.7.
     assert re.search(r"linear-equations\|+0\.20\|+0\.90\|+0\.70\|+\+0\.20", text)
+    # What came out: both modules, and the means, beside the baseline's.
+    assert re.search(r"addition\|+retained\|+1\.000\|+0\.500\|+0\.750\|+0\.625", text)
+    assert re.search(r"mean\|+1\.000\|+0\.250\|+0\.750\|+0\.500", text)
+    assert "22 · 55%, asked 50%" in text
+    assert re.search(r"division\|+0\.60 fails\|+0\.75 fails", text)
+    assert re.search(r"as written\|+0\.500\|+0\.750", text)
+    assert re.search(r"consolidation\|+8,400", text)
     assert re.search(r"measure\|+24\|+4\|+480\|+1,000\|+0\.2700", text)
     assert "too small" in text
     assert "Items without a module: item-7." in text
@@ -206,8 +236,8 @@ def test_a_browser_shows_the_plots(page, tmp_path):
         check=True,
     )
     assert "CONSOLE" not in done.stderr
-    assert done.stdout.count("<svg") == 7
-    assert done.stdout.count("<section") == 10
+    assert done.stdout.count("<svg") == 8
+    assert done.stdout.count("<section") == 17
     assert "<script" not in done.stdout
 
 

@@ -1,5 +1,8 @@
 """A diagnosis and a run, made up, with every kind of thing that a page shows."""
 
+from typing import Any
+
+from ioa_jax.adapter.forms import FormChoice
 from ioa_jax.identifier.decompose import KnowledgeModule, Taxonomy
 from ioa_jax.identifier.decomposers import Decomposition
 from ioa_jax.identifier.dependency import Dependency, Population, build_graph
@@ -105,8 +108,12 @@ def gates() -> list[GateResult]:
     found: list[GateResult] = []
     for stage, start in ((1, 0.4), (2, 0.7)):
         for number in range(3):
-            figures = {m: min(0.75, start + 0.15 * number + 0.05 * i) for i, m in enumerate(names)}
-            found.append(judge_stage(stage, names, figures, teacher, number))
+            figures = [min(0.75, start + 0.15 * number + 0.05 * i) for i in range(len(names))]
+            student = {
+                module: ModulePerformance(module, "logprob", ("a", "b"), (figure, figure))
+                for module, figure in zip(names, figures, strict=True)
+            }
+            found.append(judge_stage(stage, names, student, teacher, number))
     return found
 
 
@@ -119,3 +126,30 @@ SPEND = {
 }
 REJECTS = {"no_json": 4, "too_easy": 17, "<b>odd</b>": 1}
 EXAMPLES = {"arithmetic/addition": ("Add <i>2</i> & 3.", "1. First\n2. </pre><script>x</script>")}
+FORMS = {
+    EVIL: FormChoice(EVIL, "as_written", {"as_written": 0.5, "lines": 0.75}, 8),
+    "arithmetic/addition": FormChoice("arithmetic/addition", "lines", {"lines": 0.25}, 8),
+}
+RECORD: dict[str, Any] = {
+    "conclusion": "The student's mean over 2 modules was 0.250 and is 0.750.\n<script>x</script>",
+    "scorer": "accuracy",
+    "config": {"organizer": {"retention": {"kind": "self_distillation"}}},
+    "performance": {
+        EVIL: {"teacher": 1.0, "before": 0.0, "after": 0.75, "probes": 4},
+        "arithmetic/addition": {"teacher": 1.0, "before": 0.5, "after": 0.75, "probes": 4},
+    },
+    "baseline": {"mean": 0.5, "performance": {EVIL: 0.375, "arithmetic/addition": 0.625}},
+    "taught": [EVIL],
+    "retained": {"modules": ["arithmetic/addition"], "examples": 12, "written": 8},
+    "excluded": [
+        {"module": "counting/sets", "reason": "check_failed", "example": "<i>6</i>", "calls": 24}
+    ],
+    "lessons": 40,
+    "references": 8,
+    "lessons_by_level": {"introductory": 10, "intermediate": 22, "advanced": 8},
+    "levels_asked": {"introductory": 0.25, "intermediate": 0.5, "advanced": 0.25},
+    "spend": {
+        "student_tokens_by_part": {"stage-01": 3600, "consolidation": 8400},
+        "seconds": {"synthesis": 12.4, "training": 61.0},
+    },
+}

@@ -10,6 +10,7 @@ from ioa_jax.teachers.base import (
     Teacher,
     TokenScores,
 )
+from tests.teachers.server import answer_text
 
 
 class ScriptedTeacher(Teacher):
@@ -66,3 +67,8 @@ def answer(request: ChatRequest) -> str:
 def ask(text: str, purpose: str = "synthesis", seed: int = 0) -> ChatRequest:
     """A request of one turn."""
     return ChatRequest(({"role": "user", "content": text},), purpose, seed)
+
+
+def expected(requests: list[ChatRequest]) -> list[str]:
+    """What `tests.teachers.server` answers."""
+    return [answer_text([dict(m) for m in r.messages], r.seed) for r in requests]

@@ -39,6 +39,8 @@ class Server:
         delay: Seconds that a call takes.
         awake: `slow` answers wait for this.
         edit: Changes a chat completion's body.
+        closes: End connections after an answer.
+        reply: (status, body) of every answer, whatever was asked.
         answer: Text that answers (messages, seed).
     """
 
@@ -52,6 +54,8 @@ class Server:
         self.delay = 0.0
         self.awake = threading.Event()
         self.edit: Callable[[dict[str, Any]], None] = lambda body: None
+        self.closes = False
+        self.reply: tuple[int, Any] | None = None
         self.answer: Callable[[list[dict[str, str]], int], str] = answer_text
         self._running = 0
         self._lock = threading.Lock()
@@ -161,6 +165,11 @@ class _Handler(BaseHTTPRequestHandler):
             self._answer(fault, body, headers)
 
     def _answer(self, fault: str, body: dict[str, Any], headers: dict[str, str]) -> None:
+        if self.state.reply is not None:
+            status, content = self.state.reply
+            data = content if isinstance(content, bytes) else json.dumps(content).encode()
+            self._send(status, data)
+            return
         if fault in FAULTS:
             status, error = FAULTS[fault]
             message = error["message"].format(key=headers["authorization"].removeprefix("Bearer "))
@@ -196,11 +205,13 @@ class _Handler(BaseHTTPRequestHandler):
             self.send_response(status)
             self.send_header("Content-Type", kind)
             self.send_header("Content-Length", str(len(data)))
+            if self.state.closes:
+                self.send_header("Connection", "close")
             if status == 429 and self.state.retry_after is not None:
                 self.send_header("Retry-After", self.state.retry_after)
             self.end_headers()
             self.wfile.write(data[: len(data) // 2] if cut else data)
-            self.close_connection = cut
+            self.close_connection = cut or self.state.closes
 
     def log_message(self, format: str, *args: Any) -> None:
         """Not on the tests' output."""

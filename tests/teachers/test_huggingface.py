@@ -1,11 +1,14 @@
 """The teacher on PyTorch answers and scores as the one on our engine."""
 
 import dataclasses
+import json
 import sys
 
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from tokenizers import Tokenizer
+from transformers import PreTrainedTokenizerFast
 
 from ioa_jax.errors import InputError, MissingDependencyError
 from ioa_jax.models.huggingface import write_decoder
@@ -134,3 +137,41 @@ def test_without_the_package(monkeypatch):
     monkeypatch.setitem(sys.modules, "torch", None)
     with pytest.raises(MissingDependencyError, match=r"pip install .ioa-jax\[torch\]"):
         open_teacher("transformers:some/model")
+
+
+def test_both_local_teachers_end_where_a_turn_ends(tmp_path):
+    """The template names the token, the configuration another; and a stop string may hold one."""
+    pytest.importorskip("torch")
+    tokenizer = tiny_tokenizer()
+    core = json.loads(tokenizer.backend_tokenizer.to_str())
+    answers = open_answers(write(tmp_path / "plain", tokenizer), GREEDY)
+    token = answers[0].split()[3]
+    core["model"]["vocab"] = {
+        "<|im_end|>" if word == token else word: number
+        for word, number in core["model"]["vocab"].items()
+    }
+    ended = PreTrainedTokenizerFast(
+        tokenizer_object=Tokenizer.from_str(json.dumps(core)), unk_token="<unk>", eos_token="<eos>"
+    )
+    ended.add_special_tokens({"additional_special_tokens": ["<|im_end|>"]})
+    ended.chat_template = "{{ messages[-1].content }}{# <|im_end|> #}"
+    expected = " ".join(answers[0].split()[: answers[0].split().index(token)])
+    assert open_answers(write(tmp_path / "ended", ended), GREEDY) == [expected] * 2
+    ended.chat_template = "{{ messages[-1].content }}"
+    stops = dataclasses.replace(GREEDY, stop=("<|im_end|>",))
+    found = open_answers(write(tmp_path / "stopped", ended), stops)
+    assert [text.strip() for text in found] == [expected] * 2
+
+
+def write(directory, tokenizer):
+    tokenizer.chat_template = tokenizer.chat_template or "{{ messages[-1].content }}"
+    write_decoder(tiny_decoder(), tokenizer, directory)
+    return str(directory)
+
+
+def open_answers(directory, sampling):
+    found = []
+    for kind, settings in (("jax", {}), ("transformers", {"device": "cpu"})):
+        opened = open_teacher(f"{kind}:{directory}", precision="float32", **settings)
+        found.append(opened.generate(REQUESTS[:1], sampling)[0].text)
+    return found

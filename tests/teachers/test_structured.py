@@ -1,11 +1,15 @@
+import json
+from typing import Any
+
 import pytest
 from pydantic import BaseModel, ConfigDict, RootModel
 
+from ioa_jax.adapter.schema import RawExamples
 from ioa_jax.errors import InputError
-from ioa_jax.teachers.base import Completion, Sampling
+from ioa_jax.teachers.base import Completion, FinishReason, Sampling
 from ioa_jax.teachers.ledger import Ledger
 from ioa_jax.teachers.replay import LedgeredTeacher
-from ioa_jax.teachers.structured import generate_structured
+from ioa_jax.teachers.structured import Unfit, generate_structured, parse_completion
 from tests.teachers.recorded import ScriptedTeacher, ask
 
 
@@ -182,3 +186,99 @@ def test_requests_can_be_asked_as_they_stand():
     assert [request.messages for request in teacher.asked] == [ask("x").messages] * 2
     assert teacher.asked[0].seed == 0
     assert teacher.asked[1].seed != 0
+
+
+def read(text: str, reason: FinishReason = "stop", repair: bool = True) -> Any:
+    """The examples of an answer, or why there are none."""
+    try:
+        return list(parse_completion(Completion(text, 1, 9, reason), RawExamples, repair)[0].root)
+    except Unfit as unfit:
+        return f"{unfit.kind}: {unfit}"
+
+
+ONE, TWO = {"problem": "one"}, {"problem": "two"}
+A, B = json.dumps(ONE), json.dumps(TWO)
+
+
+@pytest.mark.parametrize(
+    ("text", "examples"),
+    [
+        (f"{A}\n{B}", [ONE, TWO]),
+        (f"{A}, {B}", [ONE, TWO]),
+        (f"**Problem 1**\n```json\n{A}\n```\n**Problem 2**\n```json\n{B}\n```", [ONE, TWO]),
+        (f"```json\n[{A}]\n```\n```json\n[{B}]\n```", [ONE, TWO]),
+        (f'{{"examples": [{A}, {B}]}}', [ONE, TWO]),
+        (f'{{"count": 2, "examples": [{A}, {B}]}}', [ONE, TWO]),
+        (f'{{"example": {A}}}', [ONE]),
+        (f"[{A}] is a draft; better:\n[{B}]", [TWO]),
+        (f"As in [1] or [], a dict {{}}:\n[{A}, {B}]\nI hope that [this] helps [2].", [ONE, TWO]),
+        (f'[{A}]\nI set {{"difficulty": 3}} for it.', [ONE]),
+        ('{"problem": "p", "solution": {"steps": ["a"]}}',
+         [{"problem": "p", "solution": {"steps": ["a"]}}]),
+    ],
+)  # fmt: skip
+def test_an_array_may_come_in_pieces_or_in_a_wrapper(text, examples):
+    assert read(text) == examples
+
+
+def test_of_several_objects_the_last_is_the_revised_one():
+    better = GOOD.replace('"p"', '"better"')
+    (accepted,) = once(f"{GOOD}\nNo, this is better:\n{better}\nas in [1].").accepted
+    assert accepted is not None
+    assert accepted.value.problem == "better"
+    (accepted,) = once(f'{{"answer": {GOOD}}}').accepted
+    assert accepted is not None
+    assert accepted.value == EXPECTED
+
+
+@pytest.mark.parametrize(
+    ("written", "meant"),
+    [
+        (r"Simplify \frac{6}{8} \times 2", r"Simplify \frac{6}{8} \times 2"),
+        (r"\dfrac{6}{8} \times \beta", r"\dfrac{6}{8} \times \beta"),
+        (r"\theta \neq \rho, \tau > 0 and \nu", r"\theta \neq \rho, \tau > 0 and \nu"),
+        (r"3\text{ cm}\$ and \{1\_000\}", r"3\text{ cm}\$ and \{1\_000\}"),
+        (r"\underline{x} \u12", r"\underline{x} \u12"),
+        (r"\sqrt{2}\nSo \(x\)", "\\sqrt{2}\nSo \\(x\\)"),
+        # What is escaped already, and what JSON's escapes are meant for.
+        (r"\\frac{1}{2}\ttab \\times \u00e9 \"q\"", "\\frac{1}{2}\ttab \\times é \"q\""),
+        (r"one\nless than\ni = 3\ne = 2\nu = 1", "one\nless than\ni = 3\ne = 2\nu = 1"),
+        (r"def f(p):\n\treturn p\n\text = 3\n\tan = 4\r\n",
+         "def f(p):\n\treturn p\n\text = 3\n\tan = 4\r\n"),
+    ],
+)  # fmt: skip
+def test_latex_never_turns_into_control_characters(written, meant):
+    text = f'[{{"problem": "{written}"}}]'
+    assert read(text) == [{"problem": meant}]
+
+
+def test_latex_is_not_repaired_where_that_is_not_wanted():
+    text = r'[{"problem": "\frac{1}{2}"}]'
+    assert read(text, repair=False).startswith("no_json: LaTeX with single backslashes")
+    assert read(text.replace("\\", "\\\\"), repair=False) == [{"problem": r"\frac{1}{2}"}]
+
+
+def test_an_answer_without_an_end_says_what_to_raise():
+    assert "all 9 tokens went by without an answer" in read("", reason="length")
+    assert "raise max_tokens" in read("  ", reason="length")
+    assert "cut off after 9 tokens" in read(f"[{A}"[:-1], reason="length")
+    assert read(f"[{A}, {A[:8]}", reason="length") == [ONE]
+    assert "doesn't say that the answer is whole" in read(f"[{A}"[:-1], reason="unknown")
+    assert read(f"[{A}, {B}", reason="stop") == [ONE, TWO]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        f"<think>maybe [{A}] no</think>\n[{B}]",
+        f"maybe [{A}] no\n</think>\n[{B}]",  # the template wrote the opening tag
+        f"<think>a dict like {{}} or []</think>[{B}]",
+    ],
+)
+def test_what_stands_in_a_thought_is_no_answer(text):
+    assert read(text) == [TWO]
+
+
+def test_a_thought_that_never_ended_is_no_answer():
+    assert read(f"<think>[{A}]") == "no_json: a thought that never ended, and no answer"
+    assert "all 9 tokens went by without an answer" in read(f"<think>[{A}]", reason="length")

@@ -1,7 +1,9 @@
 """A fork server: a process for each program, watched to its end.
 
 Started as `python -m workers.server CONFIG`; CONFIG is a JSON object with the members `control`
-(descriptor of a SEQPACKET socket) and some of `Isolation`'s.
+(descriptor of a SEQPACKET socket), some of `Isolation`'s, and what programs may import beside the
+standard library: `packages` (folder), `package_folders` (those that its links lead to),
+`package_versions` (for the record) and `package_python` (the version that they are for).
 
 A packet on that socket asks for a process, a JSON object with `limits` (see `bounded`). With it
 come a SEQPACKET socket for reports, and what the process gets as descriptors 0, 1 and so on. The
@@ -339,7 +341,15 @@ def main() -> None:
     # The folder of this code isn't for programs.
     sys.path[:] = [path for path in sys.path if path != os.environ.get("PYTHONPATH")]
     os.environ.pop("PYTHONPATH", None)
-    isolation = Isolation(readable=_readable(), **config)
+    packages: list[str] = config.pop("package_versions")
+    folders: list[str] = config.pop("package_folders")
+    path: str = config.pop("packages")
+    # Extensions are compiled for one version.
+    if config.pop("package_python") == ".".join(platform.python_version_tuple()[:2]):
+        sys.path.append(path)
+    else:
+        packages, folders = [], []
+    isolation = Isolation(readable=[*_readable(), *folders], **config)
     try:
         isolation.confine_server()
     except OSError as error:
@@ -351,6 +361,7 @@ def main() -> None:
         "isolation": isolation.in_force,
         "landlock_abi": isolation.landlock_abi,
         "python": platform.python_version(),
+        "packages": packages,
     }
     control.send(json.dumps(hello).encode())
     # Forked processes share what is never touched.

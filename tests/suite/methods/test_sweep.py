@@ -154,9 +154,11 @@ def test_two_settings_may_switch_a_number_off_together() -> None:
     of_style = ("ioa@adapter.styled_share=1",)
     for adapter in ({"protocol": "lean", "pack": "paper"}, {"protocol": "schema"}):
         assert profile_with(*of_style, adapter=adapter)
-    with pytest.raises(InputError, match="adapter.pack is micro and adapter.protocol is lean"):
+    with pytest.raises(InputError, match=r"adapter\.pack is micro and adapter\.protocol is lean"):
         profile_with(*of_style, adapter={"protocol": "lean", "pack": "micro"})
-    with pytest.raises(InputError, match="organizer.gate is off and organizer.stage_mode is seq"):
+    with pytest.raises(
+        InputError, match=r"organizer\.gate is off and organizer\.stage_mode is seq"
+    ):
         profile_with("ioa_no_gate@organizer.max_remedial_rounds=2",
                      organizer={"stage_mode": "sequential"})  # fmt: skip
 

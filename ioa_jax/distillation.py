@@ -9,12 +9,15 @@ steps); the weights alone are in the trainer's checkpoints.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import contextlib
+from collections.abc import Generator, Sequence
 from pathlib import Path
+from typing import Any
 
 from ioa_jax.adapter.duplicates import BenchmarkIndex
 from ioa_jax.config import MethodConfig
-from ioa_jax.files import locked
+from ioa_jax.errors import InputError
+from ioa_jax.files import is_there, locked, read_json, write_json
 from ioa_jax.identifier.diagnosis import diagnose
 from ioa_jax.identifier.probes import ProbeGraders
 from ioa_jax.run import (
@@ -43,12 +46,14 @@ from ioa_jax.run import (
 )
 from ioa_jax.seeds import SeedItem
 from ioa_jax.student import Student
+from ioa_jax.teachers.base import Teacher
+from ioa_jax.teachers.ledger import Ledger
 from ioa_jax.teachers.replay import LedgeredTeacher
 
 
 def distill(
     student: Student,
-    teacher: LedgeredTeacher,
+    teacher: Teacher,
     seeds: Sequence[SeedItem],
     config: MethodConfig,
     directory: Path,
@@ -66,8 +71,10 @@ def distill(
 
     Args:
         student: As it is before; it isn't changed.
-        teacher: Behind a ledger, with the run's budget and its file of counted calls, so that the
-            budget holds over restarts.
+        teacher: Its calls are recorded in the folder (ledger/, counted.jsonl), within the
+            settings' budget; it isn't closed. A `LedgeredTeacher` comes with a ledger, a budget and
+            prices of its own, and needs a file of counted calls, so that the budget holds over
+            restarts.
         seeds: At least `ioa_jax.seeds.MIN_SEEDS`.
         config: Every option of the method.
         directory: The run's folder; one process works in it at a time.
@@ -84,13 +91,14 @@ def distill(
         its teacher, trains nothing and says so in `outcome`.
 
     Raises:
-        InputError: Seeds, settings or models don't fit, or the folder is of another run.
+        InputError: Seeds, settings or models don't fit, or the folder is of a run with others.
         TeacherError: The teacher gives no usable answers. What was done is kept.
     """
-    with locked(directory):
+    with locked(directory), _recorded(teacher, config, directory) as asked:
+        _claim(directory, config)
         diagnosis = diagnose(  # Eq. 2 to 6
             student,
-            teacher,
+            asked,
             seeds,
             config.diagnose,
             directory,
@@ -100,7 +108,7 @@ def distill(
             student_tokens=config.budget.student_tokens,
         )
         with open_run(
-            student, teacher, seeds, diagnosis, config, directory, benchmarks, on_step, graders
+            student, asked, seeds, diagnosis, config, directory, benchmarks, on_step, graders
         ) as run:
             pooled = config.organizer.stage_mode == "pooled"
             state = teach_from_pool(run) if pooled else teach_in_sequence(run)
@@ -142,3 +150,50 @@ def teach_in_sequence(run: Run) -> State:
             state = judge(run, state, stage)
         state = replan_stages(run, measure_all(run, state, f"stage-{stage.number:02d}"), stage)
     return measure_all(run, state, "end")
+
+
+@contextlib.contextmanager
+def _recorded(
+    teacher: Teacher, config: MethodConfig, directory: Path
+) -> Generator[LedgeredTeacher]:
+    """A teacher behind the folder's ledger; one that has a ledger stays as it is."""
+    if isinstance(teacher, LedgeredTeacher):
+        yield teacher
+        return
+    with LedgeredTeacher(
+        teacher,
+        Ledger(directory / "ledger"),
+        config.budget.teacher(),
+        counted=directory / "counted.jsonl",
+        owns_teacher=False,
+    ) as recorded:
+        yield recorded
+
+
+def _claim(directory: Path, config: MethodConfig) -> None:
+    """Write the run's settings, or see that the folder's are the same.
+
+    Raises:
+        InputError: They aren't; names those that differ.
+    """
+    path = directory / "settings.json"
+    settings = config.model_dump(mode="json", include=set(MethodConfig.model_fields))
+    if not is_there(path):
+        write_json(path, settings)
+    differing = _differing(settings, read_json(path))
+    if differing:
+        raise InputError(
+            f"{directory} has a run with another {', '.join(differing)}; name a new directory"
+        )
+
+
+def _differing(one: dict[str, Any], other: dict[str, Any]) -> list[str]:
+    """Places at which settings differ, such as `organizer.late_share`."""
+    places: list[str] = []
+    for name in sorted(one.keys() | other.keys()):
+        a, b = one.get(name), other.get(name)
+        if isinstance(a, dict) and isinstance(b, dict):
+            places += [f"{name}.{place}" for place in _differing(a, b)]
+        elif a != b:
+            places.append(name)
+    return places
