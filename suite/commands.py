@@ -95,7 +95,7 @@ def power(
     ] = None,
     like: Annotated[
         Path, typer.Option(help="Run whose effects of items and seeds are simulated.")
-    ] = Path("results/reference/micro-full"),
+    ] = Path("results/reference/micro"),
     output: Annotated[
         Path | None,
         typer.Option(
