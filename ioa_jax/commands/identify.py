@@ -300,6 +300,7 @@ def curriculum(
     tau_mastery: Annotated[
         float, typer.Option(help="From this r(k) on, a module is mastered.")
     ] = 0.9,
+    max_stage_modules: Annotated[int, typer.Option(min=1, help="Modules of a stage.")] = 4,
 ) -> None:
     """Plan when to teach which target of a diagnosis, and say why."""
     from ioa_jax.files import read_value
@@ -314,7 +315,7 @@ def curriculum(
         diagnosis.graph,
         diagnosis.student_performance(),
         diagnosis.mastered(tau_mastery),
-        ZoneSettings(tau_zpd, reading.value),
+        ZoneSettings(tau_zpd, reading.value, max_stage_modules),
     )
     if diagnosis.dependencies.note is not None:
         print(diagnosis.dependencies.note)
