@@ -95,7 +95,7 @@ def power(
     ] = None,
     like: Annotated[
         Path, typer.Option(help="Run whose effects of items and seeds are simulated.")
-    ] = Path("results/reference/micro-full"),
+    ] = Path("results/reference/micro"),
     output: Annotated[
         Path | None,
         typer.Option(
@@ -171,16 +171,16 @@ def _numbers(option: str, text: str, kind: Callable[[str], Number]) -> list[Numb
 
 
 def tune(
-    run: Run,
+    runs: Annotated[list[Path], typer.Argument(help="Folders of runs.", show_default=False)],
     output: Annotated[Path, typer.Option(help="File, .json or .yaml.", show_default=False)],
 ) -> None:
-    """The best learning rate of each method, of a run on development seeds.
+    """The best learning rate of each method, of runs on development seeds.
 
-    The run has METHOD and METHOD@train.learning_rate=RATE for each other rate of the grid.
+    They have METHOD and METHOD@train.learning_rate=RATE for each other rate of the grid.
     """
     from suite.tune import write_tuned
 
-    found = write_tuned(run, output)
+    found = write_tuned(runs, output)
     for method, points in found.grid.items():
         grid = ", ".join(f"{point.rate:g}: {100 * point.mean:.1f}" for point in points)
         print(f"{method}: {found.best[method]:g} of {grid}")

@@ -1,12 +1,13 @@
-"""The best learning rate of each method, from a run whose cells differ in it alone.
+"""The best learning rate of each method, from runs whose cells differ in it alone.
 
-The run has METHOD and `METHOD@train.learning_rate=RATE` for every other rate of a grid, on
+They have METHOD and `METHOD@train.learning_rate=RATE` for every other rate of a grid, on
 development seeds.
 """
 
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -36,14 +37,18 @@ class Point:
     by_seed: dict[int, float]
 
 
+# Of a rate that no run has.
+MISSING = Point(0.0, 0.0, {})
+
+
 @dataclasses.dataclass(frozen=True)
 class Tuned:
-    """Grids of a run.
+    """Grids of runs.
 
     Attributes:
-        run_id: Of the run.
-        profile: Of the run.
-        settings_sha256: Of the run.
+        run_id: Of the runs, with commas between.
+        profile: Of the first run.
+        settings_sha256: Of the first run.
         grid: By method, its points by their rate.
     """
 
@@ -70,41 +75,53 @@ class Tuned:
         )
 
 
-def tune(result: RunResult) -> Tuned:
-    """Read the grids of a run.
+def tune(*results: RunResult) -> Tuned:
+    """Read the grids of runs, such as a run and one that goes on beyond an end of its grid.
 
     Raises:
         InputError: A seed is one of results; a cell isn't finished; no method has another rate, or
-            one has no cells with its usual rate; or items don't name their modules.
+            one has no cells with its usual rate; items don't name their modules; or runs differ in
+            more than their methods.
     """
+    grid: dict[str, dict[float, Point]] = {}
+    for result in results:
+        place = str(result.directory)
+        _check(result, results[0])
+        figures = Figures(result, resamples=1)
+        if figures.modules is None:
+            raise InputError(f"{place}: items of its tasks don't name their modules")
+        for name in result.methods:
+            sweep = result.sweep_of(name)
+            if sweep is None or sweep.setting != SETTING:
+                continue
+            points = grid.setdefault(sweep.of, {})
+            points[sweep.value] = _point(figures, sweep.value, name)
+            if sweep.of in result.methods:
+                points[sweep.default] = _point(figures, sweep.default, sweep.of)
+            points.setdefault(sweep.default, MISSING)
+    places = ", ".join(str(result.directory) for result in results)
+    if not grid:
+        raise InputError(f"{places}: has no METHOD@{SETTING}=RATE")
+    for method, points in grid.items():
+        if MISSING in points.values():
+            raise InputError(f"{places}: has no {method!r} with its usual learning rate")
+    first = results[0].run
+    return Tuned(
+        ", ".join(result.run.run_id for result in results),
+        first.profile,
+        first.settings_sha256,
+        {method: tuple(points[rate] for rate in sorted(points)) for method, points in grid.items()},
+    )
+
+
+def _check(result: RunResult, first: RunResult) -> None:
     place = str(result.directory)
-    settings = result.run.settings
-    check_development_seeds(settings["seeds"], place)
+    check_development_seeds(result.run.settings["seeds"], place)
     if result.unfinished:
         raise InputError(f"{place}: cell {result.unfinished[0].cell} isn't finished")
-    figures = Figures(result, resamples=1)
-    if figures.modules is None:
-        raise InputError(f"{place}: items of its tasks don't name their modules")
-    grid: dict[str, dict[float, str]] = {}
-    for name in result.methods:
-        sweep = result.sweep_of(name)
-        if sweep is not None and sweep.setting == SETTING:
-            rates = grid.setdefault(sweep.of, {sweep.default: sweep.of})
-            rates[sweep.value] = name
-    if not grid:
-        raise InputError(f"{place}: has no METHOD@{SETTING}=RATE")
-    for method in grid:
-        if method not in result.methods:
-            raise InputError(f"{place}: has no {method!r} with its usual learning rate")
-    return Tuned(
-        result.run.run_id,
-        result.run.profile,
-        result.run.settings_sha256,
-        {
-            method: tuple(_point(figures, rate, name) for rate, name in sorted(rates.items()))
-            for method, rates in grid.items()
-        },
-    )
+    for name, value in first.run.settings.items():
+        if name != "methods" and result.run.settings[name] != value:
+            raise InputError(f"{place}: another {name!r} than {first.directory}")
 
 
 def _point(figures: Figures, rate: float, name: str) -> Point:
@@ -121,11 +138,11 @@ def _point(figures: Figures, rate: float, name: str) -> Point:
     )
 
 
-def write_tuned(run: Path, output: Path) -> Tuned:
-    """Write the grids of a run, and each method's best rate as profiles take it.
+def write_tuned(runs: Sequence[Path], output: Path) -> Tuned:
+    """Write the grids of runs, and each method's best rate as profiles take it.
 
     Args:
-        run: Folder of the run.
+        runs: Folders of the runs.
         output: File, .json or .yaml.
 
     Raises:
@@ -133,7 +150,7 @@ def write_tuned(run: Path, output: Path) -> Tuned:
     """
     if output.suffix not in (".json", ".yaml", ".yml"):
         raise InputError(f"--output {output}: name a .json or .yaml file")
-    found = tune(read_run(run))
+    found = tune(*map(read_run, runs))
     record: dict[str, Any] = {
         "run_id": found.run_id,
         "profile": found.profile,

@@ -89,3 +89,15 @@ def test_the_command_writes_what_profiles_take(tmp_path, name):
     )
     assert wrong.returncode == 2
     assert "name a .json or .yaml file" in wrong.stderr
+
+
+def test_a_second_run_goes_on_beyond_an_end_of_the_grid(tmp_path):
+    first = read_run(grid(tmp_path / "a"))
+    beyond = [("sft", SETTING, 0.002, 0.0005, 0.2)]
+    second = read_run(grid(tmp_path / "b", sweeps=beyond, effects={"undistilled": 0.0}))
+    found = tune(first, second)
+    assert [point.rate for point in found.grid["sft"]] == [0.0002, 0.0005, 0.001, 0.002]
+    assert found.best["sft"] == 0.001
+    assert found.at_an_end == ()
+    with pytest.raises(InputError, match="no 'sft' with its usual"):
+        tune(second)
