@@ -33,6 +33,7 @@ KEPT = (
     "cells/*/distill/curriculum.json",
     "cells/*/distill/retention.json",
     "cells/*/distill/record.json",
+    "cells/*/distill/forms.json",
     "cells/*/distill/gates.jsonl",
     "cells/*/distill/lessons.jsonl",
     "cells/*/distill/rejects.jsonl",

@@ -20,6 +20,9 @@ NOT_KEPT = (
     "cells/ioa-seed0/seconds.jsonl",
     "cells/ioa-seed0/distill/diagnosis/answers.jsonl",
     "cells/ioa-seed0/distill/parts/stage-01/material.json",
+    "cells/ioa-seed0/distill/states/plan.json",
+    "cells/ioa-seed0/distill/measured/end.json",
+    "cells/ioa-seed0/distill/retained.json",
     "cells/ioa-seed0/tasks/micro-math/seconds.jsonl",
 )
 
@@ -29,6 +32,7 @@ def run(tmp_path):
     directory = write_run(tmp_path / "run", items=200, seeds=(0, 1))
     for name in NOT_KEPT:
         write_lines(directory / name, [{"a": 1}])
+    write_json(directory / "cells" / "ioa-seed0" / "distill" / "forms.json", {"choices": {}})
     write_lines(
         directory / "cells" / "ioa-seed0" / "distill" / "rejects.jsonl",
         [{"reason": "schema", "raw": "x" * 50}] * 100,

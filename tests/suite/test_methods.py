@@ -232,7 +232,7 @@ def test_what_is_retained_is_in_every_step(student, tmp_path, monkeypatch):
     assert usual.train_config().retained_share == 0
 
 
-def test_answers_to_tasks_have_their_own_temperature(student, tmp_path):
+def test_answers_to_tasks_have_their_own_temperature(student, tmp_path, monkeypatch):
     context, _, _ = make_context(student, tmp_path)
     assert context.answer_sampling == context.sampling
     cold = dataclasses.replace(context, answer_temperature=0.0)
@@ -243,7 +243,7 @@ def test_answers_to_tasks_have_their_own_temperature(student, tmp_path):
         seen.append((requests[0].purpose, sampling.temperature))
         return []
 
-    cold.teacher.generate = generate
+    monkeypatch.setattr(cold.teacher, "generate", generate)
     chats = [base.as_chat("Name a river.")]
     base.answer_tasks(cold, chats)
     base.answer_tasks(cold, chats, sample=1)

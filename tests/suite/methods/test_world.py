@@ -96,7 +96,7 @@ def batches(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Batch, int]]:
 def prompts_of(context: MethodContext, batches: Sequence[tuple[Batch, int]]) -> set[str]:
     pairs = {pair for batch, _ in batches for pair in (*batch.examples, *batch.retained)}
     tokenizer = context.student.model.tokenizer
-    return {tokenizer.decode(pair.prompt) for pair in pairs}
+    return {str(tokenizer.decode(list(pair.prompt))) for pair in pairs}
 
 
 def test_problems_are_of_the_split_train_and_of_no_seed_or_test_item() -> None:
