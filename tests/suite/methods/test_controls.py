@@ -188,7 +188,7 @@ class Ran:
 def write_world(folder: Path) -> Path:
     """Seeds, and a student that ends some of its answers, so that some are retained."""
     student = new_student()
-    decoder = jax.tree.map(lambda x: x * 5 if x.ndim > 2 else x, student.model.decoder)
+    decoder = jax.tree.map(lambda x: x * 8 if x.ndim > 2 else x, student.model.decoder)
     (end,) = decoder.config.eos_token_ids
     embedding = decoder.embedding[...]
     # Found by trying: most of its answers end, and not all alike.
@@ -266,6 +266,7 @@ def test_ioa_retains_in_this_world(ran: Ran) -> None:
     distill = ran.folder / "cells" / "ioa-seed0" / "distill"
     retained = read_json(distill / "retained.json")
     assert len(retained["modules"]) == 1
+    assert {one["written"] for one in retained["examples"]} == {True, False}
     assert len(ran.retained("ioa-seed0")) > 3
     spend = read_json(distill / "record.json")["spend"]["teacher"]
     assert spend["retention"]["completion_tokens"] > 0
