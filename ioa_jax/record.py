@@ -21,7 +21,8 @@ def environment() -> dict[str, Any]:
     Returns:
         `python`; `packages` (version by name, None where one isn't installed); `platform` (kernel,
         machine); `cpu` (model, logical cores that this process may use); `devices` (platform, kind,
-        count); `variables` (every `XLA_FLAGS`, `LIBTPU_INIT_ARGS` and `JAX_*` that is set); `git`
+        count); `variables` (every `XLA_FLAGS`, `LIBTPU_INIT_ARGS` and `JAX_*` that is set, but for the
+        compile cache's folder, which changes no figure and names places of the machine); `git`
         (revision, and whether tracked files differ from it; None where neither a checkout nor the
         container image says); `lock_sha256` (of containers/locks/base.lock, or of the lock that the
         image was made of; None where there is neither) and `image` (target, ID and digest of the
@@ -49,7 +50,8 @@ def environment() -> dict[str, Any]:
         "variables": {
             name: value
             for name, value in sorted(os.environ.items())
-            if name.startswith("JAX_") or name in ("XLA_FLAGS", "LIBTPU_INIT_ARGS")
+            if (name.startswith("JAX_") and name != "JAX_COMPILATION_CACHE_DIR")
+            or name in ("XLA_FLAGS", "LIBTPU_INIT_ARGS")
         },
         "git": _git(_ROOT) or _image_revision(),
         "lock_sha256": hashlib.sha256(lock.read_bytes()).hexdigest()

@@ -14,6 +14,7 @@ from ioa_jax.streams import stream
 def test_environment_is_json_and_true(monkeypatch):
     monkeypatch.setenv("JAX_EXAMPLE", "1")
     monkeypatch.setenv("EXAMPLE_TOKEN", "secret")
+    monkeypatch.setenv("JAX_COMPILATION_CACHE_DIR", "/secret/place")
     found = record.environment()
     assert json.loads(json.dumps(found)) == found
     assert found["packages"]["jax"] == jax.__version__
