@@ -21,8 +21,8 @@ def environment() -> dict[str, Any]:
     Returns:
         `python`; `packages` (version by name, None where one isn't installed); `platform` (kernel,
         machine); `cpu` (model, logical cores that this process may use); `devices` (platform, kind,
-        count); `variables` (`XLA_FLAGS`, `LIBTPU_INIT_ARGS` and every `JAX_*` that is set, but for the
-        compile cache's folder, which changes no figure and names places of the machine); `git`
+        count); `variables` (`XLA_FLAGS`, `LIBTPU_INIT_ARGS` and every `JAX_*` that is set, but for
+        the compile cache's folder, which changes no figure and names places of the machine); `git`
         (revision, and whether tracked files differ from it; None where neither a checkout nor the
         container image says); `lock_sha256` (of containers/locks/base.lock, or of the lock that the
         image was made of; None where there is neither) and `image` (target, ID and digest of the
