@@ -81,8 +81,8 @@ def _order(record: Mapping[str, Any]) -> str:
     if record["order"] == "dependencies":
         return "The order of the stages follows the dependencies that were found."
     return (
-        "No dependency between modules was found: the graph is empty, and the order of the stages "
-        "follows severity."
+        "No dependency between modules was found: the graph is empty, and the stages begin with "
+        "what the student knew best."
     )
 
 

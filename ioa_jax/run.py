@@ -435,14 +435,14 @@ def write_probes(run: Run, state: State) -> State:
         for module in targets
         if len(run.probes[module]) < settings.min_gate_probes
     }
+    if not missing or settings.gate_probe_share == 0:
+        return state
     limit = _limits(run, "probes", settings.gate_probe_share)
 
     def write() -> WrittenProbes:
         with run.teacher.limited(limit.teacher_to):
             return WrittenProbes(run.adapter.write_probes(_seeds(run, state, targets), missing))
 
-    if not missing or settings.gate_probe_share == 0:
-        return state
     with run.clock.timed("probes"):
         written = finished(run.directory / "probes.json", WrittenProbes, write).probes
     for module, probes in written.items():
@@ -510,6 +510,8 @@ def write_examples(run: Run, state: State) -> StageMaterial:
 
 def write_late_examples(run: Run, state: State, examples: StageMaterial) -> StageMaterial:
     """With what was kept: for what failed its gate, or to lead on where everything passed."""
+    if run.config.organizer.late_share == 0:
+        return StageMaterial((), (), {}, False)
     failed = [module for gate in last_gates(state) for module in gate.weak]
     taught = [module for gate in last_gates(state) for module in _modules(gate)]
     excluded = {one.module for one in examples.excluded}

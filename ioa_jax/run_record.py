@@ -50,7 +50,7 @@ def write_record(run: Run, state: State, outcome: Outcome, baseline: Baseline | 
         },
         "teacher": run.teacher.fingerprint,
         "outcome": dataclasses.asdict(outcome) | {"is_worse": outcome.is_worse},
-        "order": "dependencies" if diagnosis.graph.edges else "severity",
+        "order": "dependencies" if diagnosis.graph.edges else "performance",
         "spend": _spend(run),
         "taught": sorted({lesson.module for lesson in lessons}),
         "set_aside": list(diagnosis.set_aside),
@@ -110,7 +110,8 @@ def _gates(state: State, pooled: bool) -> dict[str, Any]:
         "passed_after_remediation": sum(
             gate.passed for gate in newest.values() if gate.remedial_round > 0
         ),
-        "remedial_rounds": sum(gate.remedial_round > 0 for gate in state.gates),
+        # The further gates of `pooled` are no rounds of remedial data.
+        "remedial_rounds": sum(gate.remedial_round > 0 for gate in state.gates) * (not pooled),
         "first_pass": {one.module: one.mastered for gate in middle for one in gate.modules},
         "end": {one.module: one.mastered for gate in newest.values() for one in gate.modules},
         "stages_first_pass": {str(gate.stage): gate.passed for gate in middle},

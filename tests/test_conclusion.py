@@ -29,7 +29,7 @@ RECORD: dict[str, Any] = {
         "share": 1.0,
         "is_worse": False,
     },
-    "order": "severity",
+    "order": "performance",
     "set_aside": [],
     "spend": {
         "teacher": {
@@ -142,7 +142,7 @@ def test_the_card_has_what_was_taught_and_what_it_cost(tmp_path: Path) -> None:
         "# A student distilled by IOA\n",
         "40 examples that the teacher wrote from 36 seed tasks, and 8 references",
         "| retained | a/y; 12 examples |",
-        "the graph is empty, and the order of the stages follows severity",
+        "the graph is empty, and the stages begin with what the student knew best",
         "| a/x | taught | 1.000 | 0.000 | 0.750 | 0.375 |",
         "| synthesis | 12 | 1,000 | 345 |",
         "1 of 1 stages, and 1 of 1 modules, passed",

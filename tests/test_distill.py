@@ -121,7 +121,7 @@ def test_every_decision_is_on_disk(whole: tuple[Path, DistillResult]) -> None:
     assert matrix["stages"] == [0, 1, 2]
     # All modules, not only those that are taught.
     assert set(matrix["modules"]) == {seed.module for seed in SEEDS} > taught
-    assert record["order"] == "severity"
+    assert record["order"] == "performance"
     assert record["baseline"]["performance"].keys() == record["performance"].keys()
     assert result.outcome.verdict == "taught"
     assert record["outcome"]["after"] == pytest.approx(

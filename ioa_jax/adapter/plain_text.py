@@ -135,11 +135,6 @@ def split_solution(text: str, kind: str, reference: str = "") -> tuple[tuple[str
     return tuple(steps), answer
 
 
-def without_fence(text: str) -> str:
-    """What is in a text's first fence. A fence that is missing or left open ends with the text."""
-    return _source(text)
-
-
 def _split_program(text: str) -> tuple[tuple[str, ...], str]:
     blocks = [match for match in _FENCED.finditer(text + "\n") if match[1].strip()]
     if not blocks:

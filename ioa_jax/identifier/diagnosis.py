@@ -59,7 +59,7 @@ _AFTER_DEPENDENCIES = (
     "gate_probe_share",
 )
 
-NO_DEPENDENCY = "no dependency found: stages follow severity"
+NO_DEPENDENCY = "no dependency found: stages begin with what the student knows best"
 
 
 @dataclasses.dataclass(frozen=True)

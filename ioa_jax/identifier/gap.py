@@ -256,23 +256,6 @@ def deficient_modules(
     )
 
 
-def performance_interval(
-    performance: ModulePerformance, bootstrap: BootstrapSettings | None = None
-) -> Interval:
-    """Interval of P(k), from `posterior_means`; it holds the mean.
-
-    Args:
-        performance: Of one model.
-        bootstrap: Number of draws and level; None is the default.
-    """
-    bootstrap = bootstrap or BootstrapSettings()
-    generator = stream(bootstrap.seed, "performance interval", performance.module)
-    (drawn,) = posterior_means([performance.values], bootstrap.resamples, generator)
-    interval = _interval(drawn, performance.mean, bootstrap)
-    assert interval is not None  # a mean is always defined
-    return interval
-
-
 def posterior_means(
     values: Sequence[Sequence[float]], draws: int, generator: np.random.Generator
 ) -> np.ndarray:

@@ -249,10 +249,10 @@ def curriculum_section(curriculum: Curriculum, order: str = "dependencies") -> S
     if not rows:
         return Section("curriculum", "Curriculum", element("p", "No stages."))
     note = "The order follows the dependencies (Eq. 7 and 8)."
-    if order == "severity":
+    if order == "performance":
         note = (
-            "No dependency was found: the graph is empty, and the order of the stages follows "
-            "severity and what the student can do already (Eq. 8)."
+            "No dependency was found: the graph is empty, and the stages begin with what the "
+            "student knows best (Eq. 8)."
         )
     body = join([element("p", note), table(head, rows, "Stages"), why])
     return Section("curriculum", "Curriculum", body)

@@ -292,7 +292,9 @@ def test_an_empty_graph_is_said_to_be_empty(student, tmp_path):
         student, KnowingTeacher(), SEEDS, settings(estimator="teacher_prior"), tmp_path / "a"
     )
     assert empty.graph.edges == ()
-    assert empty.dependencies.note == "no dependency found: stages follow severity"
+    assert (
+        empty.dependencies.note == "no dependency found: stages begin with what the student knows best"
+    )
     assert '"note": "no dependency found' in (tmp_path / "a/diagnosis.json").read_text()
     # With four probes a module nothing is claimed that five are needed for.
     few = diagnose(student, KnowingTeacher(), SEEDS, settings(min_probes=5), tmp_path / "b")

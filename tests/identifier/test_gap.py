@@ -13,7 +13,6 @@ from ioa_jax.identifier.gap import (
     deficient_modules,
     logprob_gaps,
     module_gaps,
-    performance_interval,
     posterior_means,
     relative_gap,
 )
@@ -195,7 +194,9 @@ def test_right_and_wrong_answers_have_a_beta_posterior(right, count):
 
 def test_many_fractional_values_have_the_bootstrap_s_interval():
     values = np.linspace(0.2, 0.6, 101)
-    interval = performance_interval(graded("a/x", values.tolist())["a/x"])
+    (gap,) = module_gaps(graded("a/x", [1.0] * 101), graded("a/x", values.tolist()))
+    interval = gap.student_interval
+    assert interval is not None
     error = 1.96 * values.std() / math.sqrt(len(values))
     assert (interval.low, interval.high) == pytest.approx((0.4 - error, 0.4 + error), abs=0.01)
 
