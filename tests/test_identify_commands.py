@@ -142,7 +142,7 @@ def test_what_a_diagnosis_prints(capsys):
     out = capsys.readouterr().out
     assert "excluded: counting/permutations, in which the teacher itself has 0.00" in out
     assert "dependencies: by interventions, since the settings name it" in out
-    assert "no dependency found: stages begin with what the student knows best" in out
+    assert "no dependency found: stages begin with the best known modules" in out
     assert "left out: 1 of 97 items, whose module wasn't found, as item-7" in out
     # Four probes, of which the student has one or two, don't decide.
     (uncertain,) = [line for line in out.splitlines() if line.startswith("uncertain")]
@@ -204,7 +204,7 @@ def test_curriculum_says_that_there_are_no_dependencies(tmp_path):
     diagnosis = dataclasses.replace(diagnosis, dependencies=estimate)
     (tmp_path / "diagnosis.json").write_text(diagnosis.to_json())
     out = ioa("curriculum", tmp_path)
-    assert out.splitlines()[0] == "no dependency found: stages begin with what the student knows best"
+    assert out.splitlines()[0] == "no dependency found: stages begin with the best known modules"
     assert out.splitlines()[1].startswith("stage 1")
 
 
@@ -242,14 +242,14 @@ def test_diagnose_then_curriculum(tmp_path):
     assert [gap.relative for gap in diagnosis.gaps] == pytest.approx([0.0, 0.0], abs=1e-3)
     # Every deficient module is a target, and no student tokens were spent unasked.
     assert diagnosis.dependencies.estimator == "teacher_prior"
-    assert "no dependency found: stages begin with what the student knows best" in out
+    assert "no dependency found: stages begin with the best known modules" in out
     assert set(diagnosis.targets.modules) == {"maths/bold-sums", "maths/doubling"}
     assert "maths/doubling" in out
     assert "target" in out
     page = (tmp_path / "out" / "diagnosis.html").read_text()
     assert page.count("<svg") >= 2
     plan = ioa("curriculum", tmp_path / "out").splitlines()
-    assert plan[0] == "no dependency found: stages begin with what the student knows best"
+    assert plan[0] == "no dependency found: stages begin with the best known modules"
     assert plan[1].startswith("stage 1")
     # Again: everything is there already.
     assert ioa(*arguments) == out

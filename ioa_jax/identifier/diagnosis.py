@@ -59,7 +59,7 @@ _AFTER_DEPENDENCIES = (
     "gate_probe_share",
 )
 
-NO_DEPENDENCY = "no dependency found: stages begin with what the student knows best"
+NO_DEPENDENCY = "no dependency found: stages begin with the best known modules"
 
 
 @dataclasses.dataclass(frozen=True)

@@ -293,7 +293,7 @@ def test_an_empty_graph_is_said_to_be_empty(student, tmp_path):
     )
     assert empty.graph.edges == ()
     assert (
-        empty.dependencies.note == "no dependency found: stages begin with what the student knows best"
+        empty.dependencies.note == "no dependency found: stages begin with the best known modules"
     )
     assert '"note": "no dependency found' in (tmp_path / "a/diagnosis.json").read_text()
     # With four probes a module nothing is claimed that five are needed for.
