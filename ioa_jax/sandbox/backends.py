@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import functools
+import logging
 import os
 import shutil
 import sys
 
 from ioa_jax.errors import SandboxError
 from ioa_jax.sandbox.base import STRONG, WEAK, Backend, SandboxInfo
-from ioa_jax.sandbox.processes import BackendError, ForkServer
+from ioa_jax.sandbox.processes import PACKAGES, BackendError, ForkServer
+
+_LOGGER = logging.getLogger(__name__)
 
 
 def _interpreters() -> list[str]:
@@ -36,6 +39,13 @@ def find(backend: Backend) -> SandboxInfo:
             reasons.append(f"{interpreter}: {error}")
             continue
         server.close()
+        if not server.hello["packages"]:
+            _LOGGER.warning(
+                "programs in the sandbox can't import %s: %s is Python %s, they are installed for "
+                "%s or not at all. Let every user read %s and its packages",
+                ", ".join(PACKAGES), interpreter, server.hello["python"],
+                ".".join(map(str, sys.version_info[:2])), sys.executable,
+            )  # fmt: skip
         return SandboxInfo(
             backend=backend,
             landlock_abi=server.hello["landlock_abi"],
