@@ -1,50 +1,55 @@
-"""A finished run as it is committed: what its figures follow from, and nothing else, compressed."""
+"""A finished run as it is committed: what its figures follow from, in one compressed file."""
 
 from __future__ import annotations
 
-import gzip
+import itertools
+import json
+import lzma
 import shutil
-from pathlib import Path
+import tempfile
+import weakref
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path, PurePosixPath
+from typing import Any
 
 from ioa_jax.errors import InputError
-from ioa_jax.files import packed, read_bytes, read_json
+from ioa_jax.files import parse_json, read_bytes, read_json
 from suite.schema import check_run_folder
 
 # What `report`, `table`, `compare`, `verify` and a reader of the record look at. The rest serves
 # to go on with a run that was stopped: the ledger, a method's own steps, weights, where the
 # seconds went that cell.json adds up.
 KEPT = (
-    "table.md",
-    "table.csv",
-    "table.tex",
-    "table.json",
-    "report.html",
-    "plots/*.svg",
-    "cells/*/cell.json",
-    "cells/*/scores.jsonl",
-    "cells/*/curve.jsonl",
-    "cells/*/train.jsonl",
-    "cells/*/teacher.jsonl",
-    "cells/*/tasks/*/texts.jsonl",
-    "cells/*/tasks/*/verdicts.jsonl",
-    "cells/*/curve/*/*/texts.jsonl",
-    "cells/*/curve/*/*/verdicts.jsonl",
-    "cells/*/distill/diagnosis.json",
-    "cells/*/distill/curriculum.json",
-    "cells/*/distill/retention.json",
-    "cells/*/distill/record.json",
-    "cells/*/distill/forms.json",
-    "cells/*/distill/gates.jsonl",
-    "cells/*/distill/lessons.jsonl",
-    "cells/*/distill/rejects.jsonl",
-    "cells/*/distill/parts/*/limits.json",
+    "*/cell.json",
+    "*/scores.jsonl",
+    "*/curve.jsonl",
+    "*/train.jsonl",
+    "*/teacher.jsonl",
+    "*/tasks/*/texts.jsonl",
+    "*/tasks/*/verdicts.jsonl",
+    "*/curve/*/*/texts.jsonl",
+    "*/curve/*/*/verdicts.jsonl",
+    "*/distill/diagnosis.json",
+    "*/distill/curriculum.json",
+    "*/distill/retention.json",
+    "*/distill/record.json",
+    "*/distill/forms.json",
+    "*/distill/gates.jsonl",
+    "*/distill/lessons.jsonl",
+    "*/distill/rejects.jsonl",
+    "*/distill/parts/*/limits.json",
 )
-# A file takes a block of the disk of about this size at the least.
-COMPRESSED_FROM = 4096  # bytes
+# What people read without the suite.
+_PLAIN = ("table.md", "table.csv", "table.tex", "table.json", "report.html", "plots/*.svg")
+# Everything of the cells, a line each: {"cell", "file", "record"} of a line of a JSONL file,
+# {"cell", "file", "value"} of a JSON file.
+RECORDS = "records.jsonl.xz"
+# Unpacked: a folder of somebody else's may hold anything.
+_MOST_BYTES, _LONGEST_LINE = 4 << 30, 1 << 28
 
 
 def archive_run(run: Path, output: Path) -> None:
-    """Copy a run, without what its figures don't need, and with large records compressed.
+    """Copy a run, without what its figures don't need, the records of its cells in one file.
 
     What reads runs reads the copy too. The run stays as it is; it may be an archive itself, which
     gives the same files again.
@@ -60,7 +65,8 @@ def archive_run(run: Path, output: Path) -> None:
     record = read_json(run / "run.json")
     if not isinstance(record, dict) or record.get("status") != "complete":
         raise InputError(f"{run}: its status in run.json isn't 'complete': finish it first")
-    check_run_folder(run)
+    cells = RunCells(run)
+    check_run_folder(run, cells.path)
     try:
         output.mkdir(parents=True)
     except FileExistsError:
@@ -68,34 +74,112 @@ def archive_run(run: Path, output: Path) -> None:
     except OSError as error:
         raise InputError(f"{output}: {error.strerror}") from None
     try:
-        _copy(run, output)
+        for path in sorted(path for pattern in _PLAIN for path in run.glob(pattern)):
+            target = output / path.relative_to(run)
+            target.parent.mkdir(exist_ok=True)
+            shutil.copyfile(path, target)
+        _pack(cells.path, output / RECORDS)
+        # The last file: a part of a run isn't taken for a whole one.
+        shutil.copyfile(run / "run.json", output / "run.json")
     except OSError as error:
         shutil.rmtree(output, ignore_errors=True)
         raise InputError(f"{output}: {error.strerror}") from None
 
 
-def _copy(run: Path, output: Path) -> None:
-    for path in kept_files(run):
-        name = path.relative_to(run)
-        target = output / name
-        target.parent.mkdir(parents=True, exist_ok=True)
-        data = read_bytes(path)
-        if _is_compressed(name, len(data)):
-            # Without the time, the same file is the same bytes.
-            packed(target).write_bytes(gzip.compress(data, mtime=0))
-        else:
-            target.write_bytes(data)
-    # The last file: a part of a run isn't taken for a whole one.
-    shutil.copyfile(run / "run.json", output / "run.json")
-
-
-def kept_files(run: Path) -> list[Path]:
-    """A run's files that an archive keeps, but for run.json; each by its name without `.gz`."""
-    found = {path for pattern in KEPT for path in run.glob(pattern) if path.suffix != ".gz"}
-    found |= {path.with_suffix("") for pattern in KEPT for path in run.glob(f"{pattern}.gz")}
+def kept_files(cells: Path) -> list[Path]:
+    """The files of cells/ that an archive keeps; each by its name without `.gz`."""
+    found = {path for pattern in KEPT for path in cells.glob(pattern) if path.suffix != ".gz"}
+    found |= {path.with_suffix("") for pattern in KEPT for path in cells.glob(f"{pattern}.gz")}
     return sorted(found)
 
 
-def _is_compressed(name: Path, size: int) -> bool:
-    """Whether a file of a run is a large record of a cell; cell.json says that there is one."""
-    return name.parts[0] == "cells" and name.name != "cell.json" and size > COMPRESSED_FROM
+def _pack(cells: Path, target: Path) -> None:
+    with lzma.open(target, "wt", encoding="utf-8", newline="\n") as packed:
+        for path in kept_files(cells):
+            cell, file = path.relative_to(cells).as_posix().split("/", 1)
+            text = read_bytes(path).decode("utf-8")
+            if path.suffix == ".jsonl":
+                # An empty file, too, says something: of none there was any.
+                records = [{"record": parse_json(line)} for line in text.split("\n") if line]
+            else:
+                records = [{"value": parse_json(text)}]
+            for record in records or [{}]:
+                row = {"cell": cell, "file": file, **record}
+                packed.write(json.dumps(row, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+class RunCells:
+    """The cells of a run, as files: its own, or of an archive unpacked into a temporary folder.
+
+    Attributes:
+        path: The folder of the cells' folders. A temporary one is removed with this object.
+    """
+
+    def __init__(self, run: Path) -> None:
+        """Unpack where there is something to unpack.
+
+        Raises:
+            InputError: The archive is broken, or holds what no run has.
+        """
+        packed = run / RECORDS
+        if not packed.is_file():
+            self.path = run / "cells"
+            return
+        if (run / "cells").is_dir():
+            raise InputError(f"{run}: has both cells/ and {RECORDS}; remove one of them")
+        self.path = Path(tempfile.mkdtemp(prefix="ioa-run-"))
+        weakref.finalize(self, shutil.rmtree, self.path, ignore_errors=True)
+        try:
+            for name, rows in itertools.groupby(_rows(packed), key=lambda row: row[0]):
+                _unpack(self.path / name, [row[1] for row in rows])
+        except (lzma.LZMAError, EOFError, ValueError, OSError) as error:
+            raise InputError(f"{packed}: {error}") from None
+
+
+def _unpack(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Write a file of a cell.
+
+    Raises:
+        ValueError: Its lines don't stand together.
+        OSError: It can't be written.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("x", encoding="utf-8") as file:
+        for row in rows:
+            if path.suffix == ".json":
+                json.dump(row["value"], file, indent=2, ensure_ascii=False)
+                file.write("\n")
+            elif "record" in row:
+                file.write(json.dumps(row["record"], ensure_ascii=False) + "\n")
+
+
+def _rows(packed: Path) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Name below cells/ and content of each line.
+
+    Raises:
+        ValueError: A line isn't a record of a file in a cell's folder, or there is too much.
+        OSError, LZMAError, EOFError: It can't be read.
+    """
+    size = 0
+    with lzma.open(packed) as file:
+        for number in itertools.count(1):
+            line = file.readline(_LONGEST_LINE + 1)
+            size += len(line)
+            if not line:
+                return
+            if len(line) > _LONGEST_LINE or size > _MOST_BYTES:
+                raise ValueError(f"line {number}: more bytes than a run's records have")
+            row = parse_json(line.decode("utf-8"))
+            fits = isinstance(row, dict) and all(
+                isinstance(row.get(field), str) for field in ("cell", "file")
+            )
+            name = PurePosixPath(row["cell"], row["file"]) if fits else PurePosixPath()
+            # Others' folders are read too, and nothing is written outside.
+            if (
+                name.is_absolute()
+                or ".." in name.parts
+                or name.suffix not in (".json", ".jsonl")
+                or (name.suffix == ".json" and "value" not in row)
+            ):
+                raise ValueError(f"line {number}: not a record of a cell's file")
+            yield name.as_posix(), row

@@ -12,6 +12,7 @@ import numpy as np
 from ioa_jax.errors import InputError
 from ioa_jax.files import is_there, read_json
 from ioa_jax.journal import read_journal
+from suite.archive import RunCells
 from suite.cells import TEACHER, UNDISTILLED, VERSION
 from suite.run import is_local
 from suite.schema import check, read_file, read_lines
@@ -77,12 +78,14 @@ class RunResult:
         run: run.json.
         cells: Finished ones, in the order of the profile's methods and seeds.
         unfinished: The others.
+        files: The cells', which an archive's end with.
     """
 
     directory: Path
     run: RunFile
     cells: tuple[CellResult, ...]
     unfinished: tuple[Unfinished, ...]
+    files: RunCells
 
     @functools.cached_property
     def methods(self) -> tuple[str, ...]:
@@ -144,11 +147,12 @@ def read_run(directory: Path) -> RunResult:
             f"{path}: made by another version of the suite; take the revision that it names"
         )
     run = check(RunFile, raw, str(path))
+    files = RunCells(directory)
     cells: list[CellResult] = []
     unfinished: list[Unfinished] = []
     for method, seed in _expected(run, path):
         name = method if seed is None else f"{method}-seed{seed}"
-        folder = directory / "cells" / name
+        folder = files.path / name
         if not (folder / "cell.json").is_file():
             unfinished.append(Unfinished(cell=name, reason="not done yet"))
             continue
@@ -170,7 +174,7 @@ def read_run(directory: Path) -> RunResult:
                     f"{cell.folder / 'scores.jsonl'}: task {task!r}: item {item!r} was measured of "
                     f"only one of {cells[0].name} and {cell.name}"
                 )
-    return RunResult(directory, run, tuple(cells), tuple(unfinished))
+    return RunResult(directory, run, tuple(cells), tuple(unfinished), files)
 
 
 def _expected(run: RunFile, path: Path) -> list[tuple[str, int | None]]:

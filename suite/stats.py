@@ -279,6 +279,8 @@ def p_of(resampled: np.ndarray) -> np.ndarray:
     Args:
         resampled: [resamples, ...].
     """
+    # In what order a machine adds up makes 0 or 1e-17 of a difference that is 0.
+    resampled = resampled.round(12)
     below, above = (resampled <= 0).sum(axis=0), (resampled >= 0).sum(axis=0)
     # One more than counted, so that no finite number of resamples gives a p of 0.
     return np.minimum(1.0, 2 * (np.minimum(below, above) + 1) / (len(resampled) + 1))

@@ -32,7 +32,7 @@ def summarize(directory: Path) -> dict[str, Any]:
     failed: dict[str, str] = {}
     unfinished: list[str] = []
     for one in result.unfinished:
-        path = directory / "cells" / one.cell / "cell.json"
+        path = result.files.path / one.cell / "cell.json"
         if path.is_file():
             failed[one.cell] = read_json(path)["error"]
         else:

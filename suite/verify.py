@@ -293,7 +293,7 @@ def _asking(result: RunResult, cell: CellResult) -> Path:
     of = cell.file.spend.teacher_of
     if of is None:
         return cell.folder
-    return result.directory / "cells" / Cell(of, cell.file.seed).name
+    return result.files.path / Cell(of, cell.file.seed).name
 
 
 def _teacher_spend(calls: Sequence[Mapping[str, Any]]) -> dict[str, Any]:

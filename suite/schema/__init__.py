@@ -88,14 +88,18 @@ def write_lines(model: type[BaseModel], path: Path, rows: Sequence[Mapping[str, 
     write_rows(path, rows)
 
 
-def check_run_folder(directory: Path) -> None:
+def check_run_folder(directory: Path, cells: Path | None = None) -> None:
     """Check every file of a run that has a schema.
+
+    Args:
+        directory: The run's.
+        cells: The folder of its cells' folders; default: its own.
 
     Raises:
         InputError: Names the file, the line and the field of the first that doesn't fit.
     """
     read_file(RunFile, directory / "run.json")
-    for cell in sorted((directory / "cells").glob("*/cell.json")):
+    for cell in sorted((cells or directory / "cells").glob("*/cell.json")):
         read_file(CellFile, cell)
         read_lines(ScoreLine, cell.with_name("scores.jsonl"))
         read_lines(CurvePoint, cell.with_name("curve.jsonl"))

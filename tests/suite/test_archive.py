@@ -1,12 +1,16 @@
+import gc
+import gzip
 import json
+import lzma
 import subprocess
 import sys
 
 import pytest
 
 from ioa_jax.errors import InputError
-from ioa_jax.files import read_json, write_json
-from suite.archive import archive_run
+from ioa_jax.files import packed, read_json, write_json
+from ioa_jax.journal import read_journal
+from suite.archive import RunCells, archive_run
 from suite.compare import compare_runs
 from suite.report import write_report
 from suite.results import read_run
@@ -50,13 +54,17 @@ def test_an_archive_reads_as_the_run(run, tmp_path):
     output = tmp_path / "archive"
     archive_run(run, output)
     assert files(run) - files(output) >= set(NOT_KEPT)
-    plain = {name.removesuffix(".gz") for name in files(output)}
-    assert plain == files(run) - set(NOT_KEPT)
-    assert "cells/ioa-seed0/scores.jsonl.gz" in files(output)
-    assert "cells/ioa-seed0/distill/rejects.jsonl.gz" in files(output)
-    # Small files, a cell's own and what people read stay as they are.
-    for name in ("cells/ioa-seed0/cell.json", "cells/ioa-seed0/distill/gates.jsonl", "table.json"):
+    # What people read stays as it is; the cells are one file.
+    plain = {name for name in files(run) if not name.startswith("cells/")} - set(NOT_KEPT)
+    assert files(output) == plain | {"records.jsonl.xz"}
+    for name in plain:
         assert (output / name).read_bytes() == (run / name).read_bytes()
+    cells = RunCells(output)
+    kept = {name.removeprefix("cells/") for name in files(run) - set(NOT_KEPT) - plain}
+    assert files(cells.path) == kept
+    for name in kept:
+        read = read_journal if name.endswith(".jsonl") else read_json
+        assert read(cells.path / name) == read(run / "cells" / name)
     found = verify_run(output, None)
     assert (found.findings, found.tables) == ((), 4)
     # The diagnosis is there and counted, so that nothing of the tokens is taken on trust.
@@ -67,18 +75,67 @@ def test_an_archive_reads_as_the_run(run, tmp_path):
     assert {name: (output / name).read_bytes() for name in before} == before
 
 
-def test_large_parts_of_the_diagnosis_are_read_compressed(run, tmp_path):
-    path = run / "cells" / "ioa-seed0" / "distill" / "diagnosis.json"
-    write_json(path, read_json(path) | {"decomposition": ["x" * 10] * 1000})
+def test_a_form_of_archive_with_each_file_compressed_is_read(run, tmp_path):
+    for path in sorted((run / "cells").rglob("scores.jsonl")):
+        packed(path).write_bytes(gzip.compress(path.read_bytes()))
+        path.unlink()
+    assert verify_run(run, None).findings == ()
     archive_run(run, tmp_path / "archive")
-    packed = tmp_path / "archive" / "cells" / "ioa-seed0" / "distill" / "diagnosis.json.gz"
-    assert packed.stat().st_size < path.stat().st_size / 10
     assert verify_run(tmp_path / "archive", None).findings == ()
-    packed.unlink()
-    (finding,) = [
-        line for line in verify_run(tmp_path / "archive", None).skipped if "ioa-seed0" in line
-    ]
-    assert "1000 of student_tokens: taken on trust" in finding
+
+
+def test_any_text_survives_an_archive(run, tmp_path):
+    # Python's splitlines would cut at the first five.
+    rejects = [{"raw": "a\u2028b\x0cc\x85d\u2029e\rf\u0000g é 中 😀"}, {"raw": ""}]
+    write_lines(run / "cells" / "ioa-seed0" / "distill" / "rejects.jsonl", rejects)
+    (run / "cells" / "ioa-seed1" / "distill" / "rejects.jsonl").write_text("")
+    archive_run(run, tmp_path / "archive")
+    cells = RunCells(tmp_path / "archive")
+    assert read_journal(cells.path / "ioa-seed0" / "distill" / "rejects.jsonl") == rejects
+    assert (cells.path / "ioa-seed1" / "distill" / "rejects.jsonl").read_bytes() == b""
+
+
+def test_the_temporary_folder_goes_with_the_run(run, tmp_path):
+    archive_run(run, tmp_path / "archive")
+    result = read_run(tmp_path / "archive")
+    folder = result.files.path
+    assert folder.is_dir()
+    del result
+    gc.collect()
+    assert not folder.exists()
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ({"cell": "../x", "file": "scores.jsonl", "record": {}}, "line 1: not a record"),
+        ({"cell": "x", "file": "/tmp/scores.jsonl", "record": {}}, "line 1: not a record"),
+        ({"cell": "x", "file": "scores.sh", "record": {}}, "line 1: not a record"),
+        ({"cell": "x", "file": "cell.json"}, "line 1: not a record"),
+        ({"cell": 3, "file": "cell.json", "value": 1}, "line 1: not a record"),
+        ([], "line 1: not a record"),
+    ],
+)
+def test_nothing_is_written_outside_of_the_cells(run, tmp_path, line, message):
+    archive_run(run, tmp_path / "archive")
+    with lzma.open(tmp_path / "archive" / "records.jsonl.xz", "wt") as file:
+        file.write(json.dumps(line) + "\n")
+    with pytest.raises(InputError, match=rf"records\.jsonl\.xz: {message}"):
+        read_run(tmp_path / "archive")
+
+
+def test_a_broken_archive_is_named(run, tmp_path):
+    archive_run(run, tmp_path / "archive")
+    path = tmp_path / "archive" / "records.jsonl.xz"
+    path.write_bytes(path.read_bytes()[:-200])
+    with pytest.raises(InputError, match=r"records\.jsonl\.xz: "):
+        read_run(tmp_path / "archive")
+    path.unlink()
+    (tmp_path / "archive" / "cells").mkdir()
+    assert read_run(tmp_path / "archive").cells == ()
+    path.write_bytes(b"")
+    with pytest.raises(InputError, match=r"both cells/ and records\.jsonl\.xz"):
+        read_run(tmp_path / "archive")
 
 
 def test_a_change_in_an_archive_is_found(run, tmp_path):

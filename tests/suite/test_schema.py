@@ -4,6 +4,7 @@ import pytest
 
 from ioa_jax.errors import InputError
 from ioa_jax.files import read_json
+from suite.archive import RunCells
 from suite.results import read_run
 from suite.schema import (
     FOLDER,
@@ -36,7 +37,8 @@ def test_there_is_no_schema_without_a_model():
 @pytest.mark.slow
 @pytest.mark.parametrize("folder", REFERENCES, ids=lambda path: path.name)
 def test_committed_results_fit_their_schemas_and_their_tables_follow_from_them(folder):
-    check_run_folder(folder)
+    cells = RunCells(folder)
+    check_run_folder(folder, cells.path)
     found = verify_run(folder, None)
     assert found.findings == ()
     # Every cell's calls and steps are there, so that none of its tokens are taken on trust.
