@@ -41,11 +41,11 @@ from ioa_jax.engine.sampling import SamplingParams
 from ioa_jax.engine.training import StepMetrics
 from ioa_jax.files import finished, read_value
 from ioa_jax.identifier.diagnosis import Diagnosis
-from ioa_jax.identifier.measure import ModulePerformance
+from ioa_jax.identifier.measure import ModulePerformance, masters
 from ioa_jax.identifier.probes import ProbeGraders, measure_student
 from ioa_jax.journal import Journal
 from ioa_jax.organizer.curriculum import Curriculum, Stage, plan_curriculum, replan
-from ioa_jax.organizer.mastery import GateResult, judge_stage, masters
+from ioa_jax.organizer.mastery import GateResult, judge_stage
 from ioa_jax.organizer.retention import (
     ForgettingMatrix,
     Retained,

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import importlib
+import re
+import unicodedata
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -19,6 +21,24 @@ MIN_SEEDS = 20
 
 Text = Annotated[str, StringConstraints(min_length=1, pattern=r"\S")]
 Messages = tuple[Mapping[str, str], ...]
+
+
+def slug(name: str) -> str:
+    """A name in lower-case ASCII letters, digits and hyphens; empty if nothing is left of it."""
+    plain = unicodedata.normalize("NFKD", name).encode("ascii", "ignore").decode().lower()
+    return re.sub(r"[^a-z0-9]+", "-", plain).strip("-")
+
+
+def module_id(category: str, module: str) -> str:
+    """`category/module` in slugs, so that spellings of one name are one id.
+
+    Raises:
+        InputError: A name has no letter or digit that an id could hold.
+    """
+    for name in (category, module):
+        if not slug(name):
+            raise InputError(f"name {name!r}: no letter or digit that an id could hold")
+    return f"{slug(category)}/{slug(module)}"
 
 
 class _Check(BaseModel):
@@ -93,8 +113,6 @@ class SeedRow(BaseModel):
     @model_validator(mode="after")
     def _module_has_two_levels(self) -> SeedRow:
         if self.module is not None:
-            from ioa_jax.identifier.decompose import module_id
-
             parts = self.module.split("/")
             if len(parts) != 2:
                 raise ValueError(f"module {self.module!r}: write it as category/module")

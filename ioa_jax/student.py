@@ -10,11 +10,11 @@ from typing import Any
 import jax.numpy as jnp
 
 from ioa_jax.engine.batching import TokenPair
+from ioa_jax.engine.chat import Messages, answer_pair, prompt_tokens
 from ioa_jax.engine.generation import Completion, Generator
 from ioa_jax.engine.sampling import SamplingParams
 from ioa_jax.engine.scoring import Score, Scorer
 from ioa_jax.errors import InputError
-from ioa_jax.models.chat import Messages, answer_pair, prompt_tokens
 from ioa_jax.models.decoder import Decoder
 from ioa_jax.models.huggingface import write_decoder
 from ioa_jax.models.load import LanguageModel, load_model
@@ -79,11 +79,11 @@ class Student:
         return Student(dataclasses.replace(self.model, decoder=decoder), self.batch_size)
 
     def prompt_tokens(self, messages: Messages) -> tuple[int, ...]:
-        """As `ioa_jax.models.chat.prompt_tokens`."""
+        """As `ioa_jax.engine.chat.prompt_tokens`."""
         return prompt_tokens(self.model, messages)
 
     def answer_pair(self, messages: Messages, answer: str, *, ended: bool = True) -> TokenPair:
-        """As `ioa_jax.models.chat.answer_pair`."""
+        """As `ioa_jax.engine.chat.answer_pair`."""
         return answer_pair(self.model, messages, answer, ended=ended)
 
     def score(self, pairs: Sequence[TokenPair]) -> list[Score]:

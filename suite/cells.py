@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 from ioa_jax.errors import InputError
 
@@ -15,6 +16,10 @@ UNDISTILLED = "undistilled"
 # by.
 UNIFORM = "uniform_right"
 ORACLE = "oracle"
+# In student_tokens_by_part, the tokens of no step in train.jsonl.
+FURTHER = "further"
+# Backends whose models aren't here to be measured.
+_ELSEWHERE = ("openai:", "transformers:")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -117,3 +122,16 @@ def share_of(
     numbers = sorted(set(groups.values()))
     mine = set(numbers[share.index - 1 :: share.count])
     return [cell for cell in cells if groups[cell] in mine]
+
+
+def is_local(spec: str) -> bool:
+    """Whether this project's engine runs the teacher, so that it can be measured too."""
+    return not spec.startswith(_ELSEWHERE)
+
+
+def tokens_by_part(steps: Iterable[Mapping[str, Any]]) -> dict[str, int]:
+    """Student tokens of train.jsonl, by part."""
+    found: dict[str, int] = {}
+    for step in steps:
+        found[step["part"]] = found.get(step["part"], 0) + step["tokens"]
+    return found

@@ -24,8 +24,9 @@ app = typer.Typer(
 @app.command("list")
 def list_() -> None:
     """Profiles, methods and tasks."""
-    from suite.methods import load_method, method_names
-    from suite.profile import load_profile, profile_names
+    from suite.methods import method_names
+    from suite.methods.registry import load_method
+    from suite.profile_files import load_profile, profile_names
     from suite.tasks import task_lines
     from suite.tasks.seeds import load_seed_tasks
 
@@ -98,7 +99,7 @@ def run(
     """
     from suite import run as job
     from suite.cells import Share
-    from suite.profile import load_profile
+    from suite.profile_files import load_profile
     from suite.table import print_table
 
     if resume is not None and (profile or set_ or run_id or dry_run or cells or ledger):

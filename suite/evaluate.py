@@ -17,11 +17,11 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from ioa_jax.adapter.duplicates import BenchmarkIndex
+from ioa_jax.engine.chat import answer_pair
 from ioa_jax.engine.scoring import Scorer
 from ioa_jax.errors import SandboxError
 from ioa_jax.graders.base import Grader
 from ioa_jax.journal import Journal
-from ioa_jax.models.chat import answer_pair
 from ioa_jax.models.load import LanguageModel
 from ioa_jax.seeds import SeedItem
 from suite.data import DataSource

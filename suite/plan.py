@@ -22,8 +22,8 @@ from ioa_jax.models.load import find_smollm2
 from ioa_jax.teachers.openai import OPENAI_HOST, OpenAISettings
 from suite.cells import TEACHER, UNDISTILLED, Cell, Share, share_of
 from suite.data import DataSource
-from suite.methods import load_method
 from suite.methods.ioa import IOA
+from suite.methods.registry import load_method
 from suite.models import MICRO, find_spec
 from suite.probes import load_seed_items
 from suite.profile import Profile

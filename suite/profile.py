@@ -1,4 +1,4 @@
-"""What a run does: a YAML file under a schema, with overrides."""
+"""What a run does: the schema of a profile."""
 
 from __future__ import annotations
 
@@ -12,7 +12,6 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from ioa_jax.adapter.duplicates import SIMILARITY
 from ioa_jax.errors import InputError
-from ioa_jax.settings import check_settings, merge_settings, override_setting, read_mapping
 from suite.methods import is_sweep, method_names
 from suite.tasks import task_names
 
@@ -263,62 +262,6 @@ class Profile(Settings):
     def digest(self) -> str:
         """sha256 of the settings, whatever file and overrides they came from."""
         return hashlib.sha256(json.dumps(self.model_dump(), sort_keys=True).encode()).hexdigest()
-
-
-def profile_names() -> list[str]:
-    """Profiles that come with the suite."""
-    # What begins with an underscore is a base of others.
-    return sorted(path.stem for path in PROFILES.glob("[!_]*.yaml"))
-
-
-def load_profile(name: str, overrides: Sequence[str] = ()) -> tuple[str, Profile]:
-    """A profile by name, or from a file.
-
-    Args:
-        name: One of `profile_names()`, or the path of a YAML file.
-        overrides: `a.b=value`; the value is read as YAML.
-
-    Returns:
-        Its name (a file's without folder and ending) and the settings.
-
-    Raises:
-        InputError: There is no such profile; or a setting is unknown, missing or wrong.
-    """
-    path = Path(name) if name.endswith((".yaml", ".yml")) else PROFILES / f"{name}.yaml"
-    if not path.is_file():
-        known = ", ".join(profile_names())
-        raise InputError(f"profile {name!r} is unknown; choose from {known}, or name a YAML file")
-    raw = _read(path)
-    for override in overrides:
-        override_setting(raw, override)
-    return path.stem, validate(raw, str(path))
-
-
-def _read(path: Path) -> dict[str, Any]:
-    """A file's settings over those of the file beside it that its `base` names."""
-    raw = read_mapping(path)
-    base = raw.pop("base", None)
-    return raw if base is None else merge_settings(_read(path.with_name(f"{base}.yaml")), raw)
-
-
-def validate(raw: Any, source: str) -> Profile:
-    """Settings under the schema.
-
-    Raises:
-        InputError: Names the source and the first bad field.
-    """
-    profile = check_settings(Profile, raw, source)
-    sweeps = [name for name in profile.methods if is_sweep(name)]
-    if sweeps:
-        # Not above, since it imports JAX.
-        from suite.methods.sweep import read_sweep
-
-        for name in sweeps:
-            try:
-                read_sweep(name).check(profile)
-            except InputError as error:
-                raise InputError(f"{source}: setting 'methods': {name!r}: {error}") from None
-    return profile
 
 
 def check_development_seeds(seeds: Sequence[int], source: str) -> None:

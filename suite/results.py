@@ -13,8 +13,7 @@ from ioa_jax.errors import InputError
 from ioa_jax.files import is_there, read_json
 from ioa_jax.journal import read_journal
 from suite.archive import RunCells
-from suite.cells import TEACHER, UNDISTILLED, VERSION
-from suite.run import is_local
+from suite.cells import TEACHER, UNDISTILLED, VERSION, is_local
 from suite.schema import check, read_file, read_lines
 from suite.schema.models import CellFile, CurvePoint, RunFile, ScoreLine, Sweep, Unfinished
 

@@ -17,7 +17,7 @@ import functools
 import gc
 import logging
 import shutil
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -26,10 +26,21 @@ from ioa_jax.errors import InputError, IOAError
 from ioa_jax.files import locked, read_json
 from ioa_jax.journal import Journal, read_journal
 from suite import table
-from suite.cells import TEACHER, VERSION, Cell, Share, cells_of, share_of
-from suite.methods import load_method
+from suite.cells import (
+    FURTHER,
+    TEACHER,
+    VERSION,
+    Cell,
+    Share,
+    cells_of,
+    is_local,
+    share_of,
+    tokens_by_part,
+)
+from suite.methods.registry import load_method
 from suite.models import find_spec
-from suite.profile import Profile, validate
+from suite.profile import Profile
+from suite.profile_files import validate
 from suite.schema import write_file
 from suite.schema.models import CellFile, RunFile
 from suite.workers import open_workers
@@ -48,16 +59,6 @@ if TYPE_CHECKING:
     from suite.tasks.seeds import SeedSplit
 
 log = logging.getLogger(__name__)
-
-# In student_tokens_by_part, the tokens of no step in train.jsonl.
-FURTHER = "further"
-# Backends whose models aren't here to be measured.
-_ELSEWHERE = ("openai:", "transformers:")
-
-
-def is_local(spec: str) -> bool:
-    """Whether this project's engine runs the teacher, so that it can be measured too."""
-    return not spec.startswith(_ELSEWHERE)
 
 
 def run_cells(profile: Profile) -> list[Cell]:
@@ -552,14 +553,6 @@ def _spend(folder: Path, teacher: LedgeredTeacher | None) -> dict[str, Any]:
         "steps": len(steps),
         "seconds": seconds,
     }
-
-
-def tokens_by_part(steps: Iterable[Mapping[str, Any]]) -> dict[str, int]:
-    """Student tokens of train.jsonl, by part."""
-    found: dict[str, int] = {}
-    for step in steps:
-        found[step["part"]] = found.get(step["part"], 0) + step["tokens"]
-    return found
 
 
 def _local_model(teacher: Teacher) -> LanguageModel | None:

@@ -12,7 +12,6 @@ import dataclasses
 import os
 import subprocess
 import sys
-import threading
 from collections.abc import Generator
 from pathlib import Path
 
@@ -82,7 +81,7 @@ def _started(directory: Path, share: Share) -> Generator[tuple[Path, subprocess.
     path.parent.mkdir(exist_ok=True)
     with path.open("ab") as log:
         process = subprocess.Popen(
-            [sys.executable, "-m", "suite.workers", str(directory), str(share)],
+            [sys.executable, "-m", "suite.worker", str(directory), str(share)],
             # It ends when this pipe does, and so when this process ends in whatever way.
             stdin=subprocess.PIPE,
             stdout=log,
@@ -99,28 +98,3 @@ def take_processors(share: Share) -> None:
     """Keep this process to its share of the processors; before JAX makes its threads."""
     available = sorted(os.sched_getaffinity(0))
     os.sched_setaffinity(0, available[share.index - 1 :: share.count])
-
-
-def _end_with_parent() -> None:
-    # Nothing is ever written to the pipe. Not by sys.stdin, whose lock the exit would wait for.
-    os.read(0, 1)
-    os._exit(1)
-
-
-def main() -> None:
-    """`python -m suite.workers RUN i/n`, which `open_workers` starts."""
-    from suite.cli import log_to_terminal
-    from suite.run import work
-
-    directory, share = Path(sys.argv[1]), Share.parse(sys.argv[2])
-    threading.Thread(target=_end_with_parent, daemon=True).start()
-    take_processors(share)
-    log_to_terminal(verbose=False)
-    try:
-        work(directory, share)
-    except IOAError as error:
-        sys.exit(f"error: {error}")
-
-
-if __name__ == "__main__":
-    main()

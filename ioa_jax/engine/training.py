@@ -28,11 +28,11 @@ from jax.sharding import Mesh
 from ioa_jax.engine import batching, losses
 from ioa_jax.engine.batching import PackedRows, PrefixGroup, RowPacker, TokenPair
 from ioa_jax.engine.checkpoint import Checkpoints
-from ioa_jax.engine.mesh import batch_sharding, decoder_shardings
 from ioa_jax.engine.scoring import row_statistics
 from ioa_jax.errors import InputError
 from ioa_jax.models.decoder import REMAT_POLICIES, Decoder
 from ioa_jax.models.lora import LoRA, init_lora, merge_lora
+from ioa_jax.models.mesh import batch_sharding, decoder_shardings
 from ioa_jax.streams import stream
 
 log = logging.getLogger(__name__)

@@ -22,11 +22,10 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-import ioa_jax
 from ioa_jax.errors import InputError, MissingDependencyError
 
 _START_SECONDS = 120.0
-_ROOT = str(Path(ioa_jax.__file__).parents[1])
+_ROOT = str(Path(__file__).parents[2])
 
 
 @dataclasses.dataclass(frozen=True)

@@ -11,7 +11,6 @@ import json
 import math
 import re
 import statistics
-import unicodedata
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Any
 
@@ -20,6 +19,7 @@ from pydantic import BaseModel, ConfigDict, Field, StringConstraints, Validation
 
 from ioa_jax.errors import InputError, first_fault
 from ioa_jax.identifier.seeds import MergedModule
+from ioa_jax.seeds import module_id, slug
 from ioa_jax.values import Value
 
 Name = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=120)]
@@ -126,24 +126,6 @@ class Assignment(Value):
     seed: str
     module: str
     margin: float | None
-
-
-def slug(name: str) -> str:
-    """A name in lower-case ASCII letters, digits and hyphens; empty if nothing is left of it."""
-    plain = unicodedata.normalize("NFKD", name).encode("ascii", "ignore").decode().lower()
-    return re.sub(r"[^a-z0-9]+", "-", plain).strip("-")
-
-
-def module_id(category: str, module: str) -> str:
-    """`category/module` in slugs, so that spellings of one name are one id.
-
-    Raises:
-        InputError: A name has no letter or digit that an id could hold.
-    """
-    for name in (category, module):
-        if not slug(name):
-            raise InputError(f"name {name!r}: no letter or digit that an id could hold")
-    return f"{slug(category)}/{slug(module)}"
 
 
 def parse_proposal(text: str) -> Proposal:

@@ -21,7 +21,6 @@ from ioa_jax.identifier.decompose import (
     decompose_by_metadata,
     merge_proposals,
     merge_taxonomy,
-    module_id,
     slug,
 )
 from ioa_jax.identifier.rendering import (
@@ -40,7 +39,7 @@ from ioa_jax.identifier.seeds import (
 )
 from ioa_jax.identifier.settings import DecomposerName, DecomposeSettings
 from ioa_jax.jsonl import write_rows
-from ioa_jax.seeds import SeedItem
+from ioa_jax.seeds import SeedItem, module_id
 from ioa_jax.streams import stream
 from ioa_jax.teachers.base import ChatRequest, Sampling, Teacher, TeacherError, TokenScores
 from ioa_jax.teachers.replay import LedgeredTeacher

@@ -28,6 +28,7 @@ from ioa_jax.identifier.interventions import (
     intervene,
     warm_up,
 )
+from ioa_jax.identifier.measure import masters, relative_mastery
 from ioa_jax.identifier.probes import (
     GradedAnswer,
     Measurement,
@@ -40,7 +41,6 @@ from ioa_jax.identifier.seeds import Role
 from ioa_jax.identifier.settings import DiagnoseSettings, EstimatorName
 from ioa_jax.identifier.target import Targets, choose_targets, severities
 from ioa_jax.jsonl import write_rows
-from ioa_jax.organizer.mastery import masters, relative_mastery
 from ioa_jax.seeds import SeedItem
 from ioa_jax.student import Student
 from ioa_jax.teachers.base import Teacher

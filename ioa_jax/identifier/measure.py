@@ -14,7 +14,7 @@ from typing import Literal
 import numpy as np
 
 from ioa_jax.errors import InputError
-from ioa_jax.values import Value
+from ioa_jax.values import ROUNDING, Value
 
 ScorerName = Literal["accuracy", "logprob"]
 
@@ -186,3 +186,26 @@ def _mean_ranks(values: Sequence[float]) -> np.ndarray:
     _, inverse, counts = np.unique(values, return_inverse=True, return_counts=True)
     last = np.cumsum(counts)
     return ((last - counts + 1 + last) / 2)[inverse]
+
+
+def relative_mastery(student: float, teacher: float) -> float:
+    """`r(k) = P_S(k) / P_T(k)`; above 1 where the student is ahead.
+
+    Args:
+        student: P_S(k) in [0, 1].
+        teacher: P_T(k), above 0 and at most 1.
+
+    Raises:
+        InputError: A performance is outside its range; a module that the teacher can't teach is set
+            aside, never divided by.
+    """
+    if not 0 <= student <= 1:
+        raise InputError(f"student performance {student} is outside [0, 1]")
+    if not 0 < teacher <= 1:
+        raise InputError(f"teacher performance {teacher}; what the teacher can't do has no mastery")
+    return student / teacher
+
+
+def masters(ratio: float, threshold: float) -> bool:
+    """Whether r(k) reaches a threshold, up to rounding."""
+    return ratio >= threshold - ROUNDING

@@ -17,12 +17,12 @@ from jax.sharding import Mesh
 from tokenizers import Tokenizer
 from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
-from ioa_jax.engine.mesh import decoder_shardings
 from ioa_jax.errors import InputError, MissingDependencyError, ModelFormatError
 from ioa_jax.models.config import DecoderConfig
 from ioa_jax.models.decoder import Decoder
 from ioa_jax.models.gguf import GGUFFile
 from ioa_jax.models.huggingface import SafetensorsCheckpoint, read_config
+from ioa_jax.models.mesh import decoder_shardings
 from ioa_jax.models.precision import Precision
 from ioa_jax.models.tensors import abstract_decoder, build_decoder
 from ioa_jax.models.text import ending_tokens

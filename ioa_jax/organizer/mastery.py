@@ -11,8 +11,8 @@ from scipy.stats import beta
 
 from ioa_jax.errors import InputError
 from ioa_jax.identifier.dependency import DependencyGraph
-from ioa_jax.identifier.measure import ModulePerformance
-from ioa_jax.values import ROUNDING, Value
+from ioa_jax.identifier.measure import ModulePerformance, masters, relative_mastery
+from ioa_jax.values import Value
 
 GateName = Literal["posterior", "literal", "off"]
 
@@ -87,29 +87,6 @@ class GateResult(Value):
     weak: tuple[str, ...]
     parked: tuple[str, ...]
     action: Literal["advance", "remediate", "park"]
-
-
-def relative_mastery(student: float, teacher: float) -> float:
-    """`r(k) = P_S(k) / P_T(k)`; above 1 where the student is ahead.
-
-    Args:
-        student: P_S(k) in [0, 1].
-        teacher: P_T(k), above 0 and at most 1.
-
-    Raises:
-        InputError: A performance is outside its range; a module that the teacher can't teach is set
-            aside, never divided by.
-    """
-    if not 0 <= student <= 1:
-        raise InputError(f"student performance {student} is outside [0, 1]")
-    if not 0 < teacher <= 1:
-        raise InputError(f"teacher performance {teacher}; what the teacher can't do has no mastery")
-    return student / teacher
-
-
-def masters(ratio: float, threshold: float) -> bool:
-    """Whether r(k) reaches a threshold, up to rounding."""
-    return ratio >= threshold - ROUNDING
 
 
 def probability_of_mastery(

@@ -1,4 +1,4 @@
-"""The methods that are compared: a file each, one table of IOA's controls, one interface.
+"""The methods that are compared, by name: a file each, one table of IOA's controls, one interface.
 
 An installed package adds a method by an entry point of the group `ioa.methods`, whose name is the
 method's and whose object is one. `METHOD@SETTING=VALUE` is a method too: another one with one
@@ -7,20 +7,14 @@ number changed (`sweep`).
 
 from __future__ import annotations
 
-import importlib
 from importlib.metadata import EntryPoint
-from typing import TYPE_CHECKING
 
-from ioa_jax.errors import InputError
-from suite.entry_points import find_others, load_other, package_of
-
-if TYPE_CHECKING:
-    from suite.methods.base import Method
+from suite.entry_points import find_others
 
 ENTRY_POINTS = "ioa.methods"
 
 # By name, its module and its name there. Modules are imported when they are used: they import JAX.
-_OWN = {
+OWN = {
     name: (name, "METHOD")
     for name in (
         "undistilled",
@@ -38,8 +32,8 @@ _OWN = {
     )
 }
 _RETAINED = ("sft_matched", "lamini")
-_ORDERS = ("shuffled", "easy_to_hard", "hard_to_easy")
-_WORLD = {"uniform_right": ("world", "UNIFORM_RIGHT"), "oracle": ("world", "ORACLE")}
+ORDERS = ("shuffled", "easy_to_hard", "hard_to_easy")
+WORLD = {"uniform_right": ("world", "UNIFORM_RIGHT"), "oracle": ("world", "ORACLE")}
 CONTROL_NAMES = (
     "ioa_paper",
     "ioa_uniform",
@@ -56,11 +50,11 @@ CONTROL_NAMES = (
     "ioa_no_stages",
 )
 METHODS = (
-    *_OWN,
+    *OWN,
     *(f"{name}_retained" for name in _RETAINED),
     *CONTROL_NAMES,
-    *(f"ioa_{order}" for order in _ORDERS),
-    *_WORLD,
+    *(f"ioa_{order}" for order in ORDERS),
+    *WORLD,
 )
 
 
@@ -75,54 +69,9 @@ def method_names() -> list[str]:
     Raises:
         InputError: Two methods have the same name.
     """
-    return [*METHODS, *sorted(_others())]
+    return [*METHODS, *sorted(other_methods())]
 
 
-def load_method(name: str) -> Method:
-    """A method by its name.
-
-    Raises:
-        InputError: There is none, or an installed package's can't be imported or isn't one; or a
-            sweep's name isn't METHOD@SETTING=VALUE.
-    """
-    if is_sweep(name):
-        from suite.methods.sweep import read_sweep
-
-        return read_sweep(name)
-    if name in METHODS:
-        return _load_own(name)
-    others = _others()
-    if name not in others:
-        raise InputError(f"method {name!r} is unknown; there are {', '.join(method_names())}")
-    point = others[name]
-    method = load_other(point, "method")
-    for part in ("summary", "needs", "run"):
-        if not hasattr(method, part):
-            raise InputError(
-                f"method {name!r} of {package_of(point)}: {point.value} has no {part!r}; see "
-                "suite.methods.base.Method"
-            )
-    return method
-
-
-def _load_own(name: str) -> Method:
-    if name in _OWN or name in _WORLD:
-        module, variable = (_OWN | _WORLD)[name]
-        return getattr(importlib.import_module(f"suite.methods.{module}"), variable)
-    if name in CONTROL_NAMES:
-        from suite.methods.controls import CONTROLS
-        from suite.methods.ioa import IOA
-
-        return IOA(*CONTROLS[name])
-    order = name.removeprefix("ioa_")
-    if order in _ORDERS:
-        from suite.methods.pool import PoolControl
-
-        return PoolControl(f"what ioa trains on, {order.replace('_', ' ')}", order)
-    from suite.methods.retained import RetainedMethod
-
-    return RetainedMethod(load_method(name.removesuffix("_retained")))
-
-
-def _others() -> dict[str, EntryPoint]:
+def other_methods() -> dict[str, EntryPoint]:
+    """Of installed packages, by name."""
     return find_others(ENTRY_POINTS, METHODS, "method")

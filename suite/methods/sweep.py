@@ -13,15 +13,14 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from ioa_jax.config import MethodConfig
 from ioa_jax.errors import InputError
 from ioa_jax.settings import check_settings
 from ioa_jax.streams import stream
-from suite.methods import load_method
-from suite.methods.base import MethodContext, MethodResult
+from suite.methods.base import Method, MethodContext, MethodResult
 from suite.methods.ioa import IOA
 from suite.profile import Profile, TrainSettings
 
@@ -121,18 +120,18 @@ IDLE: tuple[tuple[dict[str, Any], tuple[str, ...]], ...] = (
 class Sweep(IOA):
     """Another method with one number changed, over whatever the profile's options say."""
 
-    def __init__(self, of: str, setting: str, value: float) -> None:
+    def __init__(self, usual: Method, of: str, setting: str, value: float) -> None:
         """Take the usual method; whether it has the setting is known with its configuration.
 
         Args:
-            of: Name of `ioa` or a control of it.
+            usual: `ioa` or a control of it.
+            of: Its name.
             setting: Dotted path, such as organizer.tau_zpd.
             value: Instead of the usual one.
 
         Raises:
-            InputError: There is no such method, or it is none of IOA's.
+            InputError: It is none of IOA's methods.
         """
-        usual = load_method(of)
         if not isinstance(usual, IOA):
             raise InputError(f"method {of!r} has no such settings; ioa and its controls have")
         super().__init__(f"{usual.summary}; {setting} is {_text(value)}")
@@ -253,17 +252,18 @@ class FewerSeeds:
 
     needs: tuple[str, ...] = ()
 
-    def __init__(self, of: str, count: int) -> None:
+    def __init__(self, usual: Method, of: str, count: int) -> None:
         """Take the usual method.
 
         Args:
+            usual: Any.
             of: Its name.
             count: Of seed items, at least 1.
 
         Raises:
-            InputError: There is no such method, or it needs another's cell, which has all seeds.
+            InputError: It needs another's cell, which has all seeds.
         """
-        self._usual = load_method(of)
+        self._usual = usual
         if self._usual.needs:
             raise InputError(
                 f"method {of!r} takes what {' and '.join(self._usual.needs)} made of all seed items"
@@ -290,18 +290,16 @@ class FewerSeeds:
 class OtherTraining:
     """Another method with one number of its training changed."""
 
-    def __init__(self, of: str, setting: str, value: float) -> None:
+    def __init__(self, usual: Method, of: str, setting: str, value: float) -> None:
         """Take the usual method.
 
         Args:
+            usual: Any.
             of: Its name.
             setting: Dotted path from `train` on, such as train.learning_rate.
             value: Instead of the profile's.
-
-        Raises:
-            InputError: There is no such method.
         """
-        self._usual = load_method(of)
+        self._usual = usual
         self.needs = self._usual.needs
         self.summary = f"{self._usual.summary}; {setting} is {_text(value)}"
         self._of, self._setting, self._value = of, setting, value
@@ -325,11 +323,15 @@ class OtherTraining:
         return _noted(result, self._of, self._setting, self._value, default)
 
 
-def read_sweep(name: str) -> Sweep | FewerSeeds | OtherTraining:
+def read_sweep(name: str, load: Callable[[str], Method]) -> Sweep | FewerSeeds | OtherTraining:
     """The method that `METHOD@SETTING=VALUE` names.
 
+    Args:
+        name: That.
+        load: Makes METHOD.
+
     Raises:
-        InputError: It has another form, or METHOD has no such setting.
+        InputError: It has another form, there is no METHOD, or it has no such setting.
     """
     of, _, change = name.partition("@")
     setting, _, text = change.partition("=")
@@ -348,7 +350,7 @@ def read_sweep(name: str) -> Sweep | FewerSeeds | OtherTraining:
     if setting == SEEDS:
         if value < 1 or value != int(value):
             raise InputError(f"method {name!r}: {SEEDS} is a whole number from 1")
-        return FewerSeeds(of, int(value))
+        return FewerSeeds(load(of), of, int(value))
     if setting.startswith(f"{TRAIN}."):
-        return OtherTraining(of, setting, value)
-    return Sweep(of, setting, value)
+        return OtherTraining(load(of), of, setting, value)
+    return Sweep(load(of), of, setting, value)

@@ -13,10 +13,10 @@ from ioa_jax.identifier.decompose import (
     decompose_by_metadata,
     merge_proposals,
     merge_taxonomy,
-    module_id,
     parse_proposal,
 )
 from ioa_jax.identifier.seeds import MergedModule
+from ioa_jax.seeds import module_id
 
 
 def proposal(*modules):

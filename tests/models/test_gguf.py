@@ -11,12 +11,12 @@ from gguf import GGMLQuantizationType as Quantization
 from gguf.quants import dequantize, quantize
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 
-from ioa_jax.engine.mesh import decoder_shardings, make_mesh
 from ioa_jax.errors import InputError, ModelFormatError
 from ioa_jax.models.decoder import rotary_frequencies
 from ioa_jax.models.gguf import GGUFFile, fit_llama3_scaling
 from ioa_jax.models.huggingface import read_decoder, write_decoder
 from ioa_jax.models.load import find_smollm2, load_model
+from ioa_jax.models.mesh import decoder_shardings, make_mesh
 from ioa_jax.models.precision import Precision
 from ioa_jax.models.tensors import abstract_decoder, build_decoder, export_tensors, hf_shapes
 from ioa_jax.models.text import encode_prompt_completion, render_chat

@@ -6,13 +6,12 @@ from scipy.stats import beta
 
 from ioa_jax.errors import InputError
 from ioa_jax.identifier.dependency import Dependency, build_graph
-from ioa_jax.identifier.measure import ModulePerformance
+from ioa_jax.identifier.measure import ModulePerformance, relative_mastery
 from ioa_jax.organizer.mastery import (
     GateResult,
     GateSettings,
     flag_dependents,
     judge_stage,
-    relative_mastery,
 )
 
 TEACHER = {"a": 0.8, "b": 0.5, "c": 1.0}

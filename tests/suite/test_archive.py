@@ -118,8 +118,8 @@ def test_the_temporary_folder_goes_with_the_run(run, tmp_path):
 )
 def test_nothing_is_written_outside_of_the_cells(run, tmp_path, line, message):
     archive_run(run, tmp_path / "archive")
-    with lzma.open(tmp_path / "archive" / "records.jsonl.xz", "wt") as file:
-        file.write(json.dumps(line) + "\n")
+    packed_line = lzma.compress(json.dumps(line).encode() + b"\n")
+    (tmp_path / "archive" / "records.jsonl.xz").write_bytes(packed_line)
     with pytest.raises(InputError, match=rf"records\.jsonl\.xz: {message}"):
         read_run(tmp_path / "archive")
 

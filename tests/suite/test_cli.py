@@ -5,7 +5,7 @@ import pytest
 
 from ioa_jax.errors import InputError
 from ioa_jax.files import write_json
-from suite.profile import load_profile
+from suite.profile_files import load_profile
 from suite.run import start_run
 
 

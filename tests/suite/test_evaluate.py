@@ -1,6 +1,6 @@
 from ioa_jax.seeds import SeedItem
 from suite.evaluate import Evaluation
-from suite.profile import load_profile
+from suite.profile_files import load_profile
 
 
 def probe(number):

@@ -16,11 +16,12 @@ from ioa_jax.teachers.base import Sampling
 from ioa_jax.teachers.ledger import Ledger
 from ioa_jax.teachers.replay import LedgeredTeacher
 from ioa_jax.teachers.spend import Budget
-from suite.methods import base, load_method
+from suite.methods import base
 from suite.methods.base import MethodContext
 from suite.methods.cascod import METHOD as CASCOD
 from suite.methods.evol_instruct import is_answer, is_evolved
 from suite.methods.lion import read_scores
+from suite.methods.registry import load_method
 from suite.methods.self_instruct import is_fit
 from suite.profile import Budgets, SandboxSettings, TrainSettings
 from tests.suite.world import write_model

@@ -6,8 +6,9 @@ import pytest
 
 from ioa_jax.errors import InputError
 from suite.cells import Cell, Share, cells_of, share_of
-from suite.methods import load_method, method_names
-from suite.profile import load_profile
+from suite.methods import method_names
+from suite.methods.registry import load_method
+from suite.profile_files import load_profile
 from suite.run import run_cells
 
 

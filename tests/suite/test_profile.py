@@ -5,10 +5,12 @@ import sys
 import pytest
 
 from ioa_jax.errors import InputError
-from suite.methods import METHODS, load_method
+from suite.methods import METHODS
 from suite.methods.ioa import IOA
+from suite.methods.registry import load_method
 from suite.plan import make_plan
-from suite.profile import Profile, load_profile, profile_names
+from suite.profile import Profile
+from suite.profile_files import load_profile, profile_names
 
 
 def fields(model):

@@ -15,10 +15,10 @@ from ioa_jax.journal import read_journal
 from suite import run as job
 from suite.data import DataSource
 from suite.merge import merge_runs
-from suite.methods import load_method
 from suite.methods.base import MethodResult
+from suite.methods.registry import load_method
 from suite.models import find_spec
-from suite.profile import load_profile
+from suite.profile_files import load_profile
 from suite.schema import check_run_folder
 from suite.table import lines, summarize
 from suite.verify import verify_run

@@ -6,7 +6,7 @@ import yaml
 
 from ioa_jax.errors import InputError
 from ioa_jax.files import read_json
-from suite.profile import load_profile
+from suite.profile_files import load_profile
 from suite.results import read_run
 from suite.tune import tune
 from tests.suite.runs import write_run

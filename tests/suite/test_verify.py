@@ -10,7 +10,7 @@ from suite.compare import DIFFERENT
 from suite.data import DataSource
 from suite.eval import as_json
 from suite.probes import PROBES, SeedGrader, load_seed_items
-from suite.profile import load_profile
+from suite.profile_files import load_profile
 from suite.report import write_report
 from suite.schema import check_run_folder
 from suite.table import summarize

@@ -18,13 +18,15 @@ from ioa_jax.files import read_json
 from ioa_jax.jsonl import read_objects
 from ioa_jax.models.huggingface import write_decoder
 from suite import run as job
-from suite.methods import CONTROL_NAMES, METHODS, load_method
+from suite.methods import CONTROL_NAMES, METHODS
 from suite.methods.base import MethodContext, as_chat
 from suite.methods.controls import CONTROLS
 from suite.methods.ioa import IOA
 from suite.methods.pool import PARTS, parts_in_turn, read_pool
+from suite.methods.registry import load_method
 from suite.methods.retained import read_retention
-from suite.profile import Profile, load_profile, validate
+from suite.profile import Profile
+from suite.profile_files import load_profile, validate
 from tests.distill_world import Cook, method_config, new_student, write_seeds
 
 DIMENSIONS = ("concretization", "decomposition", "cognitive_load", "format", "language")

@@ -20,11 +20,13 @@ from ioa_jax.models.huggingface import write_decoder
 from ioa_jax.settings import override_setting
 from suite import run as job
 from suite.cells import Cell
-from suite.methods import is_sweep, load_method, method_names
+from suite.methods import is_sweep, method_names
 from suite.methods.ioa import IOA
+from suite.methods.registry import load_method
 from suite.methods.sweep import IDLE
 from suite.plan import make_plan
-from suite.profile import Profile, load_profile, validate
+from suite.profile import Profile
+from suite.profile_files import load_profile, validate
 from suite.report.summary import Figures, summarize
 from suite.results import read_run
 from suite.run import run_cells

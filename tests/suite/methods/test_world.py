@@ -19,13 +19,14 @@ from ioa_jax.teachers.base import Sampling
 from ioa_jax.teachers.ledger import Ledger
 from ioa_jax.teachers.replay import LedgeredTeacher
 from ioa_jax.teachers.spend import Budget
-from suite.methods import load_method
 from suite.methods import world as reference
 from suite.methods.base import MethodContext, as_chat
+from suite.methods.registry import load_method
 from suite.methods.world import deficient, measure, problems, right_pairs
 from suite.micro.world import MODULES, benchmark_problems, micro_seeds
 from suite.models import find_spec
-from suite.profile import Budgets, SandboxSettings, load_profile
+from suite.profile import Budgets, SandboxSettings
+from suite.profile_files import load_profile
 from tests.teachers.recorded import ScriptedTeacher
 
 ROW = 128

@@ -15,7 +15,7 @@ from suite.micro.gates import Examples, benchmark_accuracies, student_faults, te
 from suite.micro.recipe import VARIANTS, student_recipe
 from suite.micro.tokens import train_tokenizer
 from suite.models import find_spec
-from suite.profile import load_profile, profile_names
+from suite.profile_files import load_profile, profile_names
 
 ENTRIES = read_json(build.FOLDER / "models.json")
 NAMES = tuple(ENTRIES)

@@ -9,15 +9,15 @@ from pathlib import Path
 import pytest
 from jax.sharding import PartitionSpec
 
-from ioa_jax.engine.mesh import make_mesh, partition_spec
 from ioa_jax.errors import InputError
+from ioa_jax.models.mesh import make_mesh, partition_spec
 
 RUN = """
 import dataclasses, json, sys
 import jax, numpy as np
 jax.config.update("jax_numpy_dtype_promotion", "strict")
 jax.config.update("jax_numpy_rank_promotion", "raise")
-from ioa_jax.engine.mesh import decoder_shardings, make_mesh
+from ioa_jax.models.mesh import decoder_shardings, make_mesh
 from ioa_jax.engine.training import LoRAConfig, TrainConfig, train
 from ioa_jax.engine.scoring import Scorer
 from tests.tiny import random_pairs, tiny_decoder, tiny_model

@@ -1,7 +1,7 @@
 import pytest
 
+from ioa_jax.engine.chat import answer_pair, prompt_tokens
 from ioa_jax.errors import InputError
-from ioa_jax.models.chat import answer_pair, prompt_tokens
 from ioa_jax.models.load import load_model
 from ioa_jax.models.text import end_of_turn
 from suite.tasks.seeds import load_seed_tasks

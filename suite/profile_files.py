@@ -1,0 +1,65 @@
+"""Profiles from YAML files, with overrides."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from ioa_jax.errors import InputError
+from ioa_jax.settings import check_settings, merge_settings, override_setting, read_mapping
+from suite.methods import is_sweep
+from suite.methods.registry import load_method
+from suite.methods.sweep import read_sweep
+from suite.profile import PROFILES, Profile
+
+
+def profile_names() -> list[str]:
+    """Profiles that come with the suite."""
+    # What begins with an underscore is a base of others.
+    return sorted(path.stem for path in PROFILES.glob("[!_]*.yaml"))
+
+
+def load_profile(name: str, overrides: Sequence[str] = ()) -> tuple[str, Profile]:
+    """A profile by name, or from a file.
+
+    Args:
+        name: One of `profile_names()`, or the path of a YAML file.
+        overrides: `a.b=value`; the value is read as YAML.
+
+    Returns:
+        Its name (a file's without folder and ending) and the settings.
+
+    Raises:
+        InputError: There is no such profile; or a setting is unknown, missing or wrong.
+    """
+    path = Path(name) if name.endswith((".yaml", ".yml")) else PROFILES / f"{name}.yaml"
+    if not path.is_file():
+        known = ", ".join(profile_names())
+        raise InputError(f"profile {name!r} is unknown; choose from {known}, or name a YAML file")
+    raw = _read(path)
+    for override in overrides:
+        override_setting(raw, override)
+    return path.stem, validate(raw, str(path))
+
+
+def _read(path: Path) -> dict[str, Any]:
+    """A file's settings over those of the file beside it that its `base` names."""
+    raw = read_mapping(path)
+    base = raw.pop("base", None)
+    return raw if base is None else merge_settings(_read(path.with_name(f"{base}.yaml")), raw)
+
+
+def validate(raw: Any, source: str) -> Profile:
+    """Settings under the schema, and a sweep's under its method.
+
+    Raises:
+        InputError: Names the source and the first bad field.
+    """
+    profile = check_settings(Profile, raw, source)
+    for name in filter(is_sweep, profile.methods):
+        try:
+            read_sweep(name, load_method).check(profile)
+        except InputError as error:
+            raise InputError(f"{source}: setting 'methods': {name!r}: {error}") from None
+    return profile
