@@ -340,6 +340,7 @@ for command in (
     commands.archive,
     text_commands.prompts,
     text_commands.grade,
+    text_commands.judge,
     text_commands.show,
 ):
     app.command()(command)

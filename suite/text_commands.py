@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import typer
 
@@ -109,6 +110,84 @@ def grade(
     if results is not None:
         write_json(results, found)
     print(f"{found['correct']} of {found['texts']} correct; {output}")
+
+
+def judge(
+    task: TaskName,
+    answers: Annotated[
+        Path,
+        typer.Option(help="Folder of `eval`, or JSONL as `grade` takes it.", show_default=False),
+    ],
+    judge: Annotated[
+        str,
+        typer.Option(
+            help="Who judges, as a teacher: openai:MODEL@BASE-URL, or a model that runs here.",
+            show_default=False,
+        ),
+    ],
+    output: Annotated[
+        Path, typer.Option(help="Directory; the same command goes on.", show_default=False)
+    ],
+    mode: Annotated[
+        str, typer.Option(help="single (a rating from 1 to 10) or pairwise (which is better).")
+    ] = "single",
+    baseline: Annotated[
+        Path | None,
+        typer.Option(
+            help="Answers to compare with, as --answers; default: the task's references.",
+            show_default=False,
+        ),
+    ] = None,
+    human: Annotated[
+        Path | None,
+        typer.Option(
+            help='JSONL with people\'s verdicts on the pairs: "id" and "verdict", win, tie or loss '
+            "of the answer.",
+            show_default=False,
+        ),
+    ] = None,
+    max_tokens: Annotated[int, typer.Option(min=1, help="Longest reply.")] = 1024,
+    set_: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set", help="A setting of the judge, such as concurrency=4. May be repeated."
+        ),
+    ] = None,
+    ledger: Annotated[
+        Path | None,
+        typer.Option(help="Folder of the judge's calls; default: in OUTPUT.", show_default=False),
+    ] = None,
+    data_dir: DataDir = None,
+) -> None:
+    """Have a model judge answers: rate each, or compare each with another, in both orders."""
+    from ioa_jax.teachers.spec import open_teacher
+    from suite.data import DataSource
+    from suite.judging.judge import JudgeSettings, judge_texts, print_judged
+    from suite.tasks import load_task
+
+    if mode != "single" and mode != "pairwise":
+        raise InputError(f"--mode {mode!r}: single or pairwise")
+    settings = JudgeSettings(mode, answers, baseline, human, max_tokens)
+    source = DataSource.open(data_dir)
+    with open_teacher(judge, **_judge_settings(set_ or ())) as teacher:
+        results = judge_texts(load_task(task), settings, teacher, output, source, ledger)
+    print_judged(results)
+    print(f"{output / 'results.json'}")
+
+
+def _judge_settings(texts: Sequence[str]) -> dict[str, Any]:
+    import yaml
+
+    found: dict[str, Any] = {}
+    for text in texts:
+        name, equals, value = text.partition("=")
+        if not equals:
+            raise InputError(f"--set {text!r}: write it as SETTING=VALUE")
+        try:
+            found[name] = yaml.safe_load(value)
+        except yaml.YAMLError:
+            raise InputError(f"--set {text!r}: the value isn't YAML") from None
+    return found
 
 
 def show(
