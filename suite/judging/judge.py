@@ -358,7 +358,9 @@ def _comparisons(
         one, other = outcomes
         if one is not None and other is not None:
             both.append((key, (one, other)))
-    settled = {key: one if one == other else "tie" for key, (one, other) in both}
+    settled: dict[Key, Outcome] = {
+        key: one if one == other else "tie" for key, (one, other) in both
+    }
     metrics: dict[str, Any] = {
         name: dataclasses.asdict(_estimate(own, items, _SCORES.__getitem__))
         for name, own in _parts(list(settled.items()), items, "win rate").items()

@@ -6,6 +6,7 @@ from ioa_jax.errors import InputError
 from suite import texts as module
 from suite.data import DataSource
 from suite.tasks import load_task
+from suite.tasks.base import Task
 from suite.tasks.code import HUMANEVAL_TEST
 from suite.tasks.micro import MICRO_MATH
 from suite.texts import grade_texts, read_texts, write_prompts
@@ -21,7 +22,7 @@ def micro():
     return {item.id: item for item in MICRO_MATH.load(NOWHERE).items}
 
 
-def grade(tmp_path, text, task=MICRO_MATH, data=NOWHERE, **options):
+def grade(tmp_path, text, task: Task = MICRO_MATH, data=NOWHERE, **options):
     path = tmp_path / "texts.jsonl"
     path.write_text(text, encoding="utf-8")
     return grade_texts(task, path, tmp_path / "verdicts.jsonl", data, **options)
