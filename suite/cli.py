@@ -5,13 +5,14 @@ from __future__ import annotations
 import logging
 import sys
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 import typer
 
 from ioa_jax.cli import run_app
 from ioa_jax.errors import InputError
-from suite import commands
+from suite import commands, text_commands
+from suite.text_commands import DataDir, Ks, WeakSandbox, parse_style
 
 app = typer.Typer(
     help="Compare ways to distil a student, on real models and tasks.",
@@ -239,21 +240,6 @@ def contamination(
         print(f"... {len(report.findings) - shown} more; --output FILE has them all")
 
 
-DataDir = Annotated[
-    Path | None,
-    typer.Option(
-        help="Folder with the tasks' data; default: IOA_DATA_DIR, else the Hugging Face hub.",
-        show_default=False,
-    ),
-]
-WeakSandbox = Annotated[
-    bool,
-    typer.Option(
-        "--allow-weak-sandbox", help="Run model-written programs although they can't be isolated."
-    ),
-]
-
-
 @app.command("eval")
 def eval_(
     model: Annotated[
@@ -289,6 +275,7 @@ def eval_(
     seed: Annotated[int, typer.Option(help="Of the sampling.")] = 0,
     precision: Annotated[str, typer.Option(help="float32 or bfloat16.")] = "bfloat16",
     batch_size: Annotated[int, typer.Option(help="Rows that decode together.")] = 32,
+    k: Ks = None,
     allow_weak_sandbox: WeakSandbox = False,
     verbose: Annotated[bool, typer.Option("--verbose", help="Log what is compiled.")] = False,
 ) -> None:
@@ -298,8 +285,10 @@ def eval_(
     same command again to go on after a kill.
     """
     from suite.data import DataSource
-    from suite.eval import EvalSettings, evaluate, print_results
+    from suite.eval import EvalSettings, evaluate
+    from suite.figures import parse_k, print_results
 
+    ks = parse_k(k)
     settings = EvalSettings(
         model=model,
         tasks=tuple(name.strip() for name in tasks.split(",") if name.strip()),
@@ -307,7 +296,7 @@ def eval_(
         samples=samples,
         temperature=temperature,
         max_tokens=max_tokens,
-        style=None if style is None else _style(style),
+        style=None if style is None else parse_style(style),
         shots=shots,
         seed=seed,
         precision=precision,
@@ -316,7 +305,7 @@ def eval_(
     )
     log_to_terminal(verbose)
     try:
-        results = evaluate(settings, DataSource.open(data_dir), output)
+        results = evaluate(settings, DataSource.open(data_dir), output, ks)
     except KeyboardInterrupt:
         print("interrupted; the same command goes on", file=sys.stderr)
         raise typer.Exit(130) from None
@@ -324,93 +313,23 @@ def eval_(
     print(f"{output / 'results.json'}")
 
 
-def _style(style: str) -> Literal["chat", "base"]:
-    if style == "chat" or style == "base":
-        return style
-    raise InputError(f"--style {style!r}: chat or base")
-
-
 @app.command()
 def regrade(
     output: Annotated[Path, typer.Argument(help="Of `eval`.", show_default=False)],
     data_dir: DataDir = None,
+    k: Ks = None,
     allow_weak_sandbox: WeakSandbox = False,
 ) -> None:
     """Grade the saved answers of an evaluation again; needs no model."""
     from suite.data import DataSource
-    from suite.eval import print_results
     from suite.eval import regrade as grade_again
+    from suite.figures import parse_k, print_results
 
     log_to_terminal(verbose=False)
-    results = grade_again(output, DataSource.open(data_dir), allow_weak_sandbox)
+    results = grade_again(output, DataSource.open(data_dir), allow_weak_sandbox, parse_k(k))
     print_results(results)
     for task, count in results["changed"].items():
         print(f"{task}: {count} verdicts changed")
-
-
-@app.command()
-def grade(
-    task: Annotated[str, typer.Option(help="Name of the task.", show_default=False)],
-    input: Annotated[
-        Path, typer.Option("--input", help='JSONL: "id" and "text".', show_default=False)
-    ],
-    output: Annotated[Path, typer.Option(help="JSONL file.", show_default=False)],
-    style: Annotated[str, typer.Option(help="base for continuations of a text.")] = "chat",
-    data_dir: DataDir = None,
-    allow_weak_sandbox: WeakSandbox = False,
-) -> None:
-    """Grade texts from any other engine: a verdict a line."""
-    from suite.data import DataSource
-    from suite.eval import grade_file
-    from suite.tasks import load_task
-
-    correct, count = grade_file(
-        load_task(task),
-        input,
-        output,
-        DataSource.open(data_dir),
-        _style(style),
-        allow_weak_sandbox,
-    )
-    print(f"{correct} of {count} correct; {output}")
-
-
-@app.command()
-def show(
-    output: Annotated[Path, typer.Argument(help="Of `eval`.", show_default=False)],
-    task: Annotated[str, typer.Option(help="Name of the task.", show_default=False)],
-    failed: Annotated[bool, typer.Option("--failed", help="Only wrong answers.")] = False,
-    item: Annotated[
-        str | None, typer.Option("--id", help="Only this item.", show_default=False)
-    ] = None,
-    limit: Annotated[int, typer.Option(min=1, help="At most so many.")] = 10,
-    data_dir: DataDir = None,
-) -> None:
-    """Read a model's answers with their verdicts."""
-    import itertools
-
-    from suite.data import DataSource
-    from suite.eval import read_samples
-
-    chosen = (
-        sample
-        for sample in read_samples(output, task, DataSource.open(data_dir))
-        if not (failed and sample["verdict"]["correct"])
-        and (item is None or sample["item"].id == item)
-    )
-    for sample in itertools.islice(chosen, limit):
-        asked, text, verdict = sample["item"], sample["text"], sample["verdict"]
-        print(f"===== {asked.id}, sample {text['sample']}")
-        print(asked.prompt)
-        print(f"----- answer, {text['tokens']} tokens, {text['finish_reason']}")
-        print(text["text"])
-        print(f"----- {'correct' if verdict['correct'] else 'wrong'}")
-        for name in ("extracted", "rule", "source", "status", "detail", "parts"):
-            if verdict[name]:
-                print(f"{name}: {verdict[name]}")
-        if asked.references:
-            print(f"references: {' | '.join(asked.references)}")
-        print()
 
 
 for command in (
@@ -420,6 +339,10 @@ for command in (
     commands.power,
     commands.tune,
     commands.archive,
+    text_commands.prompts,
+    text_commands.grade,
+    text_commands.judge,
+    text_commands.show,
 ):
     app.command()(command)
 

@@ -2,7 +2,7 @@
 
 What a cell's folder gets:
 
-tasks/<task>/    texts.jsonl · verdicts.jsonl · seconds.jsonl, as `suite.eval` writes them
+tasks/<task>/    texts.jsonl · verdicts.jsonl · seconds.jsonl, as `suite.answers` writes them
 scores.jsonl     a line per task and item, the last file
 curve.jsonl      points measured during training, with curve/<tokens>/<task>/ beside
 """
@@ -24,19 +24,10 @@ from ioa_jax.graders.base import Grader
 from ioa_jax.journal import Journal
 from ioa_jax.models.load import LanguageModel
 from ioa_jax.seeds import SeedItem
+from suite.answers import Ready, graded_items, is_complete, run_task
 from suite.data import DataSource
-from suite.eval import (
-    EvalSettings,
-    Ready,
-    as_json,
-    check_grader,
-    description,
-    graded_items,
-    is_complete,
-    open_grader,
-    prepare,
-    run_task,
-)
+from suite.eval import EvalSettings, description, prepare
+from suite.grading import as_json, check_grader, open_grader
 from suite.probes import PROBES, ProbeTask, SeedGrader, limits_of
 from suite.profile import Profile
 from suite.schema import check, write_lines
@@ -62,7 +53,7 @@ class Evaluation:
         profile: Settings.
         probes: Held-out seed items.
         tasks: Prepared.
-        checked: By task, what `suite.eval.check_grader` found.
+        checked: By task, what `suite.grading.check_grader` found.
         metrics: By task, the name of its main figure, once something has been measured.
     """
 
@@ -140,7 +131,7 @@ class Evaluation:
         for one in self.tasks:
             place = folder / "tasks" / one.ready.task.name
             if not is_complete(one.ready, place):
-                run_task(one.ready, model, one.grader, self._settings(), place)
+                run_task(one.ready, model, one.grader, place, self.profile.generation.batch_size)
             rows += self._rows(one.ready, place, logprobs)
         if not any(one.ready.task.name == PROBES for one in self.tasks):
             rows += [
@@ -172,7 +163,7 @@ class Evaluation:
                 )
                 place = folder / "curve" / str(student_tokens) / name
                 if not is_complete(part, place):
-                    run_task(part, model, one.grader, self._settings(), place)
+                    run_task(part, model, one.grader, place, self.profile.generation.batch_size)
                 scores = [row["score"] for row in self._rows(part, place, {})]
                 point = {
                     "student_tokens": student_tokens,
@@ -183,14 +174,6 @@ class Evaluation:
                 }
                 check(CurvePoint, point, str(curve.path))
                 curve.append(point)
-
-    def _settings(self) -> EvalSettings:
-        return EvalSettings(
-            model="",
-            tasks=(PROBES,),
-            precision=self.profile.precision,
-            batch_size=self.profile.generation.batch_size,
-        )
 
     def _logprobs(self, model: LanguageModel) -> dict[str, float]:
         """Log-probability a token of each probe's reference, in nats, by the probe's id."""

@@ -16,7 +16,7 @@ from ioa_jax.files import is_there, read_json, read_text
 from ioa_jax.graders.base import Grader, Item, Verdict
 from ioa_jax.journal import read_journal
 from suite.cells import FURTHER, TEACHER, Cell, tokens_by_part
-from suite.eval import GRADING_THREADS, as_json, open_grader
+from suite.grading import GRADING_THREADS, as_json, open_grader
 from suite.probes import PROBES, ProbeTask, SeedGrader, limits_of
 from suite.profile import SandboxSettings, SeedSettings
 from suite.report import written

@@ -29,6 +29,8 @@ TASKS = {
     "dolly": ("instructions", "DOLLY"),
     "self_instruct": ("instructions", "SELF_INSTRUCT"),
     "vicuna": ("instructions", "VICUNA"),
+    "vicuna_bench": ("open_ended", "VICUNA_BENCH"),
+    "mt_bench": ("open_ended", "MT_BENCH"),
     "micro-math": ("micro", "MICRO_MATH"),
     "micro-code": ("micro", "MICRO_CODE"),
     "micro-instruct": ("micro", "MICRO_INSTRUCT"),

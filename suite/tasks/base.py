@@ -12,7 +12,7 @@ from ioa_jax.graders.base import Item, Verdict
 from suite.data import DataSource, Provenance
 
 Style = Literal["chat", "base"]
-GraderKind = Literal["math", "number", "code", "instruction", "rouge", "exact", "mixed"]
+GraderKind = Literal["math", "number", "code", "instruction", "rouge", "exact", "mixed", "judge"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -132,7 +132,7 @@ class Task(Protocol):
 
     @property
     def grader_kind(self) -> GraderKind:
-        """What `ioa_jax.graders.registry.make_grader` takes."""
+        """What `ioa_jax.graders.registry.make_grader` takes, or `judge`: answers for a judge."""
         ...
 
     @property

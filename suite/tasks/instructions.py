@@ -181,7 +181,7 @@ class IfevalTask(Description):
         return found
 
 
-class _LikeReferences:
+class LikeReferences:
     """Prompt and figures of tasks whose answers should be like a reference."""
 
     def prompt(self, item: Item, style: Style = "chat", examples: Sequence[Example] = ()) -> Prompt:
@@ -199,7 +199,7 @@ class _LikeReferences:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class DollyTask(_LikeReferences, Description):
+class DollyTask(LikeReferences, Description):
     """Questions and answers by people, in a split of our own: see `dolly_splits`."""
 
     def load(self, data: DataSource, shots: int = 0) -> TaskData:
@@ -266,7 +266,7 @@ def dolly_splits(rows: Sequence[Row]) -> DollySplits:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class SelfInstructTask(_LikeReferences, Description):
+class SelfInstructTask(LikeReferences, Description):
     """Tasks as users of applications may set them."""
 
     def load(self, data: DataSource, shots: int = 0) -> TaskData:
@@ -277,7 +277,7 @@ class SelfInstructTask(_LikeReferences, Description):
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class VicunaTask(_LikeReferences, Description):
+class VicunaTask(LikeReferences, Description):
     """Open questions. Ten of the 80 have a reference answer (by GPT-4) and are scored."""
 
     def load(self, data: DataSource, shots: int = 0) -> TaskData:

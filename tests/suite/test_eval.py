@@ -141,6 +141,75 @@ def test_texts_of_another_engine_are_graded(tmp_path):
         suite("grade", "--task", "humaneval", "--input", texts, "--output", out)
 
 
+def test_samples_have_a_majority_and_pages(model, tmp_path):
+    output = tmp_path / "out"
+    command = ["eval", "--model", model, "--tasks", "micro-math", "--output", output, "--limit", 2,
+               "--max-tokens", 6, "--samples", 4, "--temperature", 1.0, "--precision", "float32",
+               "--batch-size", 8]  # fmt: skip
+    suite(*command, "--k", "1,2,4")
+    results = output / "results.json"
+    found = json.loads(results.read_text())["tasks"]["micro-math"]["metrics"]
+    assert list(found) == ["accuracy", "pass@1", "pass@2", "pass@4", "avg@4", "maj@2", "maj@4"]
+    groups = read_journal(output / "tasks" / "micro-math" / "groups.jsonl")
+    assert [len(row["groups"]) for row in groups] == [4, 4]
+
+    # Another choice of k needs no answer anew; saved texts are grouped anew.
+    folder = output / "tasks" / "micro-math"
+    rows = read_journal(folder / "texts.jsonl")
+    for row in rows:
+        row["text"] = r"\boxed{1.5}" if row["sample"] < 2 else r"\boxed{\frac{3}{2}}"
+    (folder / "texts.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    suite("regrade", output, "--k", "3")
+    assert all(len(set(row["groups"])) == 1 for row in read_journal(folder / "groups.jsonl"))
+    found = json.loads(results.read_text())["tasks"]["micro-math"]["metrics"]
+    assert list(found) == ["accuracy", "pass@3", "avg@4", "maj@3"]
+    with pytest.raises(InputError, match=r"--k 9: task 'micro-math' has 4 samples"):
+        suite(*command, "--k", "9")
+
+    def headers(*more):
+        shown = suite("show", output, "--task", "micro-math", *more)
+        return [line for line in shown.splitlines() if line.startswith("=====")], shown
+
+    first, shown = headers("--limit", 3)
+    prompt = suite("show", output, "--task", "micro-math", "--limit", 1).splitlines()[1]
+    assert shown.count(prompt) == 1
+    assert "5 more; --skip 3 goes on" in shown
+    rest, _ = headers("--skip", 3)
+    whole, _ = headers()
+    assert first + rest == whole
+    assert [line[-1] for line in whole] == list("01230123")
+    assert len(headers("--sample", 2)[0]) == 2
+
+
+def test_a_second_turn_comes_after_the_models_first_answer(model, tmp_path, monkeypatch):
+    folder = tmp_path / "data" / "mt_bench"
+    folder.mkdir(parents=True)
+    question = {"question_id": 1, "category": "writing", "turns": ["Name a bird.", "And its egg?"]}
+    (folder / "question_odd.jsonl").write_text(json.dumps(question) + "\n")
+    reference = {"question_id": 1, "choices": [{"turns": ["A wren.", "Small."]}]}
+    (folder / "reference_answer_gpt-4_odd.jsonl").write_text(json.dumps(reference) + "\n")
+    asked = []
+    generate = Generator.generate
+
+    def noted(self, prompts, *arguments, **options):
+        asked.extend(self.model.tokenizer.decode(prompt) for prompt in prompts)
+        return generate(self, prompts, *arguments, **options)
+
+    monkeypatch.setattr(Generator, "generate", noted)
+    output = tmp_path / "out"
+    printed = suite("eval", "--model", model, "--tasks", "mt_bench", "--output", output,
+                    "--max-tokens", 6, "--precision", "float32", "--batch-size", 8,
+                    "--data-dir", tmp_path / "data")  # fmt: skip
+    assert "python -m suite judge" in printed
+    first, second = read_journal(output / "tasks" / "mt_bench" / "texts.jsonl")
+    assert (first["id"], second["id"]) == ("mt_bench-1/1", "mt_bench-1/2")
+    assert asked[1].startswith(asked[0] + first["text"])
+    assert "And its egg?" in asked[1]
+    shown = suite("show", output, "--task", "mt_bench", "--data-dir", tmp_path / "data")
+    assert shown.count("===== ") == 2
+    assert "wrong" not in shown
+
+
 def test_a_prompt_that_does_not_fit_is_an_item_without_an_answer(tmp_path):
     write_model(tmp_path / "model")
     config = tmp_path / "model" / "config.json"

@@ -8,7 +8,7 @@ import pytest
 from ioa_jax.files import read_json, write_json
 from suite.compare import DIFFERENT
 from suite.data import DataSource
-from suite.eval import as_json
+from suite.grading import as_json
 from suite.probes import PROBES, SeedGrader, load_seed_items
 from suite.profile_files import load_profile
 from suite.report import write_report

@@ -102,6 +102,14 @@ def test_vicuna_scores_what_has_a_reference():
     assert all(item.references for item in data.items)
 
 
+def test_mt_bench_has_two_turns_a_question():
+    data = load("mt_bench")
+    assert len(data.items) == 2 * data.sources[0].items
+    assert len({item.data["category"] for item in data.items}) == 8
+    with_reference = {item.data["category"] for item in data.items if item.references}
+    assert with_reference == {"math", "reasoning", "coding"}
+
+
 def test_self_instruct_says_which_set_it_is():
     data = load("self_instruct")
     whole = data.sources[0].total == 252

@@ -25,6 +25,8 @@ NAMES = [
     "dolly",
     "self_instruct",
     "vicuna",
+    "vicuna_bench",
+    "mt_bench",
     "micro-math",
     "micro-code",
     "micro-instruct",

@@ -1,0 +1,265 @@
+"""A task's answers: generated, graded, and read back from its folder.
+
+texts.jsonl     what the model wrote, appended as each answer ends
+verdicts.jsonl  what the grader found, appended as each is graded
+groups.jsonl    which samples of an item give the same answer, where a majority counts
+seconds.jsonl   where the time went, by process that worked on it
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import logging
+import threading
+import time
+import zlib
+from collections.abc import Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ioa_jax.graders.base import Grader, Item, Verdict
+from ioa_jax.journal import Journal, read_journal
+from ioa_jax.jsonl import write_rows
+from suite.figures import Groups, group_answers, has_votes
+from suite.grading import GRADING_THREADS, as_json
+from suite.tasks.base import Graded, Prompt, Style, Task, TaskData
+from suite.tasks.turns import conversation, next_prompt
+
+if TYPE_CHECKING:
+    from ioa_jax.engine.generation import Completion, Generator
+    from ioa_jax.models.load import LanguageModel
+
+log = logging.getLogger(__name__)
+
+
+@dataclasses.dataclass(frozen=True)
+class Ready:
+    """A task whose data are loaded, with the settings that hold for it."""
+
+    task: Task
+    data: TaskData
+    style: Style
+    shots: int
+    samples: int
+    temperature: float
+    max_tokens: int
+
+    @property
+    def items(self) -> dict[str, Item]:
+        return {item.id: item for item in self.data.items}
+
+    @property
+    def is_judged(self) -> bool:
+        """Whether the answers are only written here, for `suite judge`."""
+        return self.task.grader_kind == "judge"
+
+    @property
+    def has_votes(self) -> bool:
+        return self.samples > 1 and has_votes(self.task)
+
+
+def is_complete(one: Ready, folder: Path) -> bool:
+    """Whether a task's folder has every verdict, or every text where a judge is to have it."""
+    last = "texts.jsonl" if one.is_judged else "verdicts.jsonl"
+    found = {key_of(row) for row in read_journal(folder / last)}
+    return all(key in found for key in _keys(one))
+
+
+def _keys(one: Ready) -> list[tuple[str, int]]:
+    return [(item.id, sample) for item in one.data.items for sample in range(one.samples)]
+
+
+def run_task(
+    one: Ready,
+    model: LanguageModel,
+    grader: Grader | None,
+    folder: Path,
+    batch_size: int,
+    seed: int = 0,
+) -> None:
+    """Generate and grade what the task's folder lacks. Texts are graded while others are generated.
+
+    Args:
+        one: The task.
+        model: Weights in the dtype that they are measured in.
+        grader: Of the task; None leaves the texts to a judge.
+        folder: Gets texts.jsonl, verdicts.jsonl and seconds.jsonl.
+        batch_size: Rows that decode together.
+        seed: Of the sampling.
+    """
+    from ioa_jax.engine.generation import Completion, Generator
+
+    began = time.perf_counter()
+    items = one.items
+    name, context = one.task.name, model.decoder.config.max_position
+    seconds = {"prompts": 0.0, "generation": 0.0, "records": 0.0}
+    with (
+        Journal(folder / "texts.jsonl", ("id", "sample")) as texts,
+        Journal(folder / "verdicts.jsonl", ("id", "sample")) as verdicts,
+        ThreadPoolExecutor(GRADING_THREADS) as pool,
+    ):
+        lock = threading.Lock()
+        pending: list[Future[None]] = []
+
+        def grade(key: tuple[str, int], text: str) -> None:
+            assert grader is not None
+            verdict = grader.grade(items[key[0]], text)
+            with lock:
+                verdicts.append(verdict_row(*key, verdict))
+
+        for key in _keys(one) if grader is not None else ():
+            if key in texts and key not in verdicts:
+                pending.append(pool.submit(grade, key, texts[key]["text"]))
+
+        def record(key: tuple[str, int], completion: Completion) -> None:
+            start = time.perf_counter()
+            texts.append(
+                {
+                    "id": key[0],
+                    "sample": key[1],
+                    "text": completion.text,
+                    "finish_reason": completion.finish_reason,
+                    "prompt_tokens": completion.prompt_tokens,
+                    "tokens": len(completion.tokens),
+                    "logprob": sum(completion.logprobs),
+                }
+            )
+            if grader is not None:
+                pending.append(pool.submit(grade, key, completion.text))
+            seconds["records"] += time.perf_counter() - start
+
+        generator = Generator(model, batch_size)
+        answers = 0
+        for keys_of_turn in _by_turn(one):
+            missing = [key for key in keys_of_turn if key not in texts]
+            answers += len(missing)
+            start = time.perf_counter()
+            asked = [_prompt(one, items, key, texts) for key in missing]
+            seconds["prompts"] += time.perf_counter() - start
+            for stop in dict.fromkeys(prompt.stop for prompt in asked):
+                start = time.perf_counter()
+                keys: list[tuple[str, int]] = []
+                prompts: list[list[int]] = []
+                for key, prompt in zip(missing, asked, strict=True):
+                    if prompt.stop != stop:
+                        continue
+                    tokens = _tokens(model, prompt)
+                    if len(tokens) < context:
+                        keys.append(key)
+                        prompts.append(tokens)
+                        continue
+                    # An answer of no token: the model can't be asked, and other items can.
+                    log.warning("%s: %s: %d tokens of prompt, no answer", name, key[0], len(tokens))
+                    record(key, Completion("", (), (), "length", len(tokens)))
+                seconds["prompts"] += time.perf_counter() - start
+                _generate(one, generator, keys, prompts, stop, seed, record, seconds)
+        start = time.perf_counter()
+        for future in pending:
+            future.result()
+        seconds["grading after generation"] = time.perf_counter() - start
+    seconds["all"] = time.perf_counter() - began
+    log.info("%s: %d answers in %.0f s", one.task.name, answers, seconds["all"])
+    with (folder / "seconds.jsonl").open("a", encoding="utf-8") as file:
+        file.write(json.dumps({"answers": answers, **seconds}) + "\n")
+
+
+def _generate(
+    one: Ready,
+    generator: Generator,
+    keys: Sequence[tuple[str, int]],
+    prompts: Sequence[Sequence[int]],
+    stop: tuple[str, ...],
+    seed: int,
+    record: Any,
+    seconds: dict[str, float],
+) -> None:
+    from ioa_jax.engine.sampling import SamplingParams
+    from ioa_jax.progress import progress_bar
+
+    params = SamplingParams(
+        max_tokens=one.max_tokens,
+        temperature=one.temperature,
+        top_p=one.task.settings.top_p,
+        stop=stop,
+        seed=seed,
+    )
+    start = time.perf_counter()
+    recorded = seconds["records"]
+    with progress_bar(one.task.name, len(keys)) as progress:
+        generator.generate(
+            prompts,
+            params,
+            progress,
+            lambda index, completion: record(keys[index], completion),
+            # What an item draws doesn't depend on what is left to do.
+            streams=[zlib.crc32(f"{item}/{sample}".encode()) >> 1 for item, sample in keys],
+        )
+    seconds["generation"] += time.perf_counter() - start - (seconds["records"] - recorded)
+
+
+def _by_turn(one: Ready) -> list[list[tuple[str, int]]]:
+    """Keys whose items are first in their conversation, then those that come second, and so on."""
+    items = one.items
+    turns: dict[int, list[tuple[str, int]]] = {}
+    for key in _keys(one):
+        turns.setdefault(len(conversation(items[key[0]], items)), []).append(key)
+    return [turns[number] for number in sorted(turns)]
+
+
+def _prompt(one: Ready, items: Mapping[str, Item], key: tuple[str, int], texts: Journal) -> Prompt:
+    turns = conversation(items[key[0]], items)
+    answers = [texts[turn.id, key[1]]["text"] for turn in turns[:-1]]
+    return next_prompt(one.task, turns, answers, one.style, one.data.examples)
+
+
+def _tokens(model: LanguageModel, prompt: Prompt) -> list[int]:
+    """Token ids; a chat through the model's template, a text with its beginning-of-text token."""
+    from ioa_jax.models.text import encode_prompt, render_chat
+
+    if prompt.messages:
+        text = render_chat(model.tokenizer, prompt.messages)
+        return encode_prompt(model.tokenizer, text, rendered=True)
+    return encode_prompt(model.tokenizer, prompt.text)
+
+
+def key_of(row: dict[str, Any]) -> tuple[str, int]:
+    return row["id"], row["sample"]
+
+
+def verdict_row(item: str, sample: int, verdict: Verdict) -> dict[str, Any]:
+    return {"id": item, "sample": sample, "verdict": as_json(dataclasses.asdict(verdict))}
+
+
+def graded_items(one: Ready, folder: Path) -> list[Graded]:
+    """The items of a task's folder that have all of their verdicts, in the task's order."""
+    verdicts = {key_of(row): row["verdict"] for row in read_journal(folder / "verdicts.jsonl")}
+    graded: list[Graded] = []
+    for item in one.data.items:
+        keys = [(item.id, sample) for sample in range(one.samples)]
+        if all(key in verdicts for key in keys):
+            graded.append(Graded(item, tuple(Verdict(**verdicts[key]) for key in keys)))
+    return graded
+
+
+def is_grouped(one: Ready, folder: Path) -> bool:
+    return not one.has_votes or read_groups(folder).keys() >= one.items.keys()
+
+
+def read_groups(folder: Path) -> Groups:
+    return {row["id"]: row["groups"] for row in read_journal(folder / "groups.jsonl")}
+
+
+def write_groups(one: Ready, grader: Grader, folder: Path) -> None:
+    """groups.jsonl, where a majority counts."""
+    if not one.has_votes:
+        return
+    texts = {key_of(row): row["text"] for row in read_journal(folder / "texts.jsonl")}
+
+    def row(own: Graded) -> dict[str, Any]:
+        answers = [(texts[own.item.id, i], verdict) for i, verdict in enumerate(own.verdicts)]
+        return {"id": own.item.id, "groups": group_answers(grader, own.item, answers)}
+
+    with ThreadPoolExecutor(GRADING_THREADS) as pool:
+        write_rows(folder / "groups.jsonl", pool.map(row, graded_items(one, folder)))
