@@ -7,6 +7,7 @@ once.
 from __future__ import annotations
 
 import logging
+import os
 import sys
 from enum import StrEnum
 from pathlib import Path
@@ -374,6 +375,8 @@ def main() -> None:
 
 def run_app(app: typer.Typer) -> None:
     """Run a command line; an `IOAError` prints its message alone and exits with its code."""
+    # transformers would say that PyTorch isn't there, which nothing here needs.
+    os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")
     try:
         app()
     except IOAError as error:

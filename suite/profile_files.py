@@ -9,8 +9,6 @@ from typing import Any
 from ioa_jax.errors import InputError
 from ioa_jax.settings import check_settings, merge_settings, override_setting, read_mapping
 from suite.methods import is_sweep
-from suite.methods.registry import load_method
-from suite.methods.sweep import read_sweep
 from suite.profile import PROFILES, Profile
 
 
@@ -57,7 +55,12 @@ def validate(raw: Any, source: str) -> Profile:
         InputError: Names the source and the first bad field.
     """
     profile = check_settings(Profile, raw, source)
-    for name in filter(is_sweep, profile.methods):
+    sweeps = [name for name in profile.methods if is_sweep(name)]
+    if sweeps:
+        # It imports JAX, and most profiles are read in a moment without.
+        from suite.methods.registry import load_method
+        from suite.methods.sweep import read_sweep
+    for name in sweeps:
         try:
             read_sweep(name, load_method).check(profile)
         except InputError as error:
