@@ -65,6 +65,16 @@ def cut_thoughts(text: str, inside: bool = False) -> Cut:
     return _cut_tags(text, inside)
 
 
+def opened_thought(prompt: str) -> str:
+    """The tag by which a prompt ends inside a thought; empty if it doesn't.
+
+    Args:
+        prompt: Up to where the model goes on, such as a rendered chat.
+    """
+    end = prompt.rstrip()
+    return next((opening for opening, _ in _PAIRS if end.endswith(opening)), "")
+
+
 def _cut_channels(text: str) -> Cut:
     answer: str | None = None
     thoughts: list[str] = []

@@ -14,6 +14,7 @@ from tokenizers import Tokenizer
 from transformers import PreTrainedTokenizerBase
 
 from ioa_jax.errors import InputError
+from ioa_jax.thoughts import opened_thought
 
 ROLES = ("system", "user", "assistant", "tool")
 # Tokens by which chat models end their turn, whatever their configuration calls the end of a text.
@@ -191,6 +192,17 @@ def render_chat(
                 "wouldn't see it"
             )
     return text
+
+
+def thought_opening(tokenizer: PreTrainedTokenizerBase) -> str:
+    """The tag of the thought that the chat template begins each answer with; empty if it doesn't.
+
+    It belongs to the answer, although the model doesn't write it.
+
+    Raises:
+        InputError: As `render_chat`.
+    """
+    return opened_thought(render_chat(tokenizer, [{"role": "user", "content": "?"}]))
 
 
 def _shown(message: Mapping[str, str]) -> str:
