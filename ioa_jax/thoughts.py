@@ -75,6 +75,18 @@ def opened_thought(prompt: str) -> str:
     return next((opening for opening, _ in _PAIRS if end.endswith(opening)), "")
 
 
+def closing_tag(text: str) -> str:
+    """The tag that ends the thought that a text opens first.
+
+    Raises:
+        ValueError: It opens none.
+    """
+    found = [tag[0] for tag in _TAG.finditer(text) if tag[0] not in _CLOSING]
+    if not found:
+        raise ValueError(f"{text!r} opens no thought")
+    return next(closing for closing, opening in _CLOSING.items() if opening == found[0])
+
+
 def _cut_channels(text: str) -> Cut:
     answer: str | None = None
     thoughts: list[str] = []

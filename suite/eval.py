@@ -131,6 +131,7 @@ def evaluate(settings: EvalSettings, data: DataSource, output: Path) -> dict[str
     import jax.numpy as jnp
 
     from ioa_jax.models.load import load_model
+    from ioa_jax.models.text import template_date
     from ioa_jax.record import environment
 
     tasks = [load_task(name) for name in settings.tasks]
@@ -138,7 +139,7 @@ def evaluate(settings: EvalSettings, data: DataSource, output: Path) -> dict[str
     spec = find_spec(settings.model)
     model = load_model(spec, settings.precision, dtype=jnp.dtype(settings.precision))
     ready = [prepare(task, settings, model, data) for task in tasks]
-    record = {
+    record: dict[str, Any] = {
         "version": VERSION,
         "settings": dataclasses.asdict(settings) | {"tasks": list(settings.tasks)},
         "model": {
@@ -148,6 +149,9 @@ def evaluate(settings: EvalSettings, data: DataSource, output: Path) -> dict[str
         },
         "tasks": {one.task.name: description(one) for one in ready},
     }
+    date = template_date(model.tokenizer)
+    if date is not None:
+        record["model"]["template_date"] = date
     record = _open_output(output, record, environment())
     for one in ready:
         folder = output / "tasks" / one.task.name

@@ -127,7 +127,7 @@ def dated_template(tokenizer: PreTrainedTokenizerBase) -> str:
     place: so the template defines its own.
     """
     template = str(tokenizer.get_chat_template())
-    if "strftime_now" not in template:
+    if template_date(tokenizer) is None:
         return template
     codes = [f"%{flag}{letter}" for flag in ("", "-") for letter in string.ascii_letters]
     known = {code: TEMPLATE_DATE.strftime(code) for code in codes}
@@ -136,6 +136,12 @@ def dated_template(tokenizer: PreTrainedTokenizerBase) -> str:
     newline = "\n" if template.startswith("\n") else ""
     macro = f"{{%- macro strftime_now(format) -%}}{{{{ format{said} }}}}{{%- endmacro %}}"
     return macro + newline + template
+
+
+def template_date(tokenizer: PreTrainedTokenizerBase) -> str | None:
+    """The day that the tokenizer's chat template writes as today's; None if it writes none."""
+    template = str(tokenizer.chat_template or "")
+    return TEMPLATE_DATE.isoformat() if "strftime_now" in template else None
 
 
 def render_chat(

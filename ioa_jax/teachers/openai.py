@@ -225,8 +225,8 @@ class OpenAITeacher(Teacher):
             if completion.completion_tokens > sampling.max_tokens:
                 raise TeacherError(
                     f"{self._name}: {what}: the server generated {completion.completion_tokens} "
-                    f"tokens although {self._fields.limit} was {sampling.max_tokens}, so no budget could be "
-                    "kept; set max_tokens_field to the name that it heeds"
+                    f"tokens although {self._fields.limit} was {sampling.max_tokens}, so no budget "
+                    "could be kept; set max_tokens_field to the name that it heeds"
                 )
             if completion.finish_reason == "length" and not (completion.answer or "").strip():
                 self._tell(
@@ -360,11 +360,15 @@ class OpenAITeacher(Teacher):
     def _prompt_logprobs(
         self, text: str, end: int, what: str, stop: threading.Event
     ) -> tuple[int, list[tuple[float, bool]], int | None]:
-        """The number of tokens that were read, (log-probability, most likely) of each of the text's,
-        and how many of these end within the text's first `end` characters, where the server tells.
+        """What a text's tokens are worth.
 
         One request suits both kinds of server: those that echo the prompt with log-probabilities,
         and vLLM, whose own field gives ranks too. The one token that has to be generated is left.
+
+        Returns:
+            The number of tokens that the server read; (log-probability, most likely) of each of the
+            text's; and how many of these end within its first `end` characters, None where the
+            server doesn't tell.
         """
 
         def read(
