@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import os
 import sys
+from collections.abc import Iterable
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -19,9 +20,10 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from ioa_jax.commands.distill import distill
 from ioa_jax.commands.identify import curriculum, diagnose, validate
 from ioa_jax.errors import InputError, IOAError
-from ioa_jax.files import check_writable
+from ioa_jax.files import check_writable, write_json
 from ioa_jax.jsonl import read_rows, write_rows
 from ioa_jax.progress import progress_bar
+from ioa_jax.thoughts import cut_thoughts, opened_thought
 
 if TYPE_CHECKING:
     from ioa_jax.models.load import LanguageModel
@@ -156,8 +158,9 @@ def generate(
     """Complete prompts or answer chats.
 
     Input lines: {"prompt"}, continued as it stands, or {"messages": [{"role", "content"}, …]},
-    rendered by the model's chat template. Output lines add {"completion", "tokens", "logprobs",
-    "finish_reason"}.
+    rendered by the model's chat template. Output lines add {"completion", "answer", "thought",
+    "tokens", "logprobs", "finish_reason"}: the completion as it was generated, and taken apart into
+    what the model answers and what it thinks before. The answer is null where a thought never ends.
     """
     _log(verbose)
     from ioa_jax.engine.sampling import SamplingParams
@@ -169,6 +172,7 @@ def generate(
     from ioa_jax.engine.generation import Generator
 
     prompts = [_prompt(row, loaded, input, line) for line, row in rows.items()]
+    openings = _openings(rows.values(), loaded)
     with progress_bar("generating", len(rows)) as progress:
         completions = Generator(loaded, batch_size).generate(prompts, params, progress)
     write_rows(
@@ -177,11 +181,12 @@ def generate(
             {
                 **row.model_dump(exclude_none=True),
                 "completion": completion.text,
+                **cut_thoughts(completion.text, bool(opening))._asdict(),
                 "tokens": list(completion.tokens),
                 "logprobs": list(completion.logprobs),
                 "finish_reason": completion.finish_reason,
             }
-            for row, completion in zip(rows.values(), completions, strict=True)
+            for row, opening, completion in zip(rows.values(), openings, completions, strict=True)
         ],
     )
 
@@ -207,9 +212,11 @@ def train(
     """Supervised fine-tuning on completions.
 
     Input lines: {"prompt", "completion"}, or {"messages", "completion"} for a chat. The output is a
-    Hugging Face directory, with `train.jsonl` (one line a step) and, for LoRA, `adapter/` in PEFT's
-    layout beside the merged weights. A killed run goes on from OUTPUT.checkpoints when the same
-    command is given again.
+    Hugging Face directory, with `train.jsonl` (one line a step), `train.json` (what was trained,
+    and how) and, for LoRA, `adapter/` in PEFT's layout beside the merged weights. Where the model's
+    chat template writes thoughts, answers to chats are trained as it writes them: with their
+    thoughts if they have any, else behind an empty one. A killed run goes on from
+    OUTPUT.checkpoints when the same command is given again.
     """
     _log(verbose)
     from ioa_jax.engine.training import LoRAConfig, TrainConfig
@@ -237,8 +244,12 @@ def train(
     from ioa_jax.engine.training import train as run_training
     from ioa_jax.models.huggingface import write_decoder
     from ioa_jax.models.peft import write_lora
-    from ioa_jax.models.text import encode_prompt
+    from ioa_jax.models.text import encode_prompt, template_date
+    from ioa_jax.models.thinking import ThoughtForm
+    from ioa_jax.record import environment
 
+    form = ThoughtForm.of(loaded.tokenizer) if any(r.messages for r in rows.values()) else None
+    counts = dict.fromkeys(("chats with thoughts", "chats without", "texts"), 0)
     examples: list[TokenPair] = []
     ending: dict[bool, int] = {}  # by whether the row is a chat
     for line, row in rows.items():
@@ -246,12 +257,22 @@ def train(
         if is_chat:
             # Apart, so that the prompt is token for token what generation sees.
             before = _prompt(row, loaded, data, line)
-            after = tuple(encode_prompt(loaded.tokenizer, row.completion, rendered=True))
+            assert form is not None
+            try:
+                answer = form.write(row.completion)
+            except InputError as error:
+                raise InputError(f"{data}:{line}: field 'completion': {error}") from None
+            after = tuple(encode_prompt(loaded.tokenizer, answer, rendered=True))
+            thinks = bool(cut_thoughts(row.completion).thought.strip())
+            counts["chats with thoughts" if thinks else "chats without"] += 1
         else:
+            counts["texts"] += 1
             before, after = _encode(loaded, row.prompt or "", row.completion, data, line)
         if is_chat not in ending:
             ending[is_chat] = _ending(loaded, is_chat)
         examples.append(TokenPair(before, (*after, ending[is_chat])))
+    if form is not None:
+        logging.getLogger(__name__).info("chats are trained %s", form.told)
     checkpoints = output.with_name(output.name + ".checkpoints")
     lines: list[dict[str, Any]] = []
     with progress_bar("training", 0) as progress:
@@ -267,6 +288,19 @@ def train(
     if result.lora is not None:
         write_lora(result.lora, output / "adapter", base_model=student)
     write_rows(output / "train.jsonl", lines)
+    write_json(
+        output / "train.json",
+        {
+            "student": student,
+            "fingerprint": loaded.fingerprint,
+            "data": str(data),
+            "config": dataclasses.asdict(config),
+            "examples": counts,
+            "thoughts": None if form is None else form.told,
+            "template_date": template_date(loaded.tokenizer) if form else None,
+            "environment": environment(),
+        },
+    )
     shutil.rmtree(checkpoints)
 
 
@@ -330,6 +364,22 @@ def _prompt(row: PromptRow, model: LanguageModel, path: Path, line: int) -> tupl
     except InputError as error:
         raise InputError(f"{path}:{line}: field 'messages': {error}") from None
     return tuple(encode_prompt(model.tokenizer, text, rendered=True))
+
+
+def _openings(rows: Iterable[PromptRow], model: LanguageModel) -> list[str]:
+    """Of each row, the tag by which its prompt ends inside a thought; empty if it doesn't."""
+    from ioa_jax.models.text import thought_opening
+
+    of_chats: str | None = None
+    openings: list[str] = []
+    for row in rows:
+        if row.prompt is not None:
+            openings.append(opened_thought(row.prompt))
+            continue
+        if of_chats is None:
+            of_chats = thought_opening(model.tokenizer)
+        openings.append(of_chats)
+    return openings
 
 
 def _encode(

@@ -60,6 +60,7 @@ from ioa_jax.seeds import SeedItem
 from ioa_jax.streams import stream
 from ioa_jax.student import Student
 from ioa_jax.teachers.replay import LedgeredTeacher
+from ioa_jax.thoughts import cut_thoughts
 from ioa_jax.values import Value
 
 log = logging.getLogger(__name__)
@@ -490,10 +491,11 @@ def retain(run: Run, state: State) -> Retained:
             SamplingParams(max_tokens=run.config.diagnose.measure.max_tokens),
         )
         examples = tuple(
-            RetainedExample(module, prompt, answer.text, written)
+            RetainedExample(module, prompt, text, written)
             for (module, prompt, written), answer in zip(prompts, answers, strict=True)
             # An answer without an end would be retained without one.
-            if answer.finish_reason == "stop" and answer.text.strip()
+            if answer.finish_reason == "stop"
+            and (text := cut_thoughts(answer.text).answer or "").strip()
         )
         return Retained(modules, examples, len(prompts) - len(examples))
 

@@ -12,6 +12,7 @@ from ioa_jax.adapter.schema import LEVELS, RejectedExample
 from ioa_jax.clock import read_seconds
 from ioa_jax.conclusion import SHOWN_CHARACTERS, conclusion
 from ioa_jax.files import is_there, read_value, write_json, write_values
+from ioa_jax.models.text import template_date
 from ioa_jax.organizer.mastery import flag_dependents
 from ioa_jax.organizer.retention import Retained
 from ioa_jax.record import environment
@@ -47,6 +48,7 @@ def write_record(run: Run, state: State, outcome: Outcome, baseline: Baseline | 
             "spec": model.spec,
             "fingerprint": model.fingerprint,
             "parameters": model.decoder.config.parameter_count(),
+            "template_date": template_date(model.tokenizer),
         },
         "teacher": run.teacher.fingerprint,
         "outcome": dataclasses.asdict(outcome) | {"is_worse": outcome.is_worse},

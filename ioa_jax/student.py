@@ -20,6 +20,7 @@ from ioa_jax.models.huggingface import write_decoder
 from ioa_jax.models.load import LanguageModel, load_model
 from ioa_jax.models.precision import PrecisionName
 from ioa_jax.models.prune import prune_model
+from ioa_jax.models.text import thought_opening
 
 
 class Student:
@@ -101,6 +102,8 @@ class Student:
     ) -> list[Completion]:
         """Answer chats; results in input order.
 
+        A text begins with the tag of a thought where the chat template begins answers with one.
+
         Args:
             chats: Any number.
             params: None is greedy.
@@ -108,7 +111,17 @@ class Student:
             on_completion: Called with (chat index, completion) as each finishes.
         """
         prompts = [self.prompt_tokens(messages) for messages in chats]
-        return self.generator.generate(prompts, params, None, on_completion, streams)
+        opening = thought_opening(self.model.tokenizer) if prompts else ""
+
+        def whole(completion: Completion) -> Completion:
+            return dataclasses.replace(completion, text=opening + completion.text)
+
+        def finish(index: int, completion: Completion) -> None:
+            if on_completion is not None:
+                on_completion(index, whole(completion))
+
+        found = self.generator.generate(prompts, params, None, finish, streams)
+        return [whole(completion) for completion in found]
 
     @property
     def generator(self) -> Generator:

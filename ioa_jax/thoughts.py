@@ -65,6 +65,28 @@ def cut_thoughts(text: str, inside: bool = False) -> Cut:
     return _cut_tags(text, inside)
 
 
+def opened_thought(prompt: str) -> str:
+    """The tag by which a prompt ends inside a thought; empty if it doesn't.
+
+    Args:
+        prompt: Up to where the model goes on, such as a rendered chat.
+    """
+    end = prompt.rstrip()
+    return next((opening for opening, _ in _PAIRS if end.endswith(opening)), "")
+
+
+def closing_tag(text: str) -> str:
+    """The tag that ends the thought that a text opens first.
+
+    Raises:
+        ValueError: It opens none.
+    """
+    found = [tag[0] for tag in _TAG.finditer(text) if tag[0] not in _CLOSING]
+    if not found:
+        raise ValueError(f"{text!r} opens no thought")
+    return next(closing for closing, opening in _CLOSING.items() if opening == found[0])
+
+
 def _cut_channels(text: str) -> Cut:
     answer: str | None = None
     thoughts: list[str] = []

@@ -120,6 +120,7 @@ def evaluate(
     import jax.numpy as jnp
 
     from ioa_jax.models.load import load_model
+    from ioa_jax.models.text import template_date
     from ioa_jax.record import environment
 
     tasks = [load_task(name) for name in settings.tasks]
@@ -129,7 +130,7 @@ def evaluate(
     ready = [prepare(task, settings, model, data) for task in tasks]
     for one in ready:
         choose_k(one.task, one.samples, ks)
-    record = {
+    record: dict[str, Any] = {
         "version": VERSION,
         "settings": dataclasses.asdict(settings) | {"tasks": list(settings.tasks)},
         "model": {
@@ -139,6 +140,9 @@ def evaluate(
         },
         "tasks": {one.task.name: description(one) for one in ready},
     }
+    date = template_date(model.tokenizer)
+    if date is not None:
+        record["model"]["template_date"] = date
     record = _open_output(output, record, environment())
     for one in ready:
         folder = output / "tasks" / one.task.name

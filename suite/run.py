@@ -563,7 +563,11 @@ def _local_model(teacher: Teacher) -> LanguageModel | None:
 
 
 def _model_record(model: LanguageModel) -> dict[str, Any]:
-    return {
+    from ioa_jax.models.text import template_date
+
+    record: dict[str, Any] = {
         "fingerprint": model.fingerprint,
         "parameters": model.decoder.config.parameter_count(),
     }
+    date = template_date(model.tokenizer)
+    return record if date is None else {**record, "template_date": date}

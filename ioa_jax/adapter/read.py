@@ -14,7 +14,7 @@ from ioa_jax.adapter.render import SynthesisSpec, requested_fields
 from ioa_jax.adapter.schema import Example, RawExamples
 from ioa_jax.errors import first_fault
 from ioa_jax.teachers.base import Completion
-from ioa_jax.teachers.structured import Unfit, parse_completion
+from ioa_jax.teachers.structured import Unfit, answer_text, parse_completion, whole_answer
 
 # Of other kinds of check a solution without steps teaches nothing.
 _WITH_STEPS = ("math", "number")
@@ -27,9 +27,9 @@ class WrittenExample:
     """One example of an answer.
 
     Attributes:
-        raw: As written.
+        raw: As written, with the teacher's thoughts.
         example: As read, or why it isn't one.
-        solution: As it stands, where it was written as text; else None.
+        solution: As it stands, without thoughts, where it was written as text; else None.
         repaired: It lacked keys that the request fixes and has them from there.
     """
 
@@ -58,14 +58,13 @@ def read_examples(completion: Completion, spec: SynthesisSpec) -> list[WrittenEx
 
 def read_plain(completion: Completion, spec: SynthesisSpec) -> WrittenExample:
     """The example in an answer in plain text."""
-    text = completion.text
     try:
-        cut = _is_cut(completion)
-        task = read_task(text, spec.check == "code", cut)
+        cut = completion.finish_reason != "stop"
+        task = read_task(answer_text(completion), spec.check == "code", cut)
         example = _from_text(task.problem, task.solution, task.tests, spec)
     except Unfit as unfit:
-        return WrittenExample(text, unfit)
-    return WrittenExample(text, example, task.solution)
+        return WrittenExample(completion.text, unfit)
+    return WrittenExample(completion.text, example, task.solution)
 
 
 def read_problem(completion: Completion) -> str:
@@ -74,9 +73,7 @@ def read_problem(completion: Completion) -> str:
     Raises:
         Unfit: There is none; of the kind `filtered`, `length` or `unparsed`.
     """
-    text = completion.text.strip()
-    if _is_cut(completion):
-        raise Unfit("length", f"cut off after {completion.completion_tokens} tokens")
+    text = whole_answer(completion).strip()
     if not text:
         raise Unfit("unparsed", "no problem")
     return text
@@ -85,20 +82,12 @@ def read_problem(completion: Completion) -> str:
 def read_answer(problem: str, completion: Completion, spec: SynthesisSpec) -> WrittenExample:
     """The example of a problem and the answer that the teacher gave to it."""
     raw = f"{problem}\n\n{completion.text}"
-    solution = completion.text.strip("\n").rstrip()
     try:
-        if _is_cut(completion):
-            raise Unfit("length", f"cut off after {completion.completion_tokens} tokens")
+        solution = whole_answer(completion).strip("\n").rstrip()
         example = _from_text(problem, solution, "", spec)
     except Unfit as unfit:
         return WrittenExample(raw, unfit)
     return WrittenExample(raw, example, solution)
-
-
-def _is_cut(completion: Completion) -> bool:
-    if completion.finish_reason == "filtered":
-        raise Unfit("filtered", "the teacher's server refused to answer")
-    return completion.finish_reason != "stop"
 
 
 def _from_text(problem: str, solution: str, tests: str, spec: SynthesisSpec) -> Example:

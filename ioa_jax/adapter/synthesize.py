@@ -36,6 +36,7 @@ from ioa_jax.adapter.render import (
 )
 from ioa_jax.adapter.schema import (
     Example,
+    ExampleList,
     ExcludedModule,
     Lesson,
     Level,
@@ -123,6 +124,8 @@ class Adapter:
         )
         self._scorer = scorer
         self._seed = seed
+        as_record = settings.protocol == "schema"
+        self._answer_schema = ExampleList.model_json_schema() if as_record else None
 
     def know(self, prompts: Mapping[str, str]) -> None:
         """Further prompts by id that no later example may repeat."""
@@ -336,7 +339,7 @@ class Adapter:
             messages, stop = self._prompt(work, unit, spec)
             for rewrite in range(self.settings.rewrites):
                 seed = self._call_seed(work, SYNTHESIS, unit, rewrite)
-                requests.append(ChatRequest(messages, work.purpose, seed))
+                requests.append(ChatRequest(messages, work.purpose, seed, self._answer_schema))
                 asked.append((unit, spec, rewrite))
         answers, exhausted = self._ask(requests, self.settings.max_tokens, stop)
         work.exhausted = work.exhausted or exhausted

@@ -51,7 +51,7 @@ from ioa_jax.sandbox import Sandbox
 from ioa_jax.seeds import SeedItem
 from ioa_jax.teachers.base import ChatRequest, Completion, Sampling, Teacher
 from ioa_jax.teachers.spend import BudgetExceeded
-from ioa_jax.teachers.structured import Unfit
+from ioa_jax.teachers.structured import Unfit, answer_text
 
 VERIFICATION = "verification"
 
@@ -472,7 +472,7 @@ class _Agreement:
 def _solution_program(completion: Completion, name: str) -> tuple[str, str] | None:
     """The program in a solution, and its function's name; None if there is none."""
     try:
-        _, program = split_solution(completion.text, "code")
+        _, program = split_solution(answer_text(completion), "code")
         return program, main_function(program, f"{name}(")
     except (Unfit, InputError):
         return None

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from ioa_jax.adapter.duplicates import BenchmarkIndex
     from ioa_jax.config import DistillConfig
     from ioa_jax.seeds import SeedItem
+    from ioa_jax.teachers.base import Teacher
     from ioa_jax.teachers.replay import LedgeredTeacher
 
 log = logging.getLogger(__name__)
@@ -133,8 +134,15 @@ def distill(
         if output is None:
             raise InputError("name the run's folder by --output")
         directory = output
-        chosen = new_run(directory, chosen)
-    record = run_distillation(directory, chosen)
+        check_new(directory)
+    from ioa_jax.teachers.spec import open_teacher
+
+    log.info("opening teacher %s", chosen.teacher.spec)
+    # Before the folder is made: a teacher that can't be opened leaves none.
+    with open_teacher(chosen.teacher.spec, **chosen.teacher.settings) as opened:
+        if resume is None:
+            chosen = new_run(directory, chosen)
+        record = run_distillation(directory, chosen, opened)
     print_summary(record)
     print(f"page: {directory / PAGE}")
     if record["outcome"]["verdict"] != "taught":
@@ -143,20 +151,25 @@ def distill(
     print(record["conclusion"])
 
 
-def new_run(directory: Path, config: DistillConfig) -> DistillConfig:
-    """Write a run's settings into its folder, which is new.
-
-    Returns:
-        The settings with absolute paths, so that the run can be resumed from anywhere.
+def check_new(directory: Path) -> None:
+    """See that a run can begin in a folder.
 
     Raises:
-        InputError: The folder isn't empty.
+        InputError: It isn't empty.
     """
     if directory.exists() and (not directory.is_dir() or any(directory.iterdir())):
         raise InputError(
             f"{directory} isn't empty; go on with its run by --resume {directory}, or name a new "
             "folder"
         )
+
+
+def new_run(directory: Path, config: DistillConfig) -> DistillConfig:
+    """Write a run's settings into its folder, which is new.
+
+    Returns:
+        The settings with absolute paths, so that the run can be resumed from anywhere.
+    """
     ledger = config.ledger
     config = config.model_copy(
         update={
@@ -184,8 +197,13 @@ def old_run(directory: Path) -> DistillConfig:
     return read_settings(DistillConfig, None, (), read_json(path))
 
 
-def run_distillation(directory: Path, config: DistillConfig) -> dict[str, Any]:
+def run_distillation(directory: Path, config: DistillConfig, opened: Teacher) -> dict[str, Any]:
     """Do what the folder doesn't hold yet, and save the student if it was taught.
+
+    Args:
+        directory: The run's.
+        config: Its settings.
+        opened: Its teacher, which stays open.
 
     Returns:
         The run's record.
@@ -201,7 +219,7 @@ def run_distillation(directory: Path, config: DistillConfig) -> dict[str, Any]:
     seeds = read_seeds(config.seeds)
     check_seeds(seeds, str(config.seeds))
     benchmarks = read_benchmarks(config.benchmarks)
-    with open_ledgered(directory, config) as teacher:
+    with ledgered(directory, config, opened) as teacher:
         log.info("loading student %s", config.student.spec)
         student = Student.open(
             config.student.spec,
@@ -226,19 +244,18 @@ def run_distillation(directory: Path, config: DistillConfig) -> dict[str, Any]:
     return record
 
 
-def open_ledgered(directory: Path, config: DistillConfig) -> LedgeredTeacher:
+def ledgered(directory: Path, config: DistillConfig, opened: Teacher) -> LedgeredTeacher:
     """The teacher behind the run's ledger and budget; close it."""
     from ioa_jax.teachers.ledger import Ledger
     from ioa_jax.teachers.replay import LedgeredTeacher
-    from ioa_jax.teachers.spec import open_teacher
 
-    log.info("opening teacher %s", config.teacher.spec)
     return LedgeredTeacher(
-        open_teacher(config.teacher.spec, **config.teacher.settings),
+        opened,
         Ledger(config.ledger or directory / "ledger"),
         config.budget.teacher(),
         config.teacher.prices,
         counted=directory / "counted.jsonl",
+        owns_teacher=False,
     )
 
 

@@ -181,8 +181,14 @@ def diagnose(
     from ioa_jax.files import locked, write_text
     from ioa_jax.identifier import diagnosis as identifier
     from ioa_jax.student import Student
+    from ioa_jax.teachers.spec import open_teacher
 
-    with locked(output), _ledgered(teacher, teacher_settings, output) as asked:
+    # Before the folder is made: a teacher that can't be opened leaves none.
+    with (
+        open_teacher(teacher, **teacher_settings) as opened,
+        locked(output),
+        _ledgered(opened, output) as asked,
+    ):
         learner = Student.open(student, precision.value, keep_layers or None)
         with _progress() as progress:
             found = identifier.diagnose(
@@ -194,12 +200,11 @@ def diagnose(
 
 
 @contextlib.contextmanager
-def _ledgered(spec: str, settings: dict[str, object], output: Path) -> Generator[Teacher]:
+def _ledgered(opened: Teacher, output: Path) -> Generator[Teacher]:
     from ioa_jax.teachers.ledger import Ledger
     from ioa_jax.teachers.replay import LedgeredTeacher
-    from ioa_jax.teachers.spec import open_teacher
 
-    with LedgeredTeacher(open_teacher(spec, **settings), Ledger(output / "ledger")) as teacher:
+    with LedgeredTeacher(opened, Ledger(output / "ledger"), owns_teacher=False) as teacher:
         yield teacher
 
 

@@ -578,20 +578,25 @@ def _ask_each(
     """Something short about each item, by its id; items without a usable answer are left out.
 
     The first answer is greedy; one that can't be read is asked for again at the settings'
-    temperature.
+    temperature. It is short, unless the teacher thinks for longer: then it may be as long as the
+    settings allow.
     """
     found: dict[str, Answer] = {}
+    max_tokens = CHOICE_TOKENS
     for attempt in range(settings.max_retries + 1):
         asked = [item for item in seeds if item.id not in found]
         if not asked:
             break
         number = int(stream(seed, "choice", attempt).integers(2**31)) if attempt else seed
         requests = [ChatRequest(question(item), PURPOSE, number) for item in asked]
-        sampling = Sampling(CHOICE_TOKENS, settings.temperature if attempt else 0.0)
+        sampling = Sampling(max_tokens, settings.temperature if attempt else 0.0)
         for item, completion in zip(asked, teacher.generate(requests, sampling), strict=True):
-            answer = read(completion.text)
+            said = completion.answer or ""
+            answer = read(said)
             if answer is not None:
                 found[item.id] = answer
+            elif not said.strip() and completion.finish_reason == "length":
+                max_tokens = settings.max_tokens
     return found
 
 

@@ -41,6 +41,7 @@ from ioa_jax.identifier.seeds import Role
 from ioa_jax.identifier.settings import DiagnoseSettings, EstimatorName
 from ioa_jax.identifier.target import Targets, choose_targets, severities
 from ioa_jax.jsonl import write_rows
+from ioa_jax.models.text import template_date
 from ioa_jax.seeds import SeedItem
 from ioa_jax.student import Student
 from ioa_jax.teachers.base import Teacher
@@ -476,6 +477,9 @@ def _claim(
         "settings": settings.model_dump(mode="json"),
         "estimator": estimator,
     }
+    date = template_date(student.model.tokenizer)
+    if date is not None:
+        about["template_date"] = date
     path = parts / "settings.json"
     if path.exists():
         before = read_json(path)

@@ -14,6 +14,7 @@ from tokenizers import Tokenizer
 from transformers import PreTrainedTokenizerBase
 
 from ioa_jax.errors import InputError
+from ioa_jax.thoughts import opened_thought
 
 ROLES = ("system", "user", "assistant", "tool")
 # Tokens by which chat models end their turn, whatever their configuration calls the end of a text.
@@ -126,7 +127,7 @@ def dated_template(tokenizer: PreTrainedTokenizerBase) -> str:
     place: so the template defines its own.
     """
     template = str(tokenizer.get_chat_template())
-    if "strftime_now" not in template:
+    if template_date(tokenizer) is None:
         return template
     codes = [f"%{flag}{letter}" for flag in ("", "-") for letter in string.ascii_letters]
     known = {code: TEMPLATE_DATE.strftime(code) for code in codes}
@@ -135,6 +136,12 @@ def dated_template(tokenizer: PreTrainedTokenizerBase) -> str:
     newline = "\n" if template.startswith("\n") else ""
     macro = f"{{%- macro strftime_now(format) -%}}{{{{ format{said} }}}}{{%- endmacro %}}"
     return macro + newline + template
+
+
+def template_date(tokenizer: PreTrainedTokenizerBase) -> str | None:
+    """The day that the tokenizer's chat template writes as today's; None if it writes none."""
+    template = str(tokenizer.chat_template or "")
+    return TEMPLATE_DATE.isoformat() if "strftime_now" in template else None
 
 
 def render_chat(
@@ -191,6 +198,17 @@ def render_chat(
                 "wouldn't see it"
             )
     return text
+
+
+def thought_opening(tokenizer: PreTrainedTokenizerBase) -> str:
+    """The tag of the thought that the chat template begins each answer with; empty if it doesn't.
+
+    It belongs to the answer, although the model doesn't write it.
+
+    Raises:
+        InputError: As `render_chat`.
+    """
+    return opened_thought(render_chat(tokenizer, [{"role": "user", "content": "?"}]))
 
 
 def _shown(message: Mapping[str, str]) -> str:

@@ -7,14 +7,16 @@ from __future__ import annotations
 
 import abc
 import dataclasses
+import json
 import math
 from collections.abc import Callable, Mapping, Sequence
 from types import TracebackType
-from typing import Literal, TypeVar
+from typing import Any, Literal, TypeVar
 
 import numpy as np
 
 from ioa_jax.errors import InputError, IOAError
+from ioa_jax.thoughts import cut_thoughts
 
 # Not Self: beartype, which checks annotations while the tests run, refuses it in a method.
 AnyTeacher = TypeVar("AnyTeacher", bound="Teacher")
@@ -39,11 +41,14 @@ class ChatRequest:
         messages: Turns, each with `role` and `content`; the answer follows the last.
         purpose: What the answer is for, such as `synthesis`; spend is counted by it.
         seed: Another seed asks for another sample.
+        answer_schema: JSON schema of the answer, which teachers are held to that can be
+            (`Teacher.takes_schema`); the messages tell the form all the same.
     """
 
     messages: tuple[Mapping[str, str], ...]
     purpose: str
     seed: int = 0
+    answer_schema: Mapping[str, Any] | None = None
 
     def __post_init__(self) -> None:
         if not self.messages:
@@ -94,7 +99,8 @@ class Completion:
     """An answer.
 
     Attributes:
-        text: Without special tokens, cut before a stop string.
+        text: Without special tokens, cut before a stop string. Where the prompt ended inside a
+            thought and that is known, with the tag that opened it.
         prompt_tokens: Tokens of the prompt as the teacher counts them.
         completion_tokens: Tokens that were generated: those of `text`, an ending token and, of a
             server that reasons out of sight, the hidden ones.
@@ -103,6 +109,8 @@ class Completion:
         logprobs: In nats, one a generated token, where they were asked for.
         served_by: What a server says answered, such as a dated version of the model.
         thought: What a server says that a reasoning model thought before; no part of `text`.
+        left_out: Of what was asked for, the fields that the server wasn't sent, since it refuses
+            them or the settings say so: `temperature`, `top_p`, `response_format`.
     """
 
     text: str
@@ -112,6 +120,12 @@ class Completion:
     logprobs: tuple[float, ...] | None = None
     served_by: str | None = None
     thought: str | None = None
+    left_out: tuple[str, ...] = ()
+
+    @property
+    def answer(self) -> str | None:
+        """The text without thoughts (`ioa_jax.thoughts`); None if one of them never ended."""
+        return cut_thoughts(self.text).answer
 
 
 @dataclasses.dataclass(frozen=True)
@@ -165,6 +179,11 @@ class Teacher(abc.ABC):
         Raises:
             TeacherError: The server can't be asked.
         """
+
+    @property
+    def takes_schema(self) -> bool:
+        """Whether answers are held to a request's `answer_schema`, as far as a server does that."""
+        return False
 
     @abc.abstractmethod
     def generate(
@@ -248,4 +267,20 @@ def prompt_token_bound(request: ChatRequest) -> int:
     A token of a byte-level vocabulary covers at least one byte of the text; the template adds some.
     """
     text = sum(len(m["role"].encode()) + len(m["content"].encode()) for m in request.messages)
+    if request.answer_schema is not None:
+        # Some servers put it into the prompt.
+        text += len(json.dumps(dict(request.answer_schema)).encode())
     return text + TEMPLATE_TOKENS * (len(request.messages) + 1)
+
+
+def without_answer(completion: Completion) -> str:
+    """Why an answer that ended at the token limit is empty, and what to do."""
+    count = completion.completion_tokens
+    if completion.thought or cut_thoughts(completion.text).thought.strip():
+        return (
+            f"the thoughts used all {count} tokens; raise max_tokens, or let the model think less"
+        )
+    return (
+        f"all {count} tokens went by without an answer, as of a model that thinks first; raise "
+        "max_tokens"
+    )

@@ -5,6 +5,7 @@ PyTorch is the extra [torch], and is imported when a teacher is opened.
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import importlib
 import json
@@ -22,6 +23,7 @@ from ioa_jax.models.text import (
     encode_prompt_completion,
     ending_tokens,
     render_chat,
+    thought_opening,
 )
 from ioa_jax.streams import stream
 from ioa_jax.teachers.base import (
@@ -135,12 +137,13 @@ class TransformersTeacher(Teacher):
         """
         prompts = [self._prompt(index, request) for index, request in enumerate(requests)]
         self._check_lengths(prompts, "request")
+        opening = thought_opening(self.tokenizer) if prompts else ""
         results: dict[int, Completion] = {}
         for batch in self._batches([len(prompt) for prompt in prompts]):
             seeds = [requests[index].seed for index in batch]
             rows = self._generate_batch([prompts[index] for index in batch], sampling, seeds)
-            for index, completion in zip(batch, rows, strict=True):
-                results[index] = completion
+            for index, row in zip(batch, rows, strict=True):
+                completion = results[index] = dataclasses.replace(row, text=opening + row.text)
                 if on_completion is not None:
                     on_completion(index, completion)
         return [results[index] for index in range(len(requests))]

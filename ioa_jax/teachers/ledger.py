@@ -93,12 +93,23 @@ class Ledger:
             InputError: The folder can't be written; the record is logged, so that it isn't lost.
         """
         line = json.dumps(dict(record), ensure_ascii=False, allow_nan=False).encode() + b"\n"
+        try:
+            return self._append(record["key"], line)
+        except (OSError, InputError) as error:
+            # It was paid for: the log is where it can be had from.
+            log.error("a record that the ledger lacks: %s", line.decode().rstrip())
+            reason = str(error)
+            if isinstance(error, OSError):
+                reason = f"ledger {self.directory}: {error.strerror or error}"
+            raise InputError(
+                f"{reason}; the record is in the log, and can be added to the last file as a line"
+            ) from None
+
+    def _append(self, key: str, line: bytes) -> dict[str, Any]:
         with self._thread_lock, self._locked():
             self.refresh()
-            if record["key"] in self._places:
-                return self._load(record["key"])
-            segment = self._open_segment()
-            try:
+            if key not in self._places:
+                segment = self._open_segment()
                 with segment.open("r+b" if segment.exists() else "xb") as file:
                     # Under the lock, what lies behind the last complete line was left by a kill.
                     file.truncate(self._read.get(segment, 0))
@@ -108,15 +119,8 @@ class Ledger:
                     self._sync(file)
                 if segment not in self._read:
                     _sync_directory(self.directory)
-            except OSError as error:
-                # It was paid for: the log is where it can be had from.
-                log.error("a record that the ledger lacks: %s", line.decode().rstrip())
-                raise InputError(
-                    f"ledger {segment}: {error.strerror}; the record is in the log, and can be "
-                    "added to the file as a line"
-                ) from None
-            self.refresh()
-            return self._load(record["key"])
+                self.refresh()
+            return self._load(key)
 
     def sync(self) -> None:
         """Force what was appended to the disk.

@@ -18,7 +18,7 @@ from ioa_jax.engine.scoring import Score, Scorer
 from ioa_jax.errors import InputError
 from ioa_jax.models.load import LanguageModel, load_model
 from ioa_jax.models.precision import PrecisionName
-from ioa_jax.models.text import encode_prompt_completion, render_chat
+from ioa_jax.models.text import encode_prompt_completion, render_chat, thought_opening
 from ioa_jax.teachers.base import (
     Capabilities,
     ChatRequest,
@@ -93,14 +93,16 @@ class LocalTeacher(Teacher):
             sampling.stop,
         )
 
+        opening = thought_opening(self.model.tokenizer) if prompts else ""
+
         def finish(index: int, completion: generation.Completion) -> None:
             if on_completion is not None:
-                on_completion(index, _completion(completion, sampling.logprobs))
+                on_completion(index, _completion(completion, opening, sampling.logprobs))
 
         completions = self._generator.generate(
             prompts, params, on_completion=finish, streams=[_stream(one) for one in requests]
         )
-        return [_completion(completion, sampling.logprobs) for completion in completions]
+        return [_completion(one, opening, sampling.logprobs) for one in completions]
 
     def score(
         self, pairs: Sequence[tuple[str, str]], on_scores: OnScores | None = None
@@ -157,9 +159,9 @@ def _stream(request: ChatRequest) -> int:
     return int.from_bytes(digest[:4], "little") >> 1
 
 
-def _completion(completion: generation.Completion, logprobs: bool) -> Completion:
+def _completion(completion: generation.Completion, opening: str, logprobs: bool) -> Completion:
     return Completion(
-        completion.text,
+        opening + completion.text,
         completion.prompt_tokens,
         len(completion.tokens),
         completion.finish_reason,

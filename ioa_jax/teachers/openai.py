@@ -11,14 +11,11 @@ import json
 import logging
 import os
 import random
-import re
 import socket
 import threading
 import urllib.parse
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Literal, TypeVar
-
-from pydantic import BaseModel, ConfigDict, Field
+from typing import Any, TypeVar
 
 from ioa_jax.errors import InputError, IOAError, MissingDependencyError
 from ioa_jax.teachers.base import (
@@ -32,6 +29,13 @@ from ioa_jax.teachers.base import (
     TeacherError,
     TokenScores,
     prompt_token_bound,
+    without_answer,
+)
+from ioa_jax.teachers.chat_fields import (
+    DEFAULT_KEY_VARIABLE,
+    REFUSES_SAMPLING,
+    ChatFields,
+    OpenAISettings,
 )
 from ioa_jax.teachers.pacing import Pacer
 from ioa_jax.teachers.protocol import (
@@ -39,6 +43,7 @@ from ioa_jax.teachers.protocol import (
     Fault,
     TextBody,
     http_fault,
+    prompt_span,
     prompt_tokens,
     read_body,
     read_completion,
@@ -48,71 +53,31 @@ from ioa_jax.teachers.protocol import (
 log = logging.getLogger(__name__)
 
 OPENAI_HOST = "api.openai.com"
-DEFAULT_KEY_VARIABLE = "OPENAI_API_KEY"
 NO_KEY = "none"
 MAX_BACKOFF_SECONDS = 60.0
 BYTES_PER_TOKEN = 4  # of English text, for pacing alone
 # A server that refuses the key, or whoever has it; it may have the endpoint all the same.
 _NO_ACCESS = (401, 402, 403, 407)
 _RATE_LIMIT = 429
-# OpenAI's reasoning models refuse temperature and top_p.
-_SAMPLES_AS_IT_WILL = re.compile(r"(?:.*/)?(?:o\d|gpt-5(?!.*chat))(?:[.:-].*)?")
-
-_REFUSES_SAMPLING = re.compile(r"temperature|top_p", re.IGNORECASE)
 
 Result = TypeVar("Result")
 Read = TypeVar("Read")
 
 
-class OpenAISettings(BaseModel):
-    """Settings of `openai:`."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-    api_key_variable: str = Field(
-        default=DEFAULT_KEY_VARIABLE, description="Environment variable that holds the API key."
-    )
-    concurrency: int = Field(default=8, ge=1, description="Calls at a time.")
-    max_retries: int = Field(default=6, ge=0, description="Further attempts of a call that failed.")
-    timeout_seconds: float = Field(default=600.0, gt=0, description="Wait for an answer at most.")
-    backoff_seconds: float = Field(
-        default=1.0,
-        ge=0,
-        description="Before the first retry; doubles with each, up to a minute.",
-    )
-    requests_per_minute: float | None = Field(default=None, gt=0, description="None is no limit.")
-    tokens_per_minute: float | None = Field(
-        default=None,
-        gt=0,
-        description="Prompt (estimated) and max_tokens; None is no limit.",
-    )
-    max_tokens_field: Literal["auto", "max_tokens", "max_completion_tokens"] = Field(
-        default="auto",
-        description="What the server calls the limit; auto: max_completion_tokens for OpenAI's "
-        "own, max_tokens for others.",
-    )
-    sends_sampling: bool | Literal["auto"] = Field(
-        default="auto",
-        description="Send temperature and top_p, which some models refuse; auto: but for OpenAI's "
-        "reasoning models.",
-    )
-    extra_body: dict[str, Any] = Field(
-        default_factory=dict[str, Any],
-        description="Further fields of each chat call, such as reasoning_effort.",
-    )
-    fingerprint: str | None = Field(
-        default=None,
-        description="Name of the model in the ledger, for one that is served under several "
-        "addresses; None: model, address and extra_body.",
-    )
-    chat_template_from: str | None = Field(
-        default=None,
-        description="Directory or hub id of a tokenizer with the server's chat template; needed to "
-        "score answers to chats.",
-    )
-
-
 class _NoPromptLogprobs(TeacherError):
     """The server doesn't score given texts."""
+
+
+class _Refused(TeacherError):
+    """The server refuses a request for good.
+
+    Attributes:
+        fault: Why.
+    """
+
+    def __init__(self, message: str, fault: Fault) -> None:
+        super().__init__(message)
+        self.fault = fault
 
 
 class _Filtered(Exception):
@@ -166,9 +131,7 @@ class OpenAITeacher(Teacher):
             timeout=self.settings.timeout_seconds,
             max_retries=0,
         )
-        self._sends_sampling = self.settings.sends_sampling
-        if self._sends_sampling == "auto":
-            self._sends_sampling = not _SAMPLES_AS_IT_WILL.fullmatch(model)
+        self._fields = ChatFields(model, self._is_openai, self.settings)
         self._heard = False  # anything, so far
         self._told: set[str] = set()
         self._turned_away = 0
@@ -190,7 +153,7 @@ class OpenAITeacher(Teacher):
     @functools.cached_property
     def _capabilities(self) -> Capabilities:
         try:
-            self._prompt_logprobs("a b", "the question whether it scores", threading.Event())
+            self._prompt_logprobs("a b", 1, "the question whether it scores", threading.Event())
         except _NoPromptLogprobs:
             return Capabilities(score=False)
         return Capabilities(score=True)
@@ -200,6 +163,11 @@ class OpenAITeacher(Teacher):
         """Whether the server gives log-probabilities of prompts: asked with one short call."""
         return self._capabilities
 
+    @property
+    def takes_schema(self) -> bool:
+        """Unless the settings say otherwise; what a server refuses is in `Completion.left_out`."""
+        return self.settings.structured == "auto"
+
     def generate(
         self,
         requests: Sequence[ChatRequest],
@@ -207,16 +175,6 @@ class OpenAITeacher(Teacher):
         on_completion: OnCompletion | None = None,
     ) -> list[Completion]:
         """As `Teacher.generate`; when a request fails for good, running ones are still awaited."""
-        limit = self.settings.max_tokens_field
-        if limit == "auto":
-            limit = "max_completion_tokens" if self._is_openai else "max_tokens"
-        options: dict[str, Any] = {limit: sampling.max_tokens}
-        if self._sends_sampling:
-            options |= {"temperature": sampling.temperature, "top_p": sampling.top_p}
-        if sampling.stop:
-            options["stop"] = list(sampling.stop)
-        if sampling.logprobs:
-            options["logprobs"] = True
         # The protocol has no top_k; vLLM and others take it as a field of their own.
         extra = {"top_k": sampling.top_k} if sampling.top_k else {}
         extra |= self.settings.extra_body
@@ -237,34 +195,44 @@ class OpenAITeacher(Teacher):
                     )
                 return found.completion
 
-            try:
-                completion = self._ask(
-                    lambda: self._client.chat.completions.with_raw_response.create(
-                        model=self.model,
-                        messages=[dict(message) for message in request.messages],
-                        seed=request.seed,
-                        extra_body=extra,
-                        **options,
-                    ),
-                    read,
-                    what,
-                    asked + sampling.max_tokens,
-                    stop,
+            def send(fields: dict[str, Any]) -> Any:
+                return self._client.chat.completions.with_raw_response.create(
+                    model=self.model,
+                    messages=[dict(message) for message in request.messages],
+                    seed=request.seed,
+                    extra_body=extra,
+                    **fields,
                 )
+
+            def attempt() -> Completion:
+                fields, left_out = self._fields.fields(sampling, request.answer_schema)
+                tokens = asked + sampling.max_tokens
+                try:
+                    found = self._ask(lambda: send(fields), read, what, tokens, stop)
+                except _Refused as refusal:
+                    names = " and ".join(self._fields.leave_out(refusal.fault, fields))
+                    if not names:
+                        raise
+                    said = self._without_key(refusal.fault.reason)
+                    self._tell(names, f"{what}: {said}; asking without {names} from now on")
+                    return attempt()
+                return dataclasses.replace(found, left_out=left_out)
+
+            try:
+                completion = attempt()
             except _Filtered as filtered:
                 return Completion(str(filtered), most, 0, "filtered")
             if completion.completion_tokens > sampling.max_tokens:
                 raise TeacherError(
                     f"{self._name}: {what}: the server generated {completion.completion_tokens} "
-                    f"tokens although {limit} was {sampling.max_tokens}, so no budget could be "
-                    "kept; set max_tokens_field to the name that it heeds"
+                    f"tokens although {self._fields.limit} was {sampling.max_tokens}, so no budget "
+                    "could be kept; set max_tokens_field to the name that it heeds"
                 )
-            if completion.finish_reason == "length" and not completion.text.strip():
+            if completion.finish_reason == "length" and not (completion.answer or "").strip():
                 self._tell(
                     "empty",
-                    f"{what}: all {completion.completion_tokens} tokens went by without an answer, "
-                    "as of a model that thinks first; raise max_tokens, or let it think less "
-                    "(extra_body, such as reasoning_effort)",
+                    f"{what}: {without_answer(completion)}; extra_body may tell a server how much "
+                    "to think, as by reasoning_effort",
                 )
             return completion
 
@@ -274,6 +242,9 @@ class OpenAITeacher(Teacher):
         self, pairs: Sequence[tuple[str, str]], on_scores: OnScores | None = None
     ) -> list[TokenScores]:
         """As `Teacher.score`, by the completions endpoint's echo.
+
+        A completion begins at the token that reaches beyond the prompt, where the server says where
+        tokens stand in the text; else behind as many tokens as the prompt has alone.
 
         Raises:
             InputError: A prompt or completion is empty, or a completion has no token of its own.
@@ -292,16 +263,26 @@ class OpenAITeacher(Teacher):
             prompt, completion = pairs[index]
             what = f"pair {index}"
             stripped = prompt.rstrip()
-            asked = 0
-            if stripped not in counts:
-                asked = counts[stripped] = self._count_tokens(stripped, what, stop)
-            scores = self._prompt_logprobs(
-                stripped + prompt[len(stripped) :] + completion, what, stop, counts[stripped]
+            count, tokens, start = self._prompt_logprobs(
+                prompt + completion, len(stripped), what, stop
             )
-            return dataclasses.replace(
-                scores,
-                prompt_tokens=scores.prompt_tokens + asked,
-                completion_tokens=2 if asked else 1,
+            asked = 0
+            if start is None:
+                if stripped not in counts:
+                    asked = counts[stripped] = self._count_tokens(stripped, what, stop)
+                start = counts[stripped]
+            # Of the text's first token, which nothing comes before, there is no probability.
+            scored = tokens[start:] if start else []
+            if not scored:
+                raise InputError(
+                    f"{what}: the completion has no token of its own after the prompt; start it "
+                    "where a token starts"
+                )
+            return TokenScores(
+                tuple(logprob for logprob, _ in scored),
+                all(greedy for _, greedy in scored),
+                count + asked,
+                2 if asked else 1,
             )
 
         return self._run(len(pairs), call, on_scores)
@@ -377,21 +358,29 @@ class OpenAITeacher(Teacher):
         return count
 
     def _prompt_logprobs(
-        self, text: str, what: str, stop: threading.Event, start: int = 1
-    ) -> TokenScores:
-        """Scores of a text's tokens from number `start` on.
+        self, text: str, end: int, what: str, stop: threading.Event
+    ) -> tuple[int, list[tuple[float, bool]], int | None]:
+        """What a text's tokens are worth.
 
         One request suits both kinds of server: those that echo the prompt with log-probabilities,
         and vLLM, whose own field gives ranks too. The one token that has to be generated is left.
+
+        Returns:
+            The number of tokens that the server read; (log-probability, most likely) of each of the
+            text's; and how many of these end within its first `end` characters, None where the
+            server doesn't tell.
         """
 
-        def read(content: bytes) -> tuple[int | None, list[tuple[float, bool]] | None]:
+        def read(
+            content: bytes,
+        ) -> tuple[int | None, list[tuple[float, bool]] | None, int | None]:
             body = read_body(content, TextBody)
-            count = prompt_tokens(body)
+            told = prompt_tokens(body)
+            start, count = prompt_span(body.choices[0], text, end) or (None, told)
             found = None if count is None else read_prompt_logprobs(body.choices[0], count)
-            return count, found
+            return told or count, found, start
 
-        count, tokens = self._ask(
+        count, tokens, start = self._ask(
             lambda: self._client.completions.with_raw_response.create(
                 model=self.model,
                 prompt=text,
@@ -413,15 +402,7 @@ class OpenAITeacher(Teacher):
                 "that are numbers; to score, serve the model with vLLM or another server that "
                 "echoes them"
             )
-        scored = tokens[start:]
-        if not scored:
-            raise InputError(
-                f"{what}: the completion has no token of its own after the prompt; start it where "
-                "a token starts"
-            )
-        return TokenScores(
-            tuple(logprob for logprob, _ in scored), all(greedy for _, greedy in scored), count
-        )
+        return count, tokens, start
 
     def _run(
         self,
@@ -504,7 +485,7 @@ class OpenAITeacher(Teacher):
             if not fault.passing:
                 if unsupported and self._heard and fault.status not in _NO_ACCESS:
                     raise _NoPromptLogprobs(f"{self._name}: {what}: {reason}")
-                raise TeacherError(f"{self._name}: {what}: {reason}")
+                raise _Refused(f"{self._name}: {what}: {reason}", fault)
             if attempt < attempts:
                 backoff = self.settings.backoff_seconds * 2 ** (attempt - 1)
                 # Apart from each other, or all threads would come back at once.
@@ -548,7 +529,11 @@ class OpenAITeacher(Teacher):
             variable = self.settings.api_key_variable
             said = "holds the key that was sent" if self._key != NO_KEY else "isn't set"
             reason += f"; the environment variable {variable} (api_key_variable) {said}"
-        elif self._sends_sampling and not fault.passing and _REFUSES_SAMPLING.search(reason):
+        elif (
+            self.settings.sends_sampling is True
+            and not fault.passing
+            and REFUSES_SAMPLING.search(reason)
+        ):
             reason += "; set sends_sampling to false, so that temperature and top_p are left out"
         return reason
 

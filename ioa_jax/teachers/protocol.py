@@ -6,9 +6,11 @@ defined them, with the field that vLLM adds, and with what else servers are know
 
 from __future__ import annotations
 
+import bisect
 import dataclasses
 import datetime
 import email.utils
+import itertools
 import json
 import math
 import re
@@ -131,6 +133,11 @@ class ChatBody(_Answer):
 class _EchoLogprobs(_Answer):
     token_logprobs: list[float | None]
     top_logprobs: list[dict[str, float] | None]
+
+
+class _EchoPlaces(_Answer):
+    tokens: list[str]
+    text_offset: list[int]
 
 
 class _PromptLogprob(_Answer):
@@ -333,7 +340,7 @@ def read_completion(
     reason = _finish(choice.finish_reason, generated, max_tokens)
     if refused or reason == "filtered":
         reason, text = "filtered", text or refused or ""
-    names = [name for name in (body.model, body.system_fingerprint) if name]
+    names = [_clean(name) for name in (body.model, body.system_fingerprint) if name]
     completion = Completion(
         text,
         prompt_bound if read is None else read,
@@ -412,6 +419,24 @@ def prompt_tokens(body: TextBody) -> int | None:
     """Tokens of a text completion's prompt, where the server says how many."""
     count = body.usage.prompt_tokens if body.usage else None
     return count if count is not None and count > 0 else None
+
+
+def prompt_span(choice: _TextChoice, text: str, end: int) -> tuple[int, int] | None:
+    """Tokens of an echoed text that end within its first `end` characters, and all of its tokens.
+
+    None where the server doesn't say where tokens stand, or where they don't make up the text, as
+    with tokens that are parts of a character.
+    """
+    try:
+        echo = _EchoPlaces.model_validate(choice.logprobs)
+    except ValidationError:
+        return None
+    ends = list(itertools.accumulate(map(len, echo.tokens)))
+    count = bisect.bisect_left(ends, len(text)) + 1
+    starts = [0, *ends[: count - 1]]
+    if "".join(echo.tokens[:count]) != text or echo.text_offset[:count] != starts:
+        return None
+    return bisect.bisect_right(ends, end), count
 
 
 def read_prompt_logprobs(choice: _TextChoice, count: int) -> list[tuple[float, bool]] | None:

@@ -131,6 +131,11 @@ class LedgeredTeacher(Teacher):
         return Capabilities(score=True) if self._teacher is None else self._teacher.capabilities
 
     @property
+    def takes_schema(self) -> bool:
+        """As the wrapped teacher; a replay finds out by its ledger."""
+        return self._teacher is None or self._teacher.takes_schema
+
+    @property
     def spend(self) -> dict[str, Spend]:
         """What this run used so far, by purpose."""
         return dict(self._spend)
@@ -278,9 +283,18 @@ class LedgeredTeacher(Teacher):
                 "sampling": how,
                 "seed": request.seed,
             }
+            schema = request.answer_schema
+            if schema is not None and self._holds(content, schema):
+                content["answer_schema"] = dict(schema)
             most = self._usage(count(request), sampling.max_tokens)
             _add_call(calls, content, request.purpose, most, place)
         return calls
+
+    def _holds(self, content: Mapping[str, Any], schema: Mapping[str, Any]) -> bool:
+        """Whether an answer depends on its schema; without a teacher, whether one is recorded."""
+        if self._teacher is not None:
+            return self._teacher.takes_schema
+        return self.ledger.find(call_key({**content, "answer_schema": dict(schema)})) is not None
 
     def _run(
         self,

@@ -39,7 +39,8 @@ def open_teacher(spec: str, **settings: Any) -> Teacher:
     # Each backend's libraries are imported by the specs that need them.
     kind, _, name = spec.partition(":")
     if kind == "openai":
-        from ioa_jax.teachers.openai import OpenAISettings, OpenAITeacher
+        from ioa_jax.teachers.chat_fields import OpenAISettings
+        from ioa_jax.teachers.openai import OpenAITeacher
 
         match = _SERVER.fullmatch(name)
         if match is None:

@@ -1,6 +1,7 @@
 """Answers that fit a schema: asked for, found in the text, repaired a little, else asked for again.
 
-The schema goes into the prompt, since not every teacher can be held to one while it generates.
+The schema goes into the prompt, since not every teacher can be held to one while it generates; and
+into the request, for those that can.
 """
 
 from __future__ import annotations
@@ -18,8 +19,7 @@ from pydantic import BaseModel, ValidationError
 
 from ioa_jax.errors import InputError, first_fault
 from ioa_jax.streams import stream
-from ioa_jax.teachers.base import ChatRequest, Completion, Sampling, Teacher
-from ioa_jax.thoughts import cut_thoughts
+from ioa_jax.teachers.base import ChatRequest, Completion, Sampling, Teacher, without_answer
 
 Model = TypeVar("Model", bound=BaseModel)
 
@@ -126,6 +126,10 @@ def generate_structured(
     if max_retries < 0:
         raise InputError(f"max_retries={max_retries}: at least 0")
     instruction = schema_instruction(schema) if describe else None
+    requests = [
+        dataclasses.replace(request, answer_schema=schema.model_json_schema())
+        for request in requests
+    ]
     accepted: list[Accepted[Model] | None] = [None] * len(requests)
     rejects: list[Reject] = []
     reasons: dict[int, str] = dict.fromkeys(range(len(requests)), "")
@@ -160,7 +164,7 @@ def schema_instruction(schema: type[BaseModel]) -> str:
 def _attempt(
     request: ChatRequest, attempt: int, instruction: str | None, reason: str
 ) -> ChatRequest:
-    """The request with the schema, and from the second attempt on with what was wrong."""
+    """A request that tells the schema, and from the second attempt on what was wrong."""
     seed = request.seed
     if attempt > 1:
         seed = int(stream(request.seed, "structured", attempt).integers(2**31))
@@ -170,7 +174,7 @@ def _attempt(
     if attempt > 1:
         parts.append(f"An earlier answer was rejected: {reason}")
     last = {**request.messages[-1], "content": "\n\n".join(parts)}
-    return ChatRequest((*request.messages[:-1], last), request.purpose, seed)
+    return dataclasses.replace(request, messages=(*request.messages[:-1], last), seed=seed)
 
 
 def parse_completion(
@@ -186,30 +190,64 @@ def parse_completion(
     Raises:
         Unfit: No value in it fits.
     """
+    answer = answer_text(completion)
+    try:
+        return _parse(answer, schema, repair, completion.finish_reason == "stop")
+    except Unfit as unfit:
+        if completion.finish_reason == "stop":
+            raise
+        raise cut_off(completion, str(unfit)) from None
+
+
+def answer_text(completion: Completion) -> str:
+    """What a teacher answered, without what it thought.
+
+    Every reader of answers begins here. An answer that was cut off has a text, which may still hold
+    what is wanted.
+
+    Raises:
+        Unfit: There is no answer: it was filtered (`filtered`), or a thought never ended or used
+            all tokens (`length`).
+    """
     if completion.finish_reason == "filtered":
         raise Unfit("filtered", "the teacher's server refused to answer")
-    whole = completion.finish_reason == "stop"
-    answer = cut_thoughts(completion.text).answer
-    try:
-        if answer is None:
-            raise Unfit("no_json", "a thought that never ended, and no answer")
-        return _parse(answer, schema, repair, whole)
-    except Unfit as unfit:
-        if whole:
-            raise
-        if completion.finish_reason == "unknown":
-            reason = f"the server doesn't say that the answer is whole: {unfit}"
-        elif not (answer or "").strip():
-            reason = (
-                f"all {completion.completion_tokens} tokens went by without an answer, as of a "
-                "model that thinks first; raise max_tokens"
-            )
-        else:
-            reason = (
-                f"cut off after {completion.completion_tokens} tokens: {unfit}; if the answer "
-                "needs more, raise max_tokens"
-            )
-        raise Unfit("length", reason) from None
+    answer = completion.answer
+    if answer is None and completion.finish_reason == "stop":
+        raise Unfit("length", "a thought that never ended, and no answer")
+    if not (answer or "").strip() and completion.finish_reason == "length":
+        raise Unfit("length", without_answer(completion))
+    if answer is None:
+        raise cut_off(completion, "a thought that never ended")
+    return answer
+
+
+def whole_answer(completion: Completion) -> str:
+    """As `answer_text`, of an answer that is of no use unless it is whole.
+
+    Raises:
+        Unfit: Also if it was cut off.
+    """
+    answer = answer_text(completion)
+    if completion.finish_reason != "stop":
+        raise cut_off(completion)
+    return answer
+
+
+def cut_off(completion: Completion, fault: str = "") -> Unfit:
+    """Why an answer without a known end is rejected.
+
+    Args:
+        completion: Its finish reason isn't `stop`.
+        fault: What it lacks.
+    """
+    end = f": {fault}" if fault else ""
+    if completion.finish_reason == "unknown":
+        return Unfit("length", f"the server doesn't say that the answer is whole{end}")
+    return Unfit(
+        "length",
+        f"cut off after {completion.completion_tokens} tokens{end}; if the answer needs more, "
+        "raise max_tokens",
+    )
 
 
 @dataclasses.dataclass(frozen=True)

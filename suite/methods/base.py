@@ -34,6 +34,7 @@ from ioa_jax.student import Student
 from ioa_jax.teachers.base import ChatRequest, Completion, Sampling
 from ioa_jax.teachers.replay import LedgeredTeacher
 from ioa_jax.teachers.spend import BudgetExceeded
+from ioa_jax.thoughts import cut_thoughts
 from suite.methods.prompting import Pack, read_tasks, render, split_rationale
 from suite.profile import Budgets, SandboxSettings, TrainSettings
 
@@ -254,10 +255,11 @@ def ask_texts(
         for number, messages in enumerate(chats)
     ]
     answers, complete = ask(context, requests, sampling)
-    texts = [
-        None if answer is None or answer.finish_reason != "stop" else answer.text.strip()
+    whole = [
+        None if answer is None or answer.finish_reason != "stop" else answer.answer
         for answer in answers
     ]
+    texts = [None if text is None else text.strip() for text in whole]
     return texts, complete
 
 
@@ -277,7 +279,7 @@ def ask_for_tasks(
     found: list[str] = []
     for answer in answers:
         if answer is not None and answer.finish_reason != "filtered":
-            tasks = read_tasks(context.pack, answer.text)
+            tasks = read_tasks(context.pack, answer.answer or "")
             found += tasks if answer.finish_reason == "stop" else tasks[:-1]
     return found, complete
 
@@ -300,11 +302,11 @@ def answer_tasks(
     answers, complete = ask(context, requests, sampling)
     answered: list[Answered | None] = [None] * len(chats)
     for number, answer in zip(clean, answers, strict=True):
-        if answer is None or answer.finish_reason == "filtered" or not answer.text:
+        if answer is None or answer.finish_reason == "filtered":
             continue
-        if not index.find(answer.text):
-            ended = answer.finish_reason == "stop"
-            answered[number] = Answered(chats[number], answer.text, ended)
+        text = answer.answer
+        if text and not index.find(text):
+            answered[number] = Answered(chats[number], text, answer.finish_reason == "stop")
     return answered, complete
 
 
@@ -476,11 +478,11 @@ def fine_tune(
 
 
 def answers_of(context: MethodContext, student: Student, chats: Sequence[Messages]) -> list[str]:
-    """The student's greedy answers."""
+    """The student's greedy answers, without thoughts."""
     if not chats:
         return []
     params = SamplingParams(max_tokens=context.sampling.max_tokens)
-    return [completion.text for completion in student.generate(chats, params)]
+    return [cut_thoughts(one.text).answer or "" for one in student.generate(chats, params)]
 
 
 def check_answers(

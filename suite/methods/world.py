@@ -23,6 +23,7 @@ from ioa_jax.identifier.probes import measure_student
 from ioa_jax.organizer.mastery import judge_stage
 from ioa_jax.streams import stream
 from ioa_jax.student import Student
+from ioa_jax.thoughts import cut_thoughts
 from suite.methods.base import (
     Method,
     MethodContext,
@@ -130,9 +131,10 @@ def _retention(
         SamplingParams(max_tokens=context.sampling.max_tokens),
     )
     pairs = tuple(
-        _pair(context, problem, answer.text)
+        _pair(context, problem, text)
         for problem, answer in zip(own, answers, strict=True)
-        if answer.finish_reason == "stop" and answer.text.strip()
+        if answer.finish_reason == "stop"
+        and (text := cut_thoughts(answer.text).answer or "").strip()
     )
     return Retention(
         tuple(pair for pair in pairs if fits(context, pair)),
