@@ -24,6 +24,7 @@ _TAG = re.compile("|".join(re.escape(tag) for pair in _PAIRS for tag in pair))
 _QUOTES = ("`", '"', "'")
 
 # Possessive, so that markup that isn't whole takes no longer.
+_CHANNEL_START = "<|channel|>"
 _CHANNEL = re.compile(r"<\|channel\|>\s*+(\w*+)[^<]*+(?:<\|constrain\|>[^<]*+)?<\|message\|>")
 _CHANNEL_END = re.compile(r"<\|(?:end|return|call|start|channel)\|>")
 # The same where the decoder left the special tokens out.
@@ -63,6 +64,14 @@ def cut_thoughts(text: str, inside: bool = False) -> Cut:
     if bare:
         return Cut(bare[2], bare[1])
     return _cut_tags(text, inside)
+
+
+def marks_thoughts(template: str) -> bool:
+    """Whether a chat template has the markup of thoughts, so that its model may think first.
+
+    A template that only takes earlier turns' thoughts away has it too.
+    """
+    return bool(_TAG.search(template) or _CHANNEL_START in template)
 
 
 def _cut_channels(text: str) -> Cut:
