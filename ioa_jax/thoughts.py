@@ -24,6 +24,7 @@ _TAG = re.compile("|".join(re.escape(tag) for pair in _PAIRS for tag in pair))
 _QUOTES = ("`", '"', "'")
 
 # Possessive, so that markup that isn't whole takes no longer.
+_CHANNEL_START = "<|channel|>"
 _CHANNEL = re.compile(r"<\|channel\|>\s*+(\w*+)[^<]*+(?:<\|constrain\|>[^<]*+)?<\|message\|>")
 _CHANNEL_END = re.compile(r"<\|(?:end|return|call|start|channel)\|>")
 # The same where the decoder left the special tokens out.
@@ -85,6 +86,14 @@ def closing_tag(text: str) -> str:
     if not found:
         raise ValueError(f"{text!r} opens no thought")
     return next(closing for closing, opening in _CLOSING.items() if opening == found[0])
+
+
+def marks_thoughts(template: str) -> bool:
+    """Whether a chat template has the markup of thoughts, so that its model may think first.
+
+    A template that only takes earlier turns' thoughts away has it too.
+    """
+    return bool(_TAG.search(template) or _CHANNEL_START in template)
 
 
 def _cut_channels(text: str) -> Cut:

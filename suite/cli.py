@@ -263,7 +263,11 @@ def eval_(
         float | None, typer.Option(help="0 is greedy.", show_default=False)
     ] = None,
     max_tokens: Annotated[
-        int | None, typer.Option(help="Longest answer; default: the task's.", show_default=False)
+        int | None,
+        typer.Option(
+            help="Longest response; default: the task's, and 32768 more for a model that thinks.",
+            show_default=False,
+        ),
     ] = None,
     style: Annotated[
         str | None,

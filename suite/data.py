@@ -66,12 +66,14 @@ class Hub:
         revision: Full commit id.
         split: Name of the split there.
         configs: Configurations, joined in this order; None is the only one there is.
+        access: How to get it where not everybody may; empty where everybody may.
     """
 
     id: str
     revision: str
     split: str
     configs: tuple[str | None, ...] = (None,)
+    access: str = ""
 
     def __str__(self) -> str:
         return f"hub {self.id}@{self.revision}"
@@ -79,7 +81,7 @@ class Hub:
 
 @dataclasses.dataclass(frozen=True)
 class WebFile:
-    """A JSONL file at an address that holds a commit id.
+    """A JSONL file at an address that holds a commit id, or one whose sha256 is known.
 
     Attributes:
         url: The address.
@@ -353,11 +355,12 @@ def _download(source: Source, network: bool) -> _Found:
         data = _fetch(remote.url)
     except Exception as error:
         copy = ", or is a copy of the hub's repository" if isinstance(remote, Hub) else ""
+        access = f"{remote.access}. " if isinstance(remote, Hub) and remote.access else ""
         raise InputError(
             f"{source.name}: not found here, and getting it from {remote} failed: "
-            f"{_first_line(error)}. Either make the network available (and unset HF_HUB_OFFLINE), "
-            f"or give a folder with --data-dir DIR or {DATA_DIR}=DIR, where DIR/{source.folder} "
-            f"has {_file_names(source)}{copy}"
+            f"{_first_line(error)}. {access}Either make the network available (and unset "
+            f"HF_HUB_OFFLINE), or give a folder with --data-dir DIR or {DATA_DIR}=DIR, where "
+            f"DIR/{source.folder} has {_file_names(source)}{copy}"
         ) from error
     name = remote.url.rpartition("/")[2]
     digest = hashlib.sha256(data).hexdigest()

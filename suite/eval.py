@@ -41,7 +41,7 @@ from suite.figures import choose_k, task_figures
 from suite.grading import GRADING_THREADS, as_json, check_grader, open_grader
 from suite.models import find_spec
 from suite.tasks import load_task
-from suite.tasks.base import Style, Task, describe
+from suite.tasks.base import Style, Task, default_max_tokens, describe
 
 if TYPE_CHECKING:
     from ioa_jax.models.load import LanguageModel
@@ -61,7 +61,7 @@ class EvalSettings:
         limit: First items of each task; None is all.
         samples: Answers to an item.
         temperature: 0 is greedy.
-        max_tokens: Longest answer.
+        max_tokens: Longest response, thoughts included.
         style: `chat` or `base`; None is chat if the model has a chat template.
         shots: Examples in the prompt.
         seed: Of the sampling.
@@ -259,7 +259,9 @@ def prepare(task: Task, settings: EvalSettings, model: LanguageModel, data: Data
         shots,
         own.samples if settings.samples is None else settings.samples,
         own.temperature if settings.temperature is None else settings.temperature,
-        own.max_tokens if settings.max_tokens is None else settings.max_tokens,
+        default_max_tokens(task, style, model.tokenizer.chat_template)
+        if settings.max_tokens is None
+        else settings.max_tokens,
     )
     if one.samples > 1 and one.temperature == 0:
         raise InputError(f"task {task.name!r}: {one.samples} samples need a --temperature over 0")

@@ -23,6 +23,7 @@ names:
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import re
 from collections.abc import Mapping
 from typing import Any, NamedTuple, cast
@@ -66,6 +67,11 @@ class CodeGrader(GoldGrader):
     `check(candidate)`; MBPP's have `entry_point`, the list `test_list`, and may have the text
     `test_setup_code` and the list `test_imports`. The reference is the body or the program.
 
+    Both may have the text `plus_test`, which defines another `check(candidate)`, for what passes
+    the first tests. A verdict's parts then are `base` and `plus`: whether the program passes the
+    first ones, and all. MBPP's may have the list `stops`, strings that end a base model's program
+    instead of `[DONE]`.
+
     An item whose reference needs more than the limits may have the object `limits` with some of
     `Limits`' fields, each the least that its programs get.
 
@@ -103,7 +109,7 @@ class CodeGrader(GoldGrader):
         self._limits = limits
         self._owns_sandbox = sandbox is None
         self._sandbox = sandbox or Sandbox(limits, backend, allow_weak)
-        self._results: dict[tuple[str, ...], CheckResult] = {}
+        self._results: dict[bytes, CheckResult] = {}
         info = self._sandbox.info
         self._source = f"sandbox {info.backend}, Python {info.python}"
 
@@ -156,13 +162,16 @@ class CodeGrader(GoldGrader):
                 return continue_function(with_plain_lines(text), item.data["prompt"])
             return complete_function(text, item.data["prompt"], item.data["entry_point"])
         if self._style == "base":
-            return continue_program(with_plain_lines(text))
+            stops = tuple(item.data.get("stops") or MBPP_STOPS)
+            return continue_program(with_plain_lines(text), stops)
         return find_program(text, item.data["entry_point"])
 
     def _run(self, item: Item, found: Extraction) -> Verdict:
+        plus_test: str | None = item.data.get("plus_test")
         if found.rule == "empty":
             detail = "no program in the text"
-            return Verdict(False, 0.0, None, found.rule, self._source, detail, "failed")
+            parts = {} if plus_test is None else {"base": False, "plus": False}
+            return Verdict(False, 0.0, None, found.rule, self._source, detail, "failed", parts)
         entry_point: str = item.data["entry_point"]
         if item.data["kind"] == "humaneval":
             # Some tests call a helper that the prompt defines.
@@ -174,7 +183,15 @@ class CodeGrader(GoldGrader):
             test = "\n".join(tests).replace("\r\n", "\n") + "\n"
         # Half a surrogate pair has no place in a file.
         code = found.code.replace("\r\n", "\n").encode(errors="replace").decode()
-        result = self._check(code, test, entry_point, context, self._limits_of(item))
+        limits = self._limits_of(item)
+        result = self._check(code, test, entry_point, context, limits)
+        parts: dict[str, bool] = {}
+        if plus_test is not None:
+            parts["base"] = result.passed
+            if result.passed:
+                more = f"{plus_test}\n\ncheck({entry_point})\n"
+                result = self._check(code, more, entry_point, context, limits)
+            parts["plus"] = result.passed
         return Verdict(
             correct=result.passed,
             score=float(result.passed),
@@ -183,6 +200,7 @@ class CodeGrader(GoldGrader):
             source=self._source,
             detail=result.detail,
             status=result.status,
+            parts=parts,
         )
 
     def _check_limits(self, item: Item) -> None:
@@ -207,7 +225,8 @@ class CodeGrader(GoldGrader):
     def _check(
         self, code: str, test: str, entry_point: str, context: str, limits: Limits
     ) -> CheckResult:
-        key = (code, test, entry_point, context, repr(limits))
+        # Tests may have hundreds of kilobytes.
+        key = hashlib.sha256(repr((code, test, entry_point, context, limits)).encode()).digest()
         result = self._results.get(key)
         if result is None:
             result = self._sandbox.check(code, test, [entry_point], limits, context=context)
@@ -265,9 +284,9 @@ def find_program(answer: str, entry_point: str) -> Extraction:
     return Extraction(answer, "whole")
 
 
-def continue_program(completion: str) -> Extraction:
-    """A base model's continuation of MBPP's prompt, up to `[DONE]`."""
-    code = _cut(completion, MBPP_STOPS)
+def continue_program(completion: str, stops: tuple[str, ...] = MBPP_STOPS) -> Extraction:
+    """A base model's continuation of MBPP's prompt, up to `[DONE]` or other stop strings."""
+    code = _cut(completion, stops)
     return Extraction(code, "program" if code.strip() else "empty")
 
 

@@ -18,6 +18,7 @@ _CLASSES = {
     "instruction": ("instructions", "InstructionGrader"),
     "rouge": ("rouge", "RougeGrader"),
     "exact": ("exact", "ExactGrader"),
+    "choice": ("choice", "ChoiceGrader"),
     "mixed": ("mixed", "MixedGrader"),
 }
 
@@ -26,7 +27,8 @@ def make_grader(kind: str, **settings: Any) -> Grader:
     """A grader, made by keyword from its settings; its libraries are imported only now.
 
     Args:
-        kind: `math`, `number`, `code`, `instruction`, `rouge`, `exact` or `mixed`.
+        kind: `math`, `number`, `code`, `instruction`, `rouge`, `exact`, `choice` or
+            `mixed`.
         settings: What the class takes, see there.
 
     Raises:

@@ -9,10 +9,16 @@ from typing import Any, Literal, Protocol
 
 from ioa_jax.errors import InputError
 from ioa_jax.graders.base import Item, Verdict
+from ioa_jax.thoughts import marks_thoughts
 from suite.data import DataSource, Provenance
 
 Style = Literal["chat", "base"]
-GraderKind = Literal["math", "number", "code", "instruction", "rouge", "exact", "mixed", "judge"]
+GraderKind = Literal[
+    "math", "number", "code", "instruction", "rouge", "exact", "choice", "mixed", "judge"
+]  # fmt: skip
+
+# What Qwen3's model cards ask for. A limit, not a cost: most thoughts are shorter.
+THOUGHT_TOKENS = 32_768
 
 
 @dataclasses.dataclass(frozen=True)
@@ -20,7 +26,8 @@ class GenerationSettings:
     """How answers are generated. Stop strings depend on the prompt, and are with it.
 
     Attributes:
-        max_tokens: Longest answer, in tokens.
+        max_tokens: Longest answer, in tokens, without what a model thinks before it; see
+            `default_max_tokens`.
         temperature: 0 is greedy.
         top_p: Nucleus; 1 is no limit.
         samples: Answers to each item, each with another seed.
@@ -176,6 +183,21 @@ class Description:
     default_shots: Mapping[Style, int] = dataclasses.field(
         default_factory=lambda: {"chat": 0, "base": 0}
     )
+
+
+def default_max_tokens(task: Task, style: Style, template: object) -> int:
+    """Longest response where nobody names a limit.
+
+    The task's own; `THOUGHT_TOKENS` more in a chat with a model whose template has the markup of
+    thoughts. The model's context bounds both.
+
+    Args:
+        task: The task.
+        style: Of its prompts.
+        template: The tokenizer's chat template, a text or several by name; None if it has none.
+    """
+    thinks = style == "chat" and template is not None and marks_thoughts(str(template))
+    return task.settings.max_tokens + (THOUGHT_TOKENS if thinks else 0)
 
 
 def describe(task: Task, style: Style, shots: int, data: TaskData) -> dict[str, Any]:

@@ -12,11 +12,11 @@ import builtins
 import dataclasses
 import warnings
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from ioa_jax.errors import InputError
-from ioa_jax.graders.base import Item
+from ioa_jax.graders.base import Item, Verdict
 from ioa_jax.graders.code import CODEX_STOPS, MBPP_STOPS, pass_at_k
 from suite.data import DataSource, Hub, Layout, PackageFile, Part, Row, Source
 from suite.tasks.base import (
@@ -117,19 +117,25 @@ class _CodeMetrics:
 
     def metrics(self, graded: Sequence[Graded]) -> dict[str, MetricValues]:
         """`pass@k` for the `REPORTED_K` that every item has enough samples for."""
-        fewest = min(len(one.verdicts) for one in graded)
-        ids = tuple(one.item.id for one in graded)
-        return {
-            f"pass@{k}": MetricValues(
-                tuple(
-                    pass_at_k(len(one.verdicts), sum(v.correct for v in one.verdicts), k)
-                    for one in graded
-                ),
-                ids,
-            )
-            for k in REPORTED_K
-            if k <= fewest
-        }
+        return pass_metrics(graded, lambda verdict: verdict.correct)
+
+
+def pass_metrics(
+    graded: Sequence[Graded], passed: Callable[[Verdict], bool]
+) -> dict[str, MetricValues]:
+    """`pass@k`, of what `passed` says, for the `REPORTED_K` that every item's samples allow."""
+    fewest = min(len(one.verdicts) for one in graded)
+    ids = tuple(one.item.id for one in graded)
+    return {
+        f"pass@{k}": MetricValues(
+            tuple(
+                pass_at_k(len(one.verdicts), sum(map(passed, one.verdicts)), k) for one in graded
+            ),
+            ids,
+        )
+        for k in REPORTED_K
+        if k <= fewest
+    }
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -1,4 +1,4 @@
-"""MATH (Hendrycks et al., 2021), MATH-500 (Lightman et al., 2023) and AIME.
+"""MATH (Hendrycks et al., 2021), MATH-500 (Lightman et al., 2023), AIME and AMC.
 
 Base models get the layout of the Minerva protocol: "Problem:", "Solution:", four examples, and a
 stop at the next "Problem:". Its four fixed examples are replaced by train problems: see
@@ -121,6 +121,40 @@ AIME25 = Source(
     fields=("problem", "answer"),
     texts=("problem",),
 )
+AIME26 = Source(
+    name="aime26/test",
+    folder="aime26",
+    layouts=(Layout((Part("test"),), 30),),
+    remote=Hub("math-ai/aime26", "79037aebdb6580008fb960d17cb21fd3099083e3", "test"),
+    total=30,
+    fields=("problem", "answer"),
+    texts=("problem",),
+)
+AMC23 = Source(
+    name="amc23/test",
+    folder="amc",
+    layouts=(
+        Layout((Part("amc23"),), 40),
+        Layout(
+            (
+                Part(
+                    "amc23_even",
+                    (
+                        # Compressed, and not.
+                        "b709322297ca65997620d2e5f743949df34fb18c06e9469509d6b5346d835276",
+                        "67baa1595fa6e6b8183a58f0899cfc1fbe60a437f4d76a5b6eeaaa9bbd9ae575",
+                    ),
+                ),
+                Part("amc23_odd"),
+            ),
+            40,
+        ),
+    ),
+    remote=Hub("math-ai/amc23", "80815d37005feb82cd7f8fbc6901d5d3eff43057", "test"),
+    total=40,
+    fields=("question", "answer"),
+    texts=("question",),
+)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -130,19 +164,21 @@ class MathTask(Description):
     Attributes:
         test: Their source.
         whole_numbers: Whether an answer is a whole number from 0 to 999, as in AIME.
+        problem: Name of the field with the problem.
     """
 
     test: Source
     whole_numbers: bool = False
+    problem: str = "problem"
 
     def load(self, data: DataSource, shots: int = 0) -> TaskData:
         """Items with the answer in LaTeX as reference; examples are MATH's train problems."""
         test = data.load(self.test)
-        ids = content_ids([row["problem"] for row in test.rows], self.name)
+        ids = content_ids([row[self.problem] for row in test.rows], self.name)
         items = tuple(
             Item(
                 id=str(row.get("unique_id") or new_id),
-                prompt=row["problem"],
+                prompt=row[self.problem],
                 references=(self._answer(row, new_id),),
                 data={"solution": row.get("solution") or ""},
             )
@@ -174,7 +210,11 @@ class MathTask(Description):
     def _answer(self, row: Row, new_id: str) -> str:
         if "answer" not in row:
             return boxed_answer(row["solution"], new_id)
-        answer = str(row["answer"]).strip()
+        answer = row["answer"]
+        if isinstance(answer, float) and answer.is_integer():
+            # 27.0, in a file whose answers are all whole.
+            answer = int(answer)
+        answer = str(answer).strip()
         if self.whole_numbers:
             if not (answer.isascii() and answer.isdigit() and int(answer) < 1000):
                 raise InputError(
@@ -280,4 +320,28 @@ AIME25_TASK = MathTask(
     default_shots=_SHOTS,
     test=AIME25,
     whole_numbers=True,
+)
+AIME26_TASK = MathTask(
+    name="aime26",
+    version=1,
+    summary="the 30 problems of the AIME of 2026, answers from 0 to 999",
+    source="AIME I and II 2026 (MAA); hub math-ai/aime26",
+    licence="none stated (the contests' texts: MAA)",
+    grader_kind="math",
+    settings=GenerationSettings(max_tokens=4096),
+    default_shots=_SHOTS,
+    test=AIME26,
+    whole_numbers=True,
+)
+AMC23_TASK = MathTask(
+    name="amc23",
+    version=1,
+    summary="40 problems of the AMC 12 of 2023, without their choices; answers are whole numbers",
+    source="AMC 12A and 12B 2023 (MAA), github.com/QwenLM/Qwen2.5-Math; hub math-ai/amc23",
+    licence="none stated (the contests' texts: MAA)",
+    grader_kind="math",
+    settings=GenerationSettings(max_tokens=4096),
+    default_shots=_SHOTS,
+    test=AMC23,
+    problem="question",
 )

@@ -5,6 +5,7 @@ import os
 
 import pytest
 
+from ioa_jax.graders.registry import check_golds, make_grader
 from suite.data import DataSource
 from suite.tasks import load_task, maths
 from suite.tasks.instructions import DOLLY_ALL, DOLLY_MAX_CHARACTERS, dolly_splits
@@ -21,6 +22,9 @@ TOTALS = {
     "mbpp": 500,
     "mbpp_sanitized": 257,
     "ifeval": 541,
+    "amc23": 40,
+    "humaneval_plus": 164,
+    "mbpp_plus": 378,
 }
 
 
@@ -33,7 +37,9 @@ def test_items_are_those_of_the_split(name):
     data = load(name)
     source = data.sources[0]
     assert source.total == TOTALS[name]
-    assert source.subset.startswith(("test", "math500", "mbpp", "sanitized", "input_data"))
+    assert source.checked
+    known = ("test", "math500", "mbpp", "sanitized", "input_data", "amc23", "HumanEval", "Mbpp")
+    assert source.subset.startswith(known)
     assert 0 < len(data.items) == source.items <= source.total
     assert len({item.id for item in data.items}) == len(data.items)
 
@@ -71,6 +77,17 @@ def test_the_tested_function_is_in_the_solution(name):
         tree = ast.parse(item.references[0])
         defined = {node.name for node in tree.body if isinstance(node, ast.FunctionDef)}
         assert item.data["entry_point"] in defined, item.id
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["humaneval_plus", "mbpp_plus"])
+def test_reference_solutions_pass_all_tests(name):
+    with make_grader("code") as grader:
+        assert check_golds(grader, load(name).items, threads=2) == []
+
+
+def test_amcs_answers_are_numbers():
+    assert all(item.references[0].isdigit() for item in load("amc23").items)
 
 
 def test_ifeval_has_arguments_for_every_instruction():

@@ -9,7 +9,15 @@ from ioa_jax.graders.base import Item, Verdict
 from suite import tasks
 from suite.data import DataSource
 from suite.tasks import instructions, load_task, maths, task_lines, task_names
-from suite.tasks.base import Example, Graded, content_ids, describe, take_examples
+from suite.tasks.base import (
+    THOUGHT_TOKENS,
+    Example,
+    Graded,
+    content_ids,
+    default_max_tokens,
+    describe,
+    take_examples,
+)
 from suite.tasks.code import CODEX_STOPS, entry_point
 
 NAMES = [
@@ -18,9 +26,15 @@ NAMES = [
     "gsm8k",
     "aime24",
     "aime25",
+    "aime26",
+    "amc23",
+    "gpqa_diamond",
+    "mmlu_pro",
     "humaneval",
     "mbpp",
     "mbpp_sanitized",
+    "humaneval_plus",
+    "mbpp_plus",
     "ifeval",
     "dolly",
     "self_instruct",
@@ -175,6 +189,12 @@ def test_aime_takes_whole_numbers_in_either_form(tmp_path):
         write(tmp_path / "aime25", "test", [{"problem": "p", "answer": answer}])
         with pytest.raises(InputError, match="field 'answer'"):
             load("aime25", tmp_path)
+
+
+def test_amcs_answers_are_whole_in_a_file_of_floats(tmp_path):
+    write(tmp_path / "amc", "amc23", [{"question": "p", "answer": 27.0}])
+    (item,) = load("amc23", tmp_path).items
+    assert (item.prompt, item.references) == ("p", ("27",))
 
 
 # GSM8K.
@@ -435,3 +455,24 @@ def test_a_description_is_ready_for_the_results():
 def test_mean_of_values():
     values = load_task("math").metrics(graded([1], [0], [0]))["accuracy"]
     assert math.isclose(values.mean, 1 / 3)
+
+
+# Limits.
+
+
+@pytest.mark.parametrize(
+    ("template", "thinks"),
+    [
+        ("{{ messages }}<|im_end|>", False),
+        ("{%- if enable_thinking %}<think>\n{% endif %}", True),
+        ("{{ '<|start|>assistant<|channel|>final<|message|>' }}", True),
+        ({"default": "plain", "tool_use": "<think>"}, True),
+        (None, False),
+    ],
+)
+def test_a_model_that_thinks_gets_more_room(template, thinks):
+    task = load_task("math500")
+    own = task.settings.max_tokens
+    expected = own + (THOUGHT_TOKENS if thinks else 0)
+    assert default_max_tokens(task, "chat", template) == expected
+    assert default_max_tokens(task, "base", template) == own
