@@ -268,6 +268,38 @@ def test_a_changed_text_and_a_changed_verdict_are_found(graded, tmp_path):
     assert any(f"scores.jsonl: {PROBES}: {right}: score 1.0, but " in line for line in found)
 
 
+def drop(cell, name, item):
+    change_lines(cell / name, lambda row: None if row["id"] == item else row)
+
+
+def test_what_is_missing_on_either_side_is_found(graded, tmp_path):
+    directory = shutil.copytree(graded, tmp_path / "a")
+    cells = [directory / "cells" / cell for cell in CELLS]
+    tasks = [cell / "tasks" / PROBES for cell in cells]
+    lines = [json.loads(line) for line in (cells[0] / "scores.jsonl").read_text().splitlines()]
+    first, second, third = (line["id"] for line in lines[:3])
+    # All cells have the same items, and else can't be read.
+    for cell in cells:
+        drop(cell, "scores.jsonl", first)
+    for name in ("texts.jsonl", "verdicts.jsonl"):
+        drop(tasks[0], name, second)
+    drop(tasks[1], "verdicts.jsonl", third)
+    with (tasks[1] / "texts.jsonl").open("a") as file:
+        file.write(json.dumps({"id": "another", "sample": 0, "text": "5"}) + "\n")
+    found = verify_run(directory, DataSource()).findings
+    again, saved = lines[0]["score"], lines[1]["score"]
+    of_texts = [line for line in found if "table" not in line]
+    assert sorted(of_texts) == sorted(
+        [
+            f"{cells[0] / 'scores.jsonl'}: {PROBES}: {first}: score None, but {again}",
+            f"{cells[1] / 'scores.jsonl'}: {PROBES}: {first}: score None, but {again}",
+            f"{cells[0] / 'scores.jsonl'}: {PROBES}: {second}: score {saved}, but None",
+            f"{tasks[1] / 'verdicts.jsonl'}: {third}, sample 0: no verdict was saved",
+            f"{tasks[1] / 'texts.jsonl'}: the task has no item 'another'",
+        ]
+    )
+
+
 def test_a_probability_that_is_not_its_logarithms(tmp_path):
     directory = write_run(
         tmp_path / "a", items=4, effects={"undistilled": 0.0}, tasks=(PROBES,), distill=False
