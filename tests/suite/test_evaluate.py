@@ -10,7 +10,7 @@ from ioa_jax.graders.exact import ExactGrader
 from ioa_jax.journal import read_journal
 from ioa_jax.models.chat import answer_pair
 from ioa_jax.seeds import SeedItem
-from suite.eval import Ready, as_json
+from suite.eval import Ready, as_json, graded_items, is_complete
 from suite.evaluate import Evaluation, Measured, evenly
 from suite.probes import ProbeTask
 from suite.profile_files import load_profile
@@ -106,6 +106,18 @@ def test_an_item_that_the_sandbox_failed_on_has_no_score(model, tmp_path):
     with pytest.raises(SandboxError, match="'graded', item 'probe-1'"):
         graded_task(tmp_path, 1, found).run(model, tmp_path)
     assert not (tmp_path / "scores.jsonl").exists()
+
+
+def test_a_task_is_complete_with_every_verdict_of_every_sample(tmp_path):
+    found = [[verdict(1.0), verdict(1.0)], [verdict(0.0)]]
+    (ready,) = (one.ready for one in graded_task(tmp_path, 2, found).tasks)
+    folder = tmp_path / "tasks" / "graded"
+    assert not is_complete(ready, folder)
+    assert [one.item.id for one in graded_items(ready, folder)] == ["probe-0"]
+    found[1].append(verdict(1.0))
+    graded_task(tmp_path, 2, found)
+    assert is_complete(ready, folder)
+    assert len(graded_items(ready, folder)) == 2
 
 
 def test_a_part_of_the_items_is_spread_over_all():

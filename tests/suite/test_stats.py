@@ -42,6 +42,17 @@ def test_values_of_one_item_count_as_one():
     assert alone.high - alone.low == pytest.approx(2 * half, rel=0.1)
 
 
+def test_items_of_many_values_weigh_as_many():
+    # The first item has 40 of the 79 values: with it, a resample's mean is far from without.
+    values, items = [1.0] * 40 + [0.25] * 39, ["first"] * 40 + [str(i) for i in range(39)]
+    found = mean_interval(values, items)
+    assert found.mean == pytest.approx((40 + 39 / 4) / 79)
+    # Without the first item, which a third of the resamples lack, there is 0.25 alone.
+    assert found.low == pytest.approx(0.25)
+    # Drawn three times, it has 120 values of 156; no mean of values is above 1.
+    assert 0.75 < found.high < 0.9
+
+
 def test_nothing_has_no_mean():
     with pytest.raises(ValueError, match="0 values"):
         mean_interval([], [])

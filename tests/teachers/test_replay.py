@@ -279,6 +279,9 @@ def test_a_limit_holds_within_its_block_alone(tmp_path):
         assert teacher.budget.max_tokens == 60
     with teacher.limited(None):
         assert teacher.budget.max_tokens == 60
+    priced = LedgeredTeacher(ScriptedTeacher(), Ledger(tmp_path), budget(60, 100), PRICES)
+    with priced.limited(15):
+        assert priced.budget == budget(15, 100)
     unlimited = LedgeredTeacher(ScriptedTeacher(), Ledger(tmp_path))
     with unlimited.limited(7):
         assert unlimited.budget.max_tokens == 7
