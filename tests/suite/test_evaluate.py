@@ -3,15 +3,16 @@ import math
 
 import pytest
 
+from ioa_jax.engine.chat import answer_pair
 from ioa_jax.engine.scoring import Scorer
 from ioa_jax.errors import SandboxError
 from ioa_jax.graders.base import Verdict
 from ioa_jax.graders.exact import ExactGrader
 from ioa_jax.journal import read_journal
-from ioa_jax.models.chat import answer_pair
 from ioa_jax.seeds import SeedItem
-from suite.eval import Ready, as_json, graded_items, is_complete
+from suite.answers import Ready, graded_items, is_complete
 from suite.evaluate import Evaluation, Measured, evenly
+from suite.grading import as_json
 from suite.probes import ProbeTask
 from suite.profile_files import load_profile
 from suite.tasks.base import GenerationSettings, TaskData
