@@ -10,7 +10,7 @@ import pytest
 
 from ioa_jax.errors import InputError
 from ioa_jax.graders.registry import make_grader
-from ioa_jax.seeds import SeedItem, check_seeds, read_seeds
+from ioa_jax.seeds import SeedItem, check_seeds, find_seeds, read_seeds
 
 MATH = {"prompt": "1 + 1?", "reference": "Add: \\boxed{2}", "check": {"kind": "math"}}
 CODE = {
@@ -103,6 +103,13 @@ def test_a_task_that_occurs_twice_is_refused(tmp_path: Path) -> None:
         read_seeds(write(tmp_path, MATH, MATH | {"prompt": "1  + 1?"}))
     with pytest.raises(InputError, match=":2: field 'id'"):
         read_seeds(write(tmp_path, CODE, MATH | {"id": "double"}))
+
+
+def test_the_first_of_what_occurs_twice_can_be_used(tmp_path: Path) -> None:
+    rows = [MATH, MATH | {"id": "same", "prompt": "1  + 1?"}, CODE, WORDS | {"id": "double"}]
+    seeds, faults = find_seeds(write(tmp_path, *rows))
+    assert [seed.id for seed in seeds] == ["line-1", "double"]
+    assert [fault.split(": ")[1] for fault in faults] == ["field 'prompt'", "field 'id'"]
 
 
 def test_too_few_seeds_are_refused(tmp_path: Path) -> None:

@@ -51,6 +51,35 @@ def test_short_items_count_when_contained_and_tiny_ones_when_alone(index):
     assert found(index, "Compute sin 60 and cos 60.") == []
 
 
+def test_six_words_count_when_contained():
+    six, five = "Name the capital city of Peru.", "Name the capital of Chad."
+    index = BenchmarkIndex({"t": [Item("six", six), Item("five", five)]})
+    around = "The teacher asks: {} Nobody in the class has raised a hand so far, and it is late."
+    assert found(index, around.format(six)) == [("t", "six", "prompt", "whole", 1.0)]
+    assert index.find(around.format(five)) == []
+    assert found(index, five) == [("t", "five", "prompt", "whole", 1.0)]
+
+
+def test_answers_are_looked_for_from_thirteen_different_words_on():
+    thirteen = " ".join(f"word{i}" for i in range(13))
+    twelve, zeros = " ".join(f"step{i}" for i in range(12)), "0 " * 40
+    index = BenchmarkIndex({"t": [Item("a", "?", (thirteen,)), Item("b", "?", (twelve, zeros))]})
+    assert [(one.item, one.kind) for one in index.find(f"so {thirteen}")] == [("a", "whole")]
+    assert index.find(twelve) == index.find(zeros) == []
+
+
+def test_texts_as_similar_as_the_threshold_are_near_duplicates():
+    # Of 14 triples of the one text, the other has 7 and no more.
+    text = " ".join(f"word{i}" for i in range(16))
+    half = " ".join(text.split()[:9])
+    assert found(BenchmarkIndex({"t": [Item("a", text)]}, 0.5), half) == [
+        ("t", "a", "prompt", "near", 0.5)
+    ]
+    assert BenchmarkIndex({"t": [Item("a", text)]}, 0.51).find(half) == []
+    assert DuplicateIndex([("a", text)], 0.5).find(half) == ("a", 0.5)
+    assert DuplicateIndex([("a", text)], 0.51).find(half) is None
+
+
 def test_near_duplicates_have_their_exact_similarity(index):
     words = LONG.split()
     # Other words at 12 and 24 leave no 13 words in a row. Each change breaks 3 of the 28 triples,

@@ -293,6 +293,8 @@ def test_what_is_over_a_cap_is_too_large():
     steps = {"steps": ["a"] * 9, "final_answer": "5", "verification": ""}
     material, teacher = synthesize(writer(solution=steps), request)
     assert material.rejects[0].detail == "9 steps are more than 8"
+    eight = steps | {"steps": ["a"] * 8}
+    assert synthesize(writer(solution=eight), request)[0].rejects == ()
     # What is too large isn't solved again.
     assert teacher.batches == [1]
 
@@ -358,6 +360,13 @@ def test_of_the_rewrites_the_least_surprising_inside_the_zone_is_kept():
     assert (lesson.nll, lesson.prompt) == (0.4, problem(teacher.asked[2]))
     reasons = collections.Counter(reject.reason for reject in material.rejects)
     assert reasons == {"too_easy": 1, "too_hard": 2, "not_chosen": 2}
+
+
+def test_the_ends_of_the_zone_are_inside():
+    for nll, reasons in ((0.1, []), (3.0, []), (0.0999, ["too_easy"]), (3.001, ["too_hard"])):
+        zone = NllZone(low=0.1, high=3.0)
+        material, _ = synthesize(zone=zone, scorer=lambda pairs, nll=nll: [nll] * len(pairs))
+        assert [reject.reason for reject in material.rejects] == reasons
 
 
 def test_equal_rewrites_are_verified_once():

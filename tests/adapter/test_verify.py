@@ -6,7 +6,7 @@ from ioa_jax.adapter.schema import Example
 from ioa_jax.adapter.verify import Candidate, VerificationSettings, Verifier
 from ioa_jax.errors import InputError
 from ioa_jax.graders.registry import make_grader
-from ioa_jax.sandbox import Sandbox
+from ioa_jax.sandbox import CheckResult, Sandbox
 from ioa_jax.seeds import SeedItem
 from ioa_jax.teachers.ledger import Ledger
 from ioa_jax.teachers.replay import LedgeredTeacher
@@ -88,13 +88,16 @@ def test_an_answer_has_to_agree_with_an_independent_solution(graders):
         ([r"\boxed{5}", r"\boxed{5}", r"\boxed{6}"], None),
         ([r"\boxed{5}", r"\boxed{6}", r"\boxed{6}"], "check_failed"),
         ([r"\boxed{5}", "what?", "what?"], "check_failed"),
+        # Half isn't more than half.
+        ([r"\boxed{5}", r"\boxed{6}"], "check_failed"),
+        ([r"\boxed{5}", r"\boxed{5}"], None),
     ],
 )
 def test_more_than_half_of_the_solutions_decide(graders, answers, reason):
-    one = candidate("math", "5", solutions=3)
+    one = candidate("math", "5", solutions=len(answers))
     verification, asked = judge(one, graders, answers, temperature=0.7)
     assert verification.reason == reason
-    assert [request.seed for request in asked] == [0, 1, 2]
+    assert [request.seed for request in asked] == list(range(len(answers)))
 
 
 @pytest.mark.parametrize(
@@ -180,6 +183,35 @@ def test_what_the_budget_left_open_is_told_apart(graders, tmp_path):
     assert (verified.exhausted, verified.tokens) == (True, 10)
     assert [one and one.reason for one in verified.found] == [None, None, None]
     assert [one is None for one in verified.found] == [False, False, True]
+
+
+def test_some_of_the_solutions_do_not_vote(graders, tmp_path):
+    # The budget has room for five calls: the second problem gets two of its three solutions.
+    teacher = ScriptedTeacher(lambda request, number: "same", tokens=5)
+    with LedgeredTeacher(teacher, Ledger(tmp_path), Budget(max_tokens=25)) as limited:
+        settings = VerificationSettings(max_tokens=5, num_solutions=3, temperature=0.7)
+        verifier = Verifier(limited, "micro", settings, graders)
+        problems = [candidate("exact", "same", f"Problem {i}", solutions=3) for i in range(2)]
+        verified = verifier.verify(problems)
+    assert (verified.exhausted, verified.tokens) == (True, 25)
+    assert [one is None for one in verified.found] == [False, True]
+
+
+@pytest.mark.parametrize("own_problem", [False, True])
+def test_where_the_sandbox_fails_nothing_is_verified(sandbox, monkeypatch, own_problem):
+    failed = CheckResult("infra_error", "no room left", "", "", 0.0, 0.0)
+    monkeypatch.setattr(sandbox, "run", lambda *_: failed)
+    monkeypatch.setattr(sandbox, "check", lambda *_: failed)
+    one = candidate(
+        "code",
+        DOUBLE,
+        "prompt" if own_problem else STORY,
+        "assert double(2) == 4",
+        entry_point="double",
+        tests="assert double(2) == 4",
+    )
+    verification, _ = judge(one, {}, sandbox=sandbox)
+    assert (verification.reason, verification.detail) == ("unverified", "no room left")
 
 
 def test_what_is_missing_is_named():

@@ -5,7 +5,7 @@ import itertools
 
 import pytest
 
-from ioa_jax.engine.batching import TokenPair, pack_in_order
+from ioa_jax.engine.batching import PrefixGroup, TokenPair, pack_groups, pack_in_order
 from ioa_jax.engine.training import TrainConfig, endless_batches, pack_batch
 from ioa_jax.errors import InputError
 from tests.tiny import random_pairs
@@ -48,6 +48,26 @@ def test_retained_examples_fill_their_share_of_the_rows(share):
     assert sum(rows) == pytest.approx(50 * 8 * share, abs=10)
     assert max(rows) <= config.retained_rows
     assert all(set(map(repr, b.retained)) <= set(map(repr, kept)) for b in batches)
+
+
+def test_a_row_is_left_for_what_is_taught():
+    shares = [(8, 0.1), (8, 0.5), (8, 0.99), (2, 0.9), (1, 0.5), (8, 0.0)]
+    found = [
+        dataclasses.replace(CONFIG, batch_rows=rows, retained_share=share).retained_rows
+        for rows, share in shares
+    ]
+    assert found == [1, 4, 7, 1, 1, 0]
+
+
+def test_first_fit_is_over_the_youngest_rows():
+    # The last one fits each of the rows, and goes to the oldest of eight.
+    assert pack_in_order([60] * 9 + [4], 64) == [[0], [1, 9], *([i] for i in range(2, 9))]
+    assert pack_in_order([40, 24, 1], 64) == [[0, 1], [2]]
+
+
+def test_the_largest_groups_are_packed_first():
+    groups = [PrefixGroup(1, [i], size) for i, size in enumerate([20, 20, 50, 50])]
+    assert sorted(map(sorted, pack_groups(groups, 70))) == [[0, 2], [1, 3]]
 
 
 def test_packed_batches_have_retained_rows_last():

@@ -212,6 +212,31 @@ def test_top_k_and_top_p_keep_exactly_the_right_tokens():
     )
 
 
+def test_a_temperature_divides_the_logits_before_tokens_are_left_out():
+    probabilities = np.array([0.4, 0.3, 0.15, 0.1, 0.05], np.float32)
+    logits = np.log(probabilities)
+    # At 2, in proportion to the square roots: .3, .26, .18, .15 and .11.
+    flat = np.sqrt(probabilities) / np.sqrt(probabilities).sum()
+    np.testing.assert_allclose(
+        support(logits, SamplingParams(temperature=2.0), 4000), flat, atol=0.03
+    )
+    # Three tokens have .74 of it, and four .89.
+    params = SamplingParams(temperature=2.0, top_p=0.8)
+    assert set(np.flatnonzero(support(logits, params))) == {0, 1, 2, 3}
+
+
+def test_top_p_is_of_what_top_k_leaves():
+    logits = np.log(np.array([0.4, 0.3, 0.2, 0.1], np.float32))
+    # 0.4 of all is 0.57 of the first two.
+    params = SamplingParams(temperature=1.0, top_k=2, top_p=0.5)
+    assert set(np.flatnonzero(support(logits, params))) == {0}
+
+
+def test_greedy_takes_the_first_of_the_likeliest():
+    logits = np.array([0.0, 2.0, 1.0, 2.0], np.float32)
+    assert support(logits, SamplingParams(), 1).tolist() == [0, 1, 0, 0]
+
+
 @pytest.mark.parametrize(
     "options", [{"top_p": 0.0}, {"top_k": -1}, {"temperature": -1.0}, {"max_tokens": 0}]
 )

@@ -1,5 +1,7 @@
 """The chunked primitive against dense closed forms."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -52,6 +54,30 @@ def test_padded_vocabularies_of_unequal_size():
     found = token_statistics(student, labels, FLOAT32, teacher=teacher, entropy=True, chunk=4)
     for name, expected in dense(student, teacher, labels).items():
         np.testing.assert_allclose(getattr(found, name), expected, atol=1e-5, err_msg=name)
+
+
+@pytest.mark.parametrize(("of_student", "of_teacher"), [(50, 44), (44, 50)])
+def test_vocabularies_of_unequal_size_are_compared_over_the_smaller(of_student, of_teacher):
+    student, teacher, labels = heads(vocab=56, teacher_vocab=64, num_tokens=44)
+    expected = dense(student, teacher, labels)
+    student = dataclasses.replace(student, num_tokens=of_student)
+    teacher = dataclasses.replace(teacher, num_tokens=of_teacher)
+    found = token_statistics(student, labels, FLOAT32, teacher=teacher, entropy=True, chunk=4)
+    for name, values in expected.items():
+        np.testing.assert_allclose(getattr(found, name), values, atol=1e-5, err_msg=name)
+
+
+def test_no_gradient_flows_into_the_teacher():
+    student, teacher, labels = heads()
+
+    def divergences(hidden, weight):
+        found = token_statistics(student, labels, FLOAT32, teacher=Head(hidden, weight, 50))
+        assert found.forward_kl is not None
+        assert found.reverse_kl is not None
+        return (found.forward_kl + found.reverse_kl).sum()
+
+    for gradient in jax.grad(divergences, argnums=(0, 1))(teacher.hidden, teacher.weight):
+        assert not gradient.any()
 
 
 @pytest.mark.parametrize("name", ["logprob", "entropy", "forward_kl", "reverse_kl"])

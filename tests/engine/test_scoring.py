@@ -3,7 +3,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from ioa_jax.engine.batching import TokenPair, group_by_prefix, row_bucket
+from ioa_jax.engine.batching import TokenPair, build_rows, group_by_prefix, row_bucket
 from ioa_jax.engine.scoring import Scorer
 from ioa_jax.errors import InputError
 from tests.tiny import random_pairs, tiny_model
@@ -37,6 +37,57 @@ def test_packed_scores_equal_one_pair_at_a_time(family):
         assert score.is_greedy == greedy
         assert score.tokens == pair.completion
     assert scores[-1].is_greedy
+
+
+def test_a_completion_is_greedy_where_all_of_its_tokens_are():
+    model = tiny_model()
+    prompt = (2, 3, 4)
+
+    def likeliest(tokens):
+        logits = model.decoder.logits(model.decoder.hidden(jnp.array([tokens], jnp.int32)))
+        return int(logits[0, -1].argmax())
+
+    first = likeliest(prompt)
+    other = first - 1 if first > 2 else first + 1
+    completions = [(one, likeliest((*prompt, one))) for one in (first, other)]
+    scores = Scorer(model).score_tokens([TokenPair(prompt, one) for one in completions])
+    assert [score.is_greedy for score in scores] == [True, False]
+
+
+def nested_pairs():
+    """Prompts that share more and less of one text: neighbours often lose a part of a prefix."""
+    rng = np.random.default_rng(0)
+    text = [int(t) for t in rng.integers(2, 97, 60)]
+    return [
+        TokenPair(
+            (*text[: rng.integers(4, 60)], *(int(t) for t in rng.integers(2, 97, 3))),
+            tuple(int(t) for t in rng.integers(2, 97, rng.integers(1, 12))),
+        )
+        for _ in range(40)
+    ]
+
+
+@pytest.mark.parametrize("longest", [80, 120, 512])
+def test_a_group_is_as_large_as_its_layout_and_fits_a_row(longest):
+    pairs = nested_pairs()
+    groups = group_by_prefix(pairs, longest)
+    assert sorted(i for group in groups for i in group.members) == list(range(len(pairs)))
+    assert max(len(group.members) for group in groups) > 2
+    for group in groups:
+        prefixes = {pairs[i].prompt[: group.shared] for i in group.members}
+        assert len(prefixes) == 1
+        own = sum(len(pairs[i]) - group.shared for i in group.members)
+        assert group.size == group.shared + own <= longest
+        packed = build_rows(pairs, [[group]], longest)
+        assert int((packed.segments > 0).sum()) == group.size
+
+
+def test_a_pair_joins_a_group_with_half_of_it_shared():
+    first = TokenPair(tuple(range(2, 12)), (20,))
+    half = TokenPair((*range(2, 7), 50, 51, 52), (53, 54))
+    less = TokenPair((*range(2, 7), 60, 61, 62), (63, 64, 65))
+    assert [len(g.members) for g in group_by_prefix([first, half], 512)] == [2]
+    assert [len(g.members) for g in group_by_prefix([first, less], 512)] == [1, 1]
 
 
 def test_shared_prefix_is_laid_out_once_and_changes_nothing():
@@ -102,4 +153,12 @@ def test_a_pair_may_be_a_token_longer_than_the_context():
 
 
 def test_row_buckets():
-    assert [row_bucket(n) for n in (1, 128, 129, 193, 257, 400)] == [128, 128, 192, 256, 384, 512]
+    assert [row_bucket(n) for n in (1, 128, 129, 192, 193, 257, 400)] == [
+        128,
+        128,
+        192,
+        192,
+        256,
+        384,
+        512,
+    ]

@@ -4,6 +4,7 @@ import jax
 import numpy as np
 import pytest
 
+from ioa_jax.engine.batching import TokenPair
 from ioa_jax.engine.training import Batch, LoRAConfig, TrainConfig, Trainer, train
 from ioa_jax.errors import InputError
 from tests.tiny import random_pairs, tiny_decoder
@@ -51,6 +52,42 @@ def test_the_rate_follows_the_budget_and_not_the_steps():
         )
         assert metrics.learning_rate == pytest.approx(1e-2 * expected)
         used += tokens
+
+
+def test_retained_examples_count_against_the_budget():
+    config = dataclasses.replace(CONFIG, retained_share=0.5)
+    pairs = random_pairs(4)
+    batch = Batch(tuple(pairs[:2]), tuple(pairs[2:]))
+    tokens = sum(map(len, pairs))
+    # Exactly as many as fit, and one token less.
+    for left, taken in ((tokens, 4), (tokens - 1, 3)):
+        trainer = Trainer(tiny_decoder(), config, left)
+        assert trainer.step(batch) is not None
+        assert trainer.tokens == sum(map(len, pairs[:taken]))
+
+
+def test_a_step_says_how_many_there_will_be():
+    data = batches(3)
+    total = sum(len(pair) for batch in data for pair in batch.examples)
+    trainer = Trainer(tiny_decoder(), CONFIG, total)
+    first, _, last = [trainer.step(batch) for batch in data]
+    assert first is not None
+    assert last is not None
+    assert first.steps == round(total / first.tokens) > 1
+    assert last.steps == 3
+
+
+def test_truncated_examples_are_counted_over_restarts(tmp_path):
+    long = TokenPair(tuple(range(2, 10)), tuple(range(10, 80)))
+    short = random_pairs(1)[0]
+    with Trainer(tiny_decoder(), CONFIG, 10_000, directory=tmp_path) as first:
+        first.step(Batch((long, short)))
+        assert (first.truncated, first.tokens) == (1, 64 + len(short))
+        first.save()
+    with Trainer(tiny_decoder(), CONFIG, 10_000, directory=tmp_path) as second:
+        assert (second.truncated, second.tokens) == (1, 64 + len(short))
+        second.step(Batch((short, long)))
+        assert second.truncated == 2
 
 
 @pytest.mark.parametrize("lora", [None, LoRAConfig(rank=2)])

@@ -100,29 +100,50 @@ def test_scan_equals_loop():
     )
 
 
-def test_step_is_adamw():
-    """The optimiser against optax's own AdamW, one full-batch step."""
-    decoder, pairs = tiny_decoder(), random_pairs(3)
-    config = dataclasses.replace(CONFIG, epochs=1, shuffle=False)
-    result = train(decoder, pairs, config)
-    assert len(result.metrics) == 1
-    rows = jax.tree.map(jnp.asarray, pack_batch(pairs, 64, 4).device_arrays())
+def biased_decoder():
+    """With biases that aren't 0, as those of a new decoder are."""
+    return jax.tree_util.tree_map_with_path(
+        lambda path, x: x + 0.5 if "bias" in jax.tree_util.keystr(path) else x,
+        tiny_decoder("qwen2"),
+    )
 
-    def loss(decoder):
-        total, count = loss_sum(decoder, None, rows, "none")
-        return total / count
 
-    grads = jax.grad(loss)(decoder)
+def adamw(config, learning_rate):
+    """optax's own, with decay on matrices alone."""
 
     def mask(tree):
         return jax.tree_util.tree_map_with_path(
             lambda path, _: "norm" not in str(path) and "bias" not in str(path), tree
         )
 
-    reference: Any = optax.chain(
-        optax.clip_by_global_norm(1.0),
-        optax.adamw(result.metrics[0].learning_rate, 0.9, 0.95, weight_decay=0.01, mask=mask),
+    return optax.chain(
+        optax.clip_by_global_norm(config.clip),
+        optax.adamw(
+            learning_rate, config.beta1, config.beta2, weight_decay=config.weight_decay, mask=mask
+        ),
     )
+
+
+ADAMW = dataclasses.replace(CONFIG, epochs=1, shuffle=False, weight_decay=0.5, clip=0.3)
+
+
+def test_step_is_adamw():
+    """The optimiser against optax's own AdamW, one full-batch step."""
+    decoder, pairs = biased_decoder(), random_pairs(3)
+    result = train(decoder, pairs, ADAMW)
+    (step,) = result.metrics
+    rows = jax.tree.map(jnp.asarray, pack_batch(pairs, 64, 4).device_arrays())
+
+    @jax.jit
+    @jax.value_and_grad
+    def mean_loss(decoder):
+        total, count = loss_sum(decoder, None, rows, "none")
+        return total / count
+
+    loss, grads = mean_loss(decoder)
+    assert step.loss == pytest.approx(float(loss), rel=1e-5)
+    assert step.grad_norm == pytest.approx(float(optax.tree.norm(grads)), rel=1e-4)
+    reference: Any = adamw(ADAMW, step.learning_rate)
     with jax.numpy_dtype_promotion("standard"):
         updates, _ = reference.update(grads, reference.init(decoder), decoder)
     for x, y in zip(
@@ -131,6 +152,22 @@ def test_step_is_adamw():
         # Adam divides a gradient by its own size: where one is near zero, the rounding of another
         # compilation shows. One hundredth of a step is 1e-4.
         np.testing.assert_allclose(x, y, atol=1e-4)
+
+
+def test_the_optimiser_is_adamw_over_several_steps():
+    """Of given gradients, small and large ones: what one step hides of the moments."""
+    decoder, rng = biased_decoder(), np.random.default_rng(0)
+    own, reference = ADAMW.step_settings().optimizer(), adamw(ADAMW, 1.0)
+    states = [one.init(decoder) for one in (own, reference)]
+    for size in (1e-4, 1.0, 1e-3):
+        grads = jax.tree.map(
+            lambda x, size=size: jnp.asarray(size * rng.normal(size=x.shape), x.dtype), decoder
+        )
+        direction, states[0] = own.update(grads, states[0], decoder)
+        with jax.numpy_dtype_promotion("standard"):
+            updates, states[1] = reference.update(grads, states[1], decoder)
+        for x, y in zip(leaves(direction), leaves(updates), strict=True):
+            np.testing.assert_allclose(x, -y, rtol=1e-5, atol=1e-6)
 
 
 def test_loss_falls_and_lora_leaves_the_base_alone():
@@ -161,9 +198,11 @@ def test_learning_rate_warms_up_and_falls():
     assert config.learning_rate_at(0.1) == pytest.approx(1e-2)
     assert config.learning_rate_at(0.55) == pytest.approx(5e-3)
     assert config.learning_rate_at(1.0) == pytest.approx(0, abs=1e-9)
-    assert dataclasses.replace(config, final_fraction=0.1).learning_rate_at(1.0) == (
-        pytest.approx(1e-3)
-    )
+    # From the peak to a tenth of it.
+    config = dataclasses.replace(config, final_fraction=0.1)
+    assert config.learning_rate_at(0.1) == pytest.approx(1e-2)
+    assert config.learning_rate_at(0.55) == pytest.approx(5.5e-3)
+    assert config.learning_rate_at(1.0) == pytest.approx(1e-3)
 
 
 def test_epochs_are_trained_on_whole():
@@ -220,6 +259,37 @@ def test_a_student_that_only_retains_stays_what_it_was(lora):
     assert taught.tokens == 2 * metrics.tokens
 
 
+def test_a_step_learns_its_examples_and_keeps_the_retained():
+    decoder, examples, retained = tiny_decoder(), random_pairs(3), random_pairs(3, seed=3)
+    batch = Batch(tuple(examples), tuple(retained))
+    scored = sum(len(pair.completion) for pair in (*examples, *retained))
+
+    def loss(retention):
+        config = dataclasses.replace(CONFIG, retained_share=0.5, retention=retention)
+        step = Trainer(decoder, config, 10_000).step(batch)
+        assert step is not None
+        assert step.scored_tokens == scored
+        return step.loss
+
+    own, kept = (
+        float(loss_sum(decoder, None, rows_of(pairs, 64, True), "none")[0])
+        for pairs in (examples, retained)
+    )
+    # Before the first step there is no divergence.
+    assert loss("divergence") == pytest.approx(own / scored, rel=1e-4)
+    assert loss("replay") == pytest.approx((own + kept) / scored, rel=1e-4)
+
+
+def test_adapters_begin_as_their_seed_says():
+    config = dataclasses.replace(CONFIG, lora=LoRAConfig(rank=2))
+    first, again, other = (
+        leaves(Trainer(tiny_decoder(), dataclasses.replace(config, seed=seed), 1000).lora)
+        for seed in (1, 1, 2)
+    )
+    assert all(np.array_equal(x, y) for x, y in zip(first, again, strict=True))
+    assert not all(np.array_equal(x, y) for x, y in zip(first, other, strict=True))
+
+
 def test_retention_holds_what_training_would_change():
     """By the divergence from before: the likelihood of any one text may rise or fall."""
     decoder, examples = tiny_decoder(), tuple(random_pairs(4))
@@ -267,6 +337,29 @@ def test_checkpoints_of_another_run_are_refused(tmp_path):
     train(decoder, pairs, CONFIG, directory=tmp_path)
     with pytest.raises(InputError, match="other data or settings"):
         train(decoder, pairs, dataclasses.replace(CONFIG, seed=9), directory=tmp_path)
+
+
+def other_token(tokens):
+    return (*tokens[:-1], tokens[-1] % 90 + 2)
+
+
+@pytest.mark.parametrize("part", ["prompt", "completion"])
+def test_checkpoints_of_other_examples_are_refused(tmp_path, part):
+    decoder, pairs = tiny_decoder(), random_pairs(4)
+    train(decoder, pairs, dataclasses.replace(CONFIG, epochs=1), directory=tmp_path)
+    changed = dataclasses.replace(pairs[2], **{part: other_token(getattr(pairs[2], part))})
+    pairs = [*pairs[:2], changed, pairs[3]]
+    with pytest.raises(InputError, match="other data or settings"):
+        train(decoder, pairs, dataclasses.replace(CONFIG, epochs=1), directory=tmp_path)
+
+
+def test_truncated_examples_are_counted():
+    tokens = tuple(range(2, 67))
+    # A row of 64 tokens holds the first two whole, and all but a token of the third.
+    pairs = [TokenPair(tokens[:3], tokens[3:9]), TokenPair(tokens[:3], tokens[3:64])]
+    pairs += [TokenPair(tokens[:4], tokens[4:65])]
+    result = train(tiny_decoder(), pairs, dataclasses.replace(CONFIG, epochs=1))
+    assert (result.truncated, result.tokens) == (1, 9 + 64 + 64)
 
 
 RUN = """

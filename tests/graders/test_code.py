@@ -1,3 +1,4 @@
+import dataclasses
 import itertools
 import math
 
@@ -220,6 +221,13 @@ def test_verdicts(grader, sandbox, item):
     assert grader.grade(item, "").extracted is None
 
 
+def test_a_program_has_to_pass_every_test(grader):
+    only_the_first = "def twice(x):\n    return 6 if x == 3 else 0\n"
+    only_the_second = "def twice(x):\n    return 2 * x if x < 1 else 0\n"
+    for program in (only_the_first, only_the_second):
+        assert grader.grade(MBPP, program).status == "failed"
+
+
 @pytest.mark.parametrize("item", [HUMANEVAL, MBPP], ids=lambda item: item.id)
 def test_styles(sandbox, item):
     text = "    return 2 * x\n\nprint(" if item is HUMANEVAL else f"{FUNCTION}[DONE]"
@@ -291,6 +299,29 @@ def test_a_program_runs_once_with_the_same_tests(sandbox, monkeypatch):
         endless = "```python\ndef twice(x):\n    while True:\n        pass\n```"
         assert [grader.grade(MBPP, endless).status for _ in range(2)] == ["timeout"] * 2
         assert len(sources) == 5
+
+
+def test_a_result_holds_for_its_imports_alone(grader):
+    tested = {**MBPP.data, "test_list": ["assert twice(three) == 6"], "test_setup_code": ""}
+    imported = Item("imported", "?", (), {**tested, "test_imports": ["three = 3"]})
+    assert grader.grade(imported, FUNCTION).correct
+    with pytest.raises(InputError, match="the tests can't be run"):
+        grader.grade(Item("not", "?", (), {**tested, "test_imports": []}), FUNCTION)
+
+
+def test_a_failure_of_the_sandbox_is_not_kept(sandbox, monkeypatch):
+    check, calls = sandbox.check, []
+
+    def fail_once(*args, **named):
+        calls.append(args)
+        result = check(*args, **named)
+        return result if len(calls) > 1 else dataclasses.replace(result, status="infra_error")
+
+    monkeypatch.setattr(sandbox, "check", fail_once)
+    with CodeGrader(sandbox=sandbox) as grader:
+        found = [grader.grade(MBPP, FUNCTION) for _ in range(3)]
+    assert [one.status for one in found] == ["infra_error", "passed", "passed"]
+    assert len(calls) == 2
 
 
 def test_golds(grader):

@@ -13,6 +13,8 @@ from ioa_jax.graders.exact import ExactGrader
         ("Cat", "cat", False, True),
         # One letter with a dot above, and the same as letter and mark.
         ("\u017c", "z\u0307", True, True),
+        # A power isn't a digit, though it looks like one.
+        ("x\u00b2", "x2", False, False),
         ("cat", "the cat", False, False),
         ("cat", "", False, False),
     ],

@@ -30,6 +30,7 @@ from tests.graders import data
         (r"\boxed{\frac{84}{2}}", None, "42"),
         (r"\boxed{5}, then\n#### 6", "6", "6"),
         (r"\boxed{six} of 7", None, "7"),
+        (r"\boxed{12 - 5 = 7} of 9", None, "7"),
         ("so 18...", None, "18..."),
         ("nothing", None, None),
         ("", None, None),
@@ -72,6 +73,15 @@ def test_the_chosen_rule_decides_and_both_are_told():
     assert not strict.correct
     assert (strict.rule, strict.extracted, strict.detail) == ("strict", None, "no number found")
     assert strict.parts == flexible.parts
+
+
+def test_any_reference_will_do():
+    item = Item("1", "?", ("29", "30"))
+    assert [NumberGrader().grade(item, text).correct for text in ("29", "30.0", "31")] == [
+        True,
+        True,
+        False,
+    ]
 
 
 def test_a_sign_is_part_of_the_number():

@@ -52,6 +52,13 @@ def test_of_ascii_texts_the_score_is_that_of_rouge_score(one, other):
     assert rouge_l(one, other) == expected
 
 
+def test_words_of_four_letters_are_stemmed_and_shorter_ones_are_not():
+    for one, other in (("The cats", "the cat"), ("The gas", "the ga")):
+        expected = RougeScorer(["rougeL"], use_stemmer=True).score(one, other)["rougeL"].fmeasure
+        assert rouge_l(one, other) == expected
+    assert rouge_l("The cats", "the cat") == 1 != rouge_l("The gas", "the ga")
+
+
 def test_the_longest_common_subsequence():
     assert longest_common("abcbdab", "bdcaba") == 4
     assert longest_common("", "a") == longest_common("a", "") == 0

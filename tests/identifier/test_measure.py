@@ -8,6 +8,7 @@ from ioa_jax.identifier.measure import (
     ProbeGrade,
     ProbeScore,
     accuracy_performance,
+    geometric_mean_probability,
     logprob_performance,
     rank_correlation,
 )
@@ -30,6 +31,10 @@ def test_logprob_performance_is_the_mean_geometric_mean_probability():
     assert performance["b/x"].probes == ("p1", "p2")
     assert performance["b/x"].values == pytest.approx((0.1, 0.6))
     assert performance["b/x"].scorer == "logprob"
+
+
+def test_a_rounding_error_above_certainty_is_certainty():
+    assert geometric_mean_probability(ProbeScore("p", "a/x", 1e-9, 2)) == 1.0
 
 
 def test_length_is_what_the_logprob_is_spread_over():

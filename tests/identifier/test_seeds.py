@@ -64,6 +64,17 @@ def test_a_module_has_min_probes_where_half_of_it_is_enough():
     assert [probe_count(n, 0.2, 2) for n in (0, 1, 2, 5, 20)] == [0, 0, 1, 2, 4]
 
 
+def test_a_module_of_two_items_or_more_has_a_probe_and_a_seed():
+    assert [probe_count(n, 0.1) for n in (2, 3, 4)] == [1, 1, 1]
+    assert [probe_count(n, 0.9) for n in (2, 3, 5)] == [1, 2, 4]
+
+
+def test_modules_are_drawn_apart():
+    roles = split_seeds(items(a=40, b=40))
+    places = [{item[1:] for item in roles if roles[item] == "probe" and item[0] == m} for m in "ab"]
+    assert places[0] != places[1]
+
+
 @pytest.mark.parametrize("fraction", [0.0, 1.0])
 def test_the_fraction_is_between_0_and_1(fraction):
     with pytest.raises(InputError, match="probe_fraction"):
@@ -78,6 +89,19 @@ def test_a_small_module_goes_to_the_sibling_of_nearest_difficulty():
     assert found.merged == (MergedModule("m/a", "m/c", 1, 1),)
     assert Counter(found.modules.values()) == {"m/b": 9, "m/c": 11, "n/d": 9}
     assert ModuleItems.from_json(found.to_json(), "items.json") == found
+
+
+def test_among_equally_near_siblings_the_larger_takes_it_then_the_first():
+    for counts, into in (
+        ({"m__b": 5, "m__c": 9, "m__d": 7}, "m/c"),
+        ({"m__d": 9, "m__c": 9, "m__b": 5}, "m/c"),
+    ):
+        modules = items(m__a=2, **counts)
+        roles = roles_of(modules, dict.fromkeys(set(modules.values()), 1))
+        # As far below as above.
+        difficulty = {"m/a": 3.0, "m/b": 2.0, "m/c": 4.0, "m/d": 2.0}
+        found = merge_small_modules(modules, roles, difficulty, min_seeds=3)
+        assert found.merged == (MergedModule("m/a", into, 1, 1),)
 
 
 def test_too_few_probes_are_too_few():

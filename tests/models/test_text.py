@@ -247,6 +247,10 @@ def test_ending_tokens(tokenizer):
     [
         (("c",), ("xab", 4)),  # "abc" is two tokens here
         (("xab",), ("", 3)),
+        # Of those that one token completes, the one that begins first.
+        (("bc", "abc"), ("x", 4)),
+        (("abc", "bc"), ("x", 4)),
+        (("b</s>", " ab</s>"), ("xabc", 6)),
         (("</s>",), ("xabc ab", 6)),
         (("ab</s>x",), ("xabc ", 7)),
         (("b</s>", "q"), ("xabc a", 6)),  # it begins within the token " ab"

@@ -23,6 +23,13 @@ def test_forgetting_is_the_fall_from_the_best():
     assert matrix.forgetting() == {"a": pytest.approx(0.2), "b": pytest.approx(-0.2)}
 
 
+def test_the_best_may_be_long_ago():
+    matrix = ForgettingMatrix(("a",))
+    for stage, ratio in enumerate((0.3, 0.9, 0.5, 0.6)):
+        matrix = matrix.with_stage(stage, {"a": ratio})
+    assert matrix.forgetting() == {"a": pytest.approx(0.3)}
+
+
 def test_a_matrix_is_read_back_as_written():
     matrix = ForgettingMatrix(("a", "b")).with_stage(0, {"a": 0.2}).with_stage(1, {"b": 0.2})
     assert ForgettingMatrix.from_json(matrix.to_json(), "forgetting.json") == matrix

@@ -141,6 +141,15 @@ def test_sequential_is_epochs_over_the_stage_alone(tmp_path: Path) -> None:
     assert trainer.left == BUDGET - stage.tokens
 
 
+def test_a_sequential_stage_keeps_to_its_goal(tmp_path: Path) -> None:
+    with open_trainer(SequentialTrainer, tmp_path) as trainer:
+        first = trainer.train("one", PAIRS[:8], until_tokens=120)
+        second = trainer.train("two", PAIRS[8:16], until_tokens=200)
+    longest = max(map(len, PAIRS))
+    assert 120 - longest < first.tokens <= 120
+    assert 200 - longest < first.tokens + second.tokens <= 200
+
+
 def test_sequential_trains_nothing_where_nothing_is_left(tmp_path: Path) -> None:
     with open_trainer(SequentialTrainer, tmp_path) as trainer:
         trainer.train("one", PAIRS[:8], until_tokens=400)

@@ -1,10 +1,14 @@
+import itertools
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 
 from ioa_jax.errors import InputError
+from ioa_jax.files import read_json, write_json
 from suite.compare import DIFFERENT, compare_runs, differences
+from suite.stats import Bootstrap
 from tests.suite.runs import EFFECTS, change_lines, environment, write_run
 
 
@@ -56,6 +60,85 @@ def test_a_small_sure_difference_is_within_a_wide_margin_only(reference, tmp_pat
     key = ("ioa", "micro-instruct")
     assert [c.finding for c in narrow.cells if (c.method, c.task) == key] == ["different"]
     assert [c.finding for c in wide.cells if (c.method, c.task) == key] == ["equivalent"]
+
+
+SCORES = np.linspace(0.3, 0.7, 60)
+
+
+def scored(path, scores=SCORES):
+    """A run whose student has these scores."""
+    made = write_run(
+        path,
+        items=len(scores),
+        effects={"undistilled": 0.0},
+        tasks=("micro-instruct",),
+        distill=False,
+        curves=False,
+    )
+    left = iter(scores)
+    change_lines(
+        made / "cells" / "undistilled" / "scores.jsonl",
+        lambda line: {**line, "score": float(next(left))},
+    )
+    return made
+
+
+def finding(reference, mine, margin):
+    found = compare_runs(reference, mine, margin)
+    return next(cell.finding for cell in found.cells if cell.method == "undistilled")
+
+
+# Items that all gain as much: the difference is sure, whatever the items' own spread. And items of
+# which every second gains 0.2 more than the mean and every other 0.2 less: about 0.05 either way.
+SURE, LOOSE = np.zeros(60), np.tile([0.15, -0.15], 30)
+
+
+@pytest.mark.parametrize(
+    ("gain", "margin", "expected"),
+    [
+        (SURE + 0.04, 0.05, "equivalent"),
+        # The two runs' intervals overlap, and that of the difference is beyond the margin.
+        (SURE + 0.055, 0.05, "different"),
+        (SURE - 0.055, 0.05, "different"),
+        # That of the difference has the margin in it, and the two runs' intervals are apart.
+        (LOOSE + 0.15, 0.15, "different"),
+        (LOOSE - 0.15, 0.15, "different"),
+        # Neither.
+        (LOOSE + 0.05, 0.05, "compatible"),
+        (LOOSE - 0.05, 0.05, "compatible"),
+    ],
+)
+def test_what_makes_a_cell_different(tmp_path, gain, margin, expected):
+    reference, mine = scored(tmp_path / "a"), scored(tmp_path / "b", SCORES + gain)
+    assert finding(reference, mine, margin) == expected
+
+
+def test_equivalence_is_of_the_90_percent_interval(tmp_path):
+    reference, mine = scored(tmp_path / "a"), scored(tmp_path / "b", SCORES + LOOSE)
+    resampled = Bootstrap(60, "micro-instruct").means(LOOSE[None])
+    low, high = np.quantile(resampled, [0.05, 0.95])
+    widest = max(-low, high)
+    assert finding(reference, mine, widest + 0.002) == "equivalent"
+    assert finding(reference, mine, widest - 0.002) == "compatible"
+
+
+def test_spends_are_warned_of_from_a_twentieth_on(reference, tmp_path):
+    mine = run(tmp_path / "mine")
+    cells = [mine / "cells" / f"sft-seed{seed}" / "cell.json" for seed in (0, 1)]
+    for path, (field, spent) in itertools.product(
+        cells, {"teacher_tokens": 4760, "student_tokens": 57_100}.items()
+    ):
+        record = read_json(path)
+        record["spend"][field] = spent
+        write_json(path, record)
+    assert compare_runs(reference, mine).warnings == ()
+    record = read_json(cells[1])
+    record["spend"] |= {"teacher_tokens": 5300, "student_tokens": 56_900}
+    write_json(cells[1], record)
+    assert compare_runs(reference, mine).warnings == (
+        "sft-seed1: teacher tokens: 5,000 and 5,300",
+        "sft-seed1: student tokens: 60,000 and 56,900",
+    )
 
 
 def test_a_cell_that_is_not_there_is_missing(reference, tmp_path):

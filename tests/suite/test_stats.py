@@ -11,6 +11,7 @@ from suite.stats import (
     lost_share,
     mcnemar,
     mean_interval,
+    p_of,
     share,
 )
 
@@ -39,6 +40,17 @@ def test_values_of_one_item_count_as_one():
     # Against the normal approximation of the mean of 40.
     half = 1.96 * item_means.std() / np.sqrt(40)
     assert alone.high - alone.low == pytest.approx(2 * half, rel=0.1)
+
+
+def test_items_of_many_values_weigh_as_many():
+    # The first item has 40 of the 79 values: with it, a resample's mean is far from without.
+    values, items = [1.0] * 40 + [0.25] * 39, ["first"] * 40 + [str(i) for i in range(39)]
+    found = mean_interval(values, items)
+    assert found.mean == pytest.approx((40 + 39 / 4) / 79)
+    # Without the first item, which a third of the resamples lack, there is 0.25 alone.
+    assert found.low == pytest.approx(0.25)
+    # Drawn three times, it has 120 values of 156; no mean of values is above 1.
+    assert 0.75 < found.high < 0.9
 
 
 def test_nothing_has_no_mean():
@@ -91,6 +103,25 @@ def test_all_right_with_every_seed_isnt_certainly_one():
     found = estimate(np.ones((3, 20)), Bootstrap(20, "a"))
     assert found.method == "wilson"
     assert found.low == estimate(np.ones((1, 20)), Bootstrap(20, "a")).low < 0.9
+
+
+def test_right_or_wrong_of_several_seeds_has_their_spread():
+    scores = np.array([[1.0] * 30 + [0.0] * 10, [1.0] * 10 + [0.0] * 30])
+    found = estimate(scores, Bootstrap(40, "a"))
+    assert (found.mean, found.method) == (0.5, "bootstrap")
+    one = estimate(np.array([[1.0] * 20 + [0.0] * 20]), Bootstrap(40, "a"))
+    assert one.method == "wilson"
+    # Half of the resamples have one seed alone, and its mean.
+    assert half_width(found) > 1.5 * half_width(one)
+
+
+def test_a_resample_without_a_difference_counts_for_both_sides():
+    # 9 of 99 resamples at 0 and 90 above: 9 on the smaller side, and one more.
+    ties = np.array([0.0] * 9 + [1.0] * 90)
+    assert p_of(ties) == p_of(-ties) == pytest.approx(2 * 10 / 100)
+    assert p_of(np.zeros(99)) == 1
+    columns = np.stack([ties, np.zeros(99)], axis=1)
+    assert p_of(columns) == pytest.approx([0.2, 1])
 
 
 def test_a_paired_difference_agrees_with_the_paired_t_test():
@@ -228,6 +259,16 @@ def test_seeds_are_drawn_together_on_all_tasks():
     scores = np.repeat([[0.2], [0.4], [0.9]], 30, axis=1)
     a, b = (Bootstrap(30, task).means(scores) for task in ("a", "b"))
     assert np.allclose(a, b)
+
+
+def test_items_are_drawn_anew_for_each_task_and_group():
+    scores = np.random.default_rng(0).uniform(size=(1, 30))
+    a, b = (Bootstrap(30, task).means(scores) for task in ("a", "b"))
+    assert abs(np.corrcoef(a, b)[0, 1]) < 0.05
+    # The mean of two groups has half of the variance that each has.
+    groups = grouped((30, 30))
+    both = groups.means(np.concatenate([scores, scores], axis=1))
+    assert both.var() == pytest.approx(a.var() / 2, rel=0.1)
 
 
 @pytest.mark.slow

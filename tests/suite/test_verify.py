@@ -14,7 +14,8 @@ from suite.profile_files import load_profile
 from suite.report import write_report
 from suite.schema import check_run_folder
 from suite.table import summarize
-from suite.verify import verify_run
+from suite.tasks.base import MetricValues
+from suite.verify import mean_by_item, verify_run
 from tests.suite.runs import change_lines, write_lines, write_run
 from tests.suite.world import write_profile
 
@@ -266,6 +267,82 @@ def test_a_changed_text_and_a_changed_verdict_are_found(graded, tmp_path):
     assert any(f"{right}, sample 0: correct True, but False" in line for line in found)
     assert any(f"{wrong}, sample 0: correct True, but False" in line for line in found)
     assert any(f"scores.jsonl: {PROBES}: {right}: score 1.0, but " in line for line in found)
+
+
+def test_small_changes_and_scores_are_found_too(graded, run, tmp_path):
+    directory = shutil.copytree(graded, tmp_path / "b")
+    cell = directory / "cells" / "teacher"
+    rows = [json.loads(line) for line in (cell / "scores.jsonl").read_text().splitlines()]
+    right = next(row["id"] for row in rows if row["score"] == 1)
+    wrong = next(row["id"] for row in rows if row["score"] == 0)
+    # A verdict whose score alone isn't its own.
+    change_lines(
+        cell / "tasks" / PROBES / "verdicts.jsonl",
+        lambda row: (
+            {**row, "verdict": {**row["verdict"], "score": 0.5}} if row["id"] == wrong else row
+        ),
+    )
+    # A second answer to an item, which is wrong.
+    for name, more in (
+        ("texts.jsonl", {"text": "I don't know."}),
+        ("verdicts.jsonl", {"verdict": {"correct": False, "score": 0.0}}),
+    ):
+        with (cell / "tasks" / PROBES / name).open("a") as file:
+            file.write(json.dumps({"id": right, "sample": 1, **more}) + "\n")
+    change_lines(
+        cell / "scores.jsonl",
+        lambda row: {**row, "score": 0.004} if row["id"] == wrong else row,
+    )
+    found = [line for line in verify_run(directory, DataSource()).findings if "table" not in line]
+    scores = f"{cell / 'scores.jsonl'}: {PROBES}"
+    assert sorted(found) == sorted(
+        [
+            f"{cell / 'tasks' / PROBES / 'verdicts.jsonl'}: {wrong}, sample 0: score 0.5, but 0.0",
+            f"{scores}: {wrong}: score 0.004, but 0.0",
+            f"{scores}: {right}: score 1.0, but 0.5",
+        ]
+    )
+    table = read_json(run / "table.json")
+    table["rows"][0]["mean"]["low"] += 1e-4
+    write_json(run / "table.json", table)
+    assert len(verify_run(run, None).findings) == 1
+
+
+def test_an_items_score_is_the_mean_of_its_values():
+    values = MetricValues((1.0, 0.0, 1.0), ("a", "a", "b"))
+    assert mean_by_item(values) == {"a": 0.5, "b": 1.0}
+
+
+def drop(cell, name, item):
+    change_lines(cell / name, lambda row: None if row["id"] == item else row)
+
+
+def test_what_is_missing_on_either_side_is_found(graded, tmp_path):
+    directory = shutil.copytree(graded, tmp_path / "a")
+    cells = [directory / "cells" / cell for cell in CELLS]
+    tasks = [cell / "tasks" / PROBES for cell in cells]
+    lines = [json.loads(line) for line in (cells[0] / "scores.jsonl").read_text().splitlines()]
+    first, second, third = (line["id"] for line in lines[:3])
+    # All cells have the same items, and else can't be read.
+    for cell in cells:
+        drop(cell, "scores.jsonl", first)
+    for name in ("texts.jsonl", "verdicts.jsonl"):
+        drop(tasks[0], name, second)
+    drop(tasks[1], "verdicts.jsonl", third)
+    with (tasks[1] / "texts.jsonl").open("a") as file:
+        file.write(json.dumps({"id": "another", "sample": 0, "text": "5"}) + "\n")
+    found = verify_run(directory, DataSource()).findings
+    again, saved = lines[0]["score"], lines[1]["score"]
+    of_texts = [line for line in found if "table" not in line]
+    assert sorted(of_texts) == sorted(
+        [
+            f"{cells[0] / 'scores.jsonl'}: {PROBES}: {first}: score None, but {again}",
+            f"{cells[1] / 'scores.jsonl'}: {PROBES}: {first}: score None, but {again}",
+            f"{cells[0] / 'scores.jsonl'}: {PROBES}: {second}: score {saved}, but None",
+            f"{tasks[1] / 'verdicts.jsonl'}: {third}, sample 0: no verdict was saved",
+            f"{tasks[1] / 'texts.jsonl'}: the task has no item 'another'",
+        ]
+    )
 
 
 def test_a_probability_that_is_not_its_logarithms(tmp_path):

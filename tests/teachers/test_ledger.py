@@ -53,6 +53,21 @@ def test_the_first_record_of_a_key_stays(tmp_path):
     assert len(Ledger(tmp_path)) == 1
 
 
+def test_of_two_lines_with_one_key_the_first_counts(tmp_path):
+    # As where a record was added by hand, or two folders were put together.
+    lines = [record("a", text="first"), record("b"), record("a", text="second")]
+    for number, found in enumerate((lines[:2], lines[2:])):
+        path = tmp_path / f"{number:06d}.jsonl"
+        path.write_text("".join(json.dumps(line) + "\n" for line in found))
+    ledger = Ledger(tmp_path)
+    assert ledger.find("a") == lines[0]
+    assert len(list(ledger)) == 2
+    path = tmp_path / "000001.jsonl"
+    path.write_text(path.read_text() + json.dumps(record("b", text="later")) + "\n")
+    ledger.refresh()
+    assert ledger.find("b") == record("b")
+
+
 def test_records_of_others_are_found_without_opening_again(tmp_path):
     first, second = Ledger(tmp_path), Ledger(tmp_path)
     first.append(record("a"))
@@ -159,8 +174,12 @@ def test_a_process_killed_while_it_appends(tmp_path):
     assert Ledger(tmp_path).find("after") == record("after")
 
 
-def test_keys_are_of_the_content_alone():
+def test_keys_are_of_the_content_and_of_what_records_mean(monkeypatch):
     assert call_key({"a": 1, "b": "ä"}) == call_key({"b": "ä", "a": 1})
     assert call_key({"a": 1}) != call_key({"a": 2})
+    key = call_key({"a": 1})
+    # Records of another meaning aren't found.
+    monkeypatch.setattr(ledger_module, "SCHEMA_VERSION", ledger_module.SCHEMA_VERSION + 1)
+    assert call_key({"a": 1}) != key
     with pytest.raises(ValueError, match="Out of range"):
         call_key({"a": float("nan")})

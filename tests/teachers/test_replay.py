@@ -141,6 +141,19 @@ def test_a_budget_ends_a_run_at_the_same_call_whatever_the_ledger_has(tmp_path):
     assert sorted(seen) == [0, 1, 2, 3, 4]
 
 
+@pytest.mark.parametrize(
+    "limits", [{"tokens": 40}, {"cost": 130}, {"tokens": 40, "cost": 130}], ids=repr
+)
+def test_a_call_that_just_fits_is_made(tmp_path, limits):
+    # A call takes 5 tokens and a cost of 20, and at most 20 tokens and 50: behind four calls a
+    # fifth brings them to 40 and 130 at most, and behind five a sixth to 45 and 150.
+    teacher = LedgeredTeacher(ScriptedTeacher(), Ledger(tmp_path), budget(**limits), PRICES)
+    seen = []
+    with pytest.raises(BudgetExceeded):
+        teacher.generate([ask(str(n)) for n in range(9)], SAMPLING, lambda i, _: seen.append(i))
+    assert len(seen) == 5
+
+
 def test_calls_count_once_against_the_budget(tmp_path):
     teacher = LedgeredTeacher(ScriptedTeacher(), Ledger(tmp_path), budget(tokens=20))
     for _ in range(3):
@@ -279,6 +292,9 @@ def test_a_limit_holds_within_its_block_alone(tmp_path):
         assert teacher.budget.max_tokens == 60
     with teacher.limited(None):
         assert teacher.budget.max_tokens == 60
+    priced = LedgeredTeacher(ScriptedTeacher(), Ledger(tmp_path), budget(60, 100), PRICES)
+    with priced.limited(15):
+        assert priced.budget == budget(15, 100)
     unlimited = LedgeredTeacher(ScriptedTeacher(), Ledger(tmp_path))
     with unlimited.limited(7):
         assert unlimited.budget.max_tokens == 7
