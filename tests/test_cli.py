@@ -10,6 +10,7 @@ from typer.testing import CliRunner
 
 from ioa_jax.cli import app
 from ioa_jax.engine.batching import TokenPair
+from ioa_jax.engine.generation import Completion
 from ioa_jax.errors import InputError, NothingTaught
 from ioa_jax.models.load import load_model
 from ioa_jax.models.text import render_chat
@@ -91,6 +92,66 @@ def test_train_then_export(model, tmp_path):
 
     ioa("export", "--model", output, "--keep-layers", 2, "--output", tmp_path / "small")
     assert load_model(str(tmp_path / "small")).decoder.config.num_layers == 2
+
+
+def test_generated_thoughts_have_a_field_of_their_own(model, tmp_path, monkeypatch):
+    said = "3 + 4 is 7</think>Seven."
+    monkeypatch.setattr(
+        "ioa_jax.engine.generation.Generator.generate",
+        lambda self, prompts, *_: [Completion(said, (), (), "stop", 1) for _ in prompts],
+    )
+    rows = [{"prompt": "Add.\n<think>\n"}, {"prompt": "Add."}]
+    prompts = write(tmp_path / "p.jsonl", *rows)
+    ioa("generate", "--model", model, "--input", prompts, "--output", tmp_path / "out.jsonl")
+    fields = ("completion", "answer", "thought")
+    read_back = [tuple(row[name] for name in fields) for row in read(tmp_path / "out.jsonl")]
+    assert read_back == [(said, "Seven.", "3 + 4 is 7")] * 2
+    # Only a prompt that opened the thought tells that nothing was answered.
+    said = "3 + 4 is"
+    ioa("generate", "--model", model, "--input", prompts, "--output", tmp_path / "cut.jsonl")
+    read_back = [tuple(row[name] for name in fields) for row in read(tmp_path / "cut.jsonl")]
+    assert read_back == [(said, None, said), (said, said, "")]
+
+
+def test_chats_are_trained_as_a_thinking_template_writes_them(model, tmp_path):
+    student = tmp_path / "student"
+    shutil.copytree(model, student)
+    template = (
+        "{{ strftime_now('%Y') }}{% for m in messages %}<|im_start|>{{ m.role }}\n"
+        "{% if m.role == 'assistant' %}{{ '<think>\n\n</think>\n\n' }}{% endif %}"
+        "{{ m.content }}<|im_end|>{% endfor %}"
+        "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+    )
+    (student / "chat_template.jinja").write_text(template)
+    data = write(tmp_path / "sft.jsonl", {"messages": CHAT, "completion": "Five."})
+    output = tmp_path / "trained"
+    ioa("train", "--student", student, "--data", data, "--output", output, "--precision", "float32",
+        "--epochs", 200, "--learning-rate", 0.03, "--row-length", 96, "--batch-rows", 1)  # fmt: skip
+    record = json.loads((output / "train.json").read_text())
+    assert record["examples"] == {"chats with thoughts": 0, "chats without": 1, "texts": 0}
+    assert "behind an empty one" in record["thoughts"]
+    assert record["template_date"] == "2024-07-26"
+    prompts = write(tmp_path / "p.jsonl", {"messages": CHAT})
+    ioa("generate", "--model", output, "--input", prompts, "--output", tmp_path / "out.jsonl",
+        "--precision", "float32", "--max-tokens", 40)  # fmt: skip
+    (row,) = read(tmp_path / "out.jsonl")
+    assert row["completion"] == "<think>\n\n</think>\n\nFive."
+    assert (row["answer"].strip(), row["thought"].strip()) == ("Five.", "")
+
+    bad = write(tmp_path / "bad.jsonl", {"messages": CHAT, "completion": "<think>Five."})
+    with pytest.raises(InputError, match=r"bad\.jsonl:1: field 'completion': a thought has no end"):
+        ioa("train", "--student", student, "--data", bad, "--output", tmp_path / "none")
+
+
+@pytest.mark.parametrize("teacher", ["opnai:m@http://127.0.0.1:1/v1", "no/such/folder"])
+@pytest.mark.parametrize("command", ["diagnose", "distill"])
+def test_a_teacher_that_cannot_be_opened_leaves_no_folder(model, tmp_path, command, teacher):
+    rows = [{"prompt": f"{n}?", "reference": str(n), "check": {"kind": "exact"}} for n in range(20)]
+    seeds = write(tmp_path / "seeds.jsonl", *rows)
+    with pytest.raises(InputError):
+        ioa(command, "--student", model, "--teacher", teacher, "--seeds", seeds,
+            "--output", tmp_path / "run")  # fmt: skip
+    assert not (tmp_path / "run").exists()
 
 
 def test_lora_is_written_beside_the_merged_weights(model, tmp_path):

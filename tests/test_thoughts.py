@@ -2,7 +2,7 @@ import time
 
 import pytest
 
-from ioa_jax.thoughts import cut_thoughts
+from ioa_jax.thoughts import closing_tag, cut_thoughts, opened_thought
 
 OPEN, CLOSE = "<think>", "</think>"
 
@@ -50,6 +50,13 @@ def test_a_text_that_began_inside_a_thought_must_leave_it():
     assert cut_thoughts("3 + 4 = 7", inside=True) == (None, "3 + 4 = 7")
     assert cut_thoughts(f"3 + 4{CLOSE}seven", inside=True) == ("seven", "3 + 4")
     assert cut_thoughts(f"{OPEN}3 + 4{CLOSE}seven", inside=True).answer == "seven"
+
+
+def test_a_prompt_may_end_inside_a_thought():
+    assert opened_thought(f"<|assistant|>{OPEN}\n") == OPEN
+    assert opened_thought(f"<|assistant|>{OPEN}\n\n{CLOSE}\n\n") == ""
+    assert opened_thought(f"What does {OPEN} mean?") == ""
+    assert closing_tag(f"{OPEN}\n") == CLOSE
 
 
 @pytest.mark.parametrize(

@@ -32,6 +32,8 @@ _LASTING = re.compile(
     re.IGNORECASE,
 )
 
+_FORM = re.compile("response_format|json_schema")
+
 # How servers name the end of an answer, in lower case. What stands in none of these isn't known to
 # be a whole answer.
 _WHOLE = frozenset(
@@ -256,7 +258,9 @@ def http_fault(status: int, content: bytes, headers: Mapping[str, str]) -> Fault
     kind = _kind(body)
     # Of rate limits only a quota lasts.
     last = re.compile("quota|billing") if status in _PASSING_STATUS else _LASTING
-    passing = _may_pass(status) and last.search(kind) is None
+    # Some servers fail at the form that is asked for, instead of refusing it.
+    of_form = status not in _PASSING_STATUS and _FORM.search(said) is not None
+    passing = _may_pass(status) and last.search(kind) is None and not of_form
     filtered = kind.lower() in _FILTERED
     return Fault(
         f"status {status}: {said}", passing, retry_after_seconds(headers), status, filtered

@@ -34,6 +34,8 @@ class Server:
         calls: (path, body, headers) of each call.
         scores: `vllm` (prompt_logprobs with ranks), `echo` (log-probabilities of the echoed prompt)
             or None (text completions are refused).
+        tells_offsets: Scores say where each token stands in the text.
+        refuses: Fields that make a bad request, with (status, message).
         retry_after: Header of rate limits.
         most_at_once: Calls that were under way at the same time, at most.
         delay: Seconds that a call takes.
@@ -49,6 +51,8 @@ class Server:
         self.faults: list[str] = []
         self.calls: list[tuple[str, dict[str, Any], dict[str, str]]] = []
         self.scores: str | None = "vllm"
+        self.tells_offsets = True
+        self.refuses: dict[str, tuple[int, str]] = {}
         self.retry_after: str | None = None
         self.most_at_once = 0
         self.delay = 0.0
@@ -170,6 +174,11 @@ class _Handler(BaseHTTPRequestHandler):
             data = content if isinstance(content, bytes) else json.dumps(content).encode()
             self._send(status, data)
             return
+        refused = [said for name, said in self.state.refuses.items() if name in body]
+        if refused:
+            status, message = refused[0]
+            self._send(status, json.dumps({"error": {"message": message}}).encode())
+            return
         if fault in FAULTS:
             status, error = FAULTS[fault]
             message = error["message"].format(key=headers["authorization"].removeprefix("Bearer "))
@@ -180,6 +189,8 @@ class _Handler(BaseHTTPRequestHandler):
             self.state.edit(content)
         elif self.path == "/v1/completions" and self.state.scores is not None:
             content = text_body(body, self.state.scores)
+            if not self.state.tells_offsets and body.get("echo"):
+                del content["choices"][0]["logprobs"]["text_offset"]
         else:
             self._send(404, b'{"error": {"message": "no such path", "code": null}}')
             return

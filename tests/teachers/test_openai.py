@@ -1,3 +1,4 @@
+import dataclasses
 import sys
 import threading
 
@@ -9,6 +10,7 @@ from ioa_jax.teachers.base import ChatRequest, Sampling, TeacherError
 from ioa_jax.teachers.ledger import Ledger
 from ioa_jax.teachers.openai import OpenAISettings, OpenAITeacher
 from ioa_jax.teachers.pacing import Pacer
+from ioa_jax.teachers.protocol import TextBody, prompt_span
 from ioa_jax.teachers.replay import LedgeredTeacher
 from ioa_jax.teachers.spend import Budget, BudgetExceeded
 from tests.teachers.recorded import ask, expected
@@ -297,7 +299,56 @@ def test_a_refusal_of_temperature_names_the_setting(server, connect):
     error = {"message": "Unsupported value: 'temperature' has no 0.5", "code": None}
     server.reply = (400, {"error": error})
     with pytest.raises(TeacherError, match=r"no 0\.5; set sends_sampling to false"):
-        connect().generate(REQUESTS[:1], SAMPLING)
+        connect(sends_sampling=True).generate(REQUESTS[:1], SAMPLING)
+    assert len(server.calls) == 1
+
+
+SCHEMA = {"type": "object"}
+FORM = {"type": "json_schema", "json_schema": {"name": "answer", "schema": SCHEMA}}
+
+
+@pytest.mark.parametrize(
+    ("status", "message", "left_out"),
+    [
+        (400, "Unsupported value: 'temperature' has no 0.5", ("temperature", "top_p")),
+        (400, "'response_format' has to be text", ("response_format",)),
+        (400, "failed to parse grammar", ("response_format",)),
+        # As of llama-cpp-python.
+        (500, "{'loc': ('body', 'response_format', 'type'), 'input': 'json_schema'}",
+         ("response_format",)),
+    ],
+)  # fmt: skip
+def test_what_a_server_refuses_is_left_out_from_then_on(
+    server, connect, tmp_path, caplog, status, message, left_out
+):
+    server.refuses = {name: (status, message) for name in left_out}
+    requests = [dataclasses.replace(request, answer_schema=SCHEMA) for request in REQUESTS]
+    teacher = LedgeredTeacher(connect(concurrency=1), Ledger(tmp_path))
+    answers = teacher.generate(requests, SAMPLING)
+    assert [a.text for a in answers] == expected(requests)
+    assert {a.left_out for a in answers} == {left_out}
+    assert len(server.calls) == len(requests) + 1
+    assert f"asking without {' and '.join(left_out)} from now on" in caplog.text
+    assert len(caplog.records) == 1
+    replay = LedgeredTeacher(None, Ledger(tmp_path))
+    assert replay.generate(requests, SAMPLING) == answers
+
+
+def test_a_server_that_takes_a_schema_gets_it(server, connect, tmp_path):
+    request = dataclasses.replace(REQUESTS[0], answer_schema=SCHEMA)
+    (answer,) = connect().generate([request], SAMPLING)
+    assert (server.calls[0][1]["response_format"], answer.left_out) == (FORM, ())
+    # Whether it is sent tells apart what the ledger has.
+    for setting in ("auto", "off", "off"):
+        LedgeredTeacher(connect(structured=setting), Ledger(tmp_path)).generate([request], SAMPLING)
+    assert ["response_format" in body for _, body, _ in server.calls] == [True, True, False]
+
+
+def test_another_refusal_is_no_reason_to_leave_a_schema_out_for_ever(server, connect):
+    server.faults = ["not found"]
+    request = dataclasses.replace(REQUESTS[0], answer_schema=SCHEMA)
+    with pytest.raises(TeacherError, match="status 404"):
+        connect().generate([request], SAMPLING)
     assert len(server.calls) == 1
 
 
@@ -307,9 +358,10 @@ def test_the_limit_has_the_name_that_is_asked_for(server, connect):
     assert "max_tokens" not in server.calls[0][1]
 
 
+@pytest.mark.parametrize("tells_offsets", [True, False])
 @pytest.mark.parametrize("kind", ["vllm", "echo"])
-def test_scores(server, connect, kind):
-    server.scores = kind
+def test_scores(server, connect, kind, tells_offsets):
+    server.scores, server.tells_offsets = kind, tells_offsets
     teacher = connect()
     assert teacher.capabilities.score
     pairs = [("a b", " c d"), ("a b ", "c"), ("x", " yé\n z"), ("x", " e")]
@@ -326,10 +378,11 @@ def test_scores(server, connect, kind):
     for score, own in zip(scores, tokens, strict=True):
         assert score.logprobs == tuple(logprob_of(*token) for token in own)
         assert score.is_greedy == all(is_greedy(*token) for token in own)
-    # All that was asked is counted, whichever pair asked where its prompt ends.
+    # All that was asked is counted, whichever pair asked where its prompt ends, where none is told.
     asked = [body for _, body, *_ in server.calls[before:]]
     read = sum(len(tokens_of(body["prompt"])) for body in asked)
-    assert sum(score.prompt_tokens for score in scores) == read > 4 + 3 + 3 + 2
+    assert sum(score.prompt_tokens for score in scores) == read
+    assert (len(asked) > len(pairs)) == (not tells_offsets)
     assert sum(score.completion_tokens for score in scores) == len(asked)
     for score, pair in zip(scores, pairs, strict=True):
         most_read, most_generated = teacher.score_bound(*pair)
@@ -338,6 +391,25 @@ def test_scores(server, connect, kind):
     assert len({score.is_greedy for score in scores}) == 2
     body = server.calls[-1][1]
     assert body["add_special_tokens"] is False
+
+
+@pytest.mark.parametrize(
+    ("tokens", "offsets", "span"),
+    [
+        (["a b", " c", " d"], [0, 3, 5], (1, 2)),
+        (["a", " ", "b c", " d"], [0, 1, 2, 5], (2, 3)),  # a token that covers both
+        (["a b c", " d"], [0, 5], (0, 1)),
+        (["<s>", "a b", " c"], [0, 3, 6], None),  # not the text
+        (["a b", " c", " d"], [0, 1, 2], None),  # not of these tokens
+        (["a b", " c d"], [0, 3], None),  # one that goes on behind the text
+        (["a b"], [0], None),
+        ([], [], None),
+    ],
+)
+def test_a_completion_begins_where_tokens_reach_beyond_the_prompt(tokens, offsets, span):
+    choice = {"logprobs": {"tokens": tokens, "text_offset": offsets}}
+    body = TextBody.model_validate({"choices": [choice]})
+    assert prompt_span(body.choices[0], "a b c", 3) == span
 
 
 def test_a_server_without_prompt_logprobs(server, connect):

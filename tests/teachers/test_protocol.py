@@ -12,6 +12,7 @@ from ioa_jax.teachers.base import Sampling, TeacherError, prompt_token_bound
 from ioa_jax.teachers.ledger import Ledger
 from ioa_jax.teachers.replay import LedgeredTeacher
 from ioa_jax.teachers.spend import Budget, BudgetExceeded
+from ioa_jax.teachers.structured import Unfit, answer_text
 from tests.teachers.recorded import ask, expected
 
 pytest.importorskip("openai")
@@ -145,6 +146,15 @@ def test_a_limit_that_went_into_thinking_says_what_to_raise(server, connect, cap
     connect().generate(REQUESTS, SAMPLING)
     assert caplog.text.count("all 20 tokens went by without an answer") == 1
     assert "raise max_tokens" in caplog.text
+    caplog.clear()
+    server.edit = lambda body: (
+        edit(body),
+        body["choices"][0]["message"].update(reasoning_content="hm"),
+    )
+    (answer,) = connect().generate(REQUESTS[:1], SAMPLING)
+    assert "the thoughts used all 20 tokens; raise max_tokens" in caplog.text
+    with pytest.raises(Unfit, match="the thoughts used all 20 tokens; raise max_tokens"):
+        answer_text(answer)
 
 
 LOC = {"detail": [{"loc": ["body", "stop"], "msg": "too many"}]}
@@ -263,15 +273,22 @@ def test_refusals_to_score_are_found_with_one_call(server, connect, status, body
     assert len(server.calls) == 1
 
 
+@pytest.mark.parametrize("place", ["_sync", "_locked", "refresh"])
 def test_answers_that_cannot_be_recorded_are_in_the_log(
-    server, connect, tmp_path, caplog, monkeypatch
+    server, connect, tmp_path, caplog, monkeypatch, place
 ):
     ledger = Ledger(tmp_path)
 
     def full(*_):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(ledger, "_sync", full)
+    def look_up_then_fail(key):
+        monkeypatch.setattr(ledger, place, full)
+
+    if place == "refresh":
+        monkeypatch.setattr(ledger, "find", look_up_then_fail)
+    else:
+        monkeypatch.setattr(ledger, place, full)
     server.delay = 0.05
     with pytest.raises(InputError, match="No space left on device; the record is in the log"):
         LedgeredTeacher(connect(concurrency=2), ledger).generate(REQUESTS, SAMPLING)

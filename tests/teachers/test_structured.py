@@ -280,5 +280,5 @@ def test_what_stands_in_a_thought_is_no_answer(text):
 
 
 def test_a_thought_that_never_ended_is_no_answer():
-    assert read(f"<think>[{A}]") == "no_json: a thought that never ended, and no answer"
-    assert "all 9 tokens went by without an answer" in read(f"<think>[{A}]", reason="length")
+    assert read(f"<think>[{A}]") == "length: a thought that never ended, and no answer"
+    assert "the thoughts used all 9 tokens; raise" in read(f"<think>[{A}]", reason="length")
