@@ -21,7 +21,8 @@ class SamplingParams:
         max_tokens: New tokens at most.
         temperature: 0 is greedy.
         top_k: Sample among the k most likely tokens; 0 is no limit. Ties with the k-th stay in.
-        top_p: Sample among the smallest set of tokens whose probability reaches this, in (0, 1].
+        top_p: Sample among the smallest set of tokens whose probability reaches this, in (0, 1]; of
+            those that `top_k` leaves, at the temperature.
         stop: Texts that end a completion; they are not part of it.
         seed: Seed of the sampling; a request's samples depend on it, on the request's number and
             on nothing else in the batch.

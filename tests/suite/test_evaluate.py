@@ -15,7 +15,7 @@ from suite.evaluate import Evaluation, Measured, evenly
 from suite.grading import as_json
 from suite.probes import ProbeTask
 from suite.profile_files import load_profile
-from suite.tasks.base import GenerationSettings, TaskData
+from suite.tasks.base import GenerationSettings, MetricValues, TaskData
 from tests.suite.runs import write_lines
 from tests.tiny import tiny_model
 
@@ -66,10 +66,10 @@ def test_a_probe_has_the_geometric_mean_of_its_references_probabilities(model, t
     assert means == {"probes": pytest.approx(sum(scores.values()) / 2)}
 
 
-def graded_task(folder, samples, verdicts):
+def graded_task(folder, samples, verdicts, kind=ProbeTask):
     """A task whose answers are graded already, with the verdicts of each item in order."""
     probes = tuple(probe(number) for number in range(len(verdicts)))
-    task = ProbeTask(
+    task = kind(
         name="graded",
         version=1,
         summary="",
@@ -100,6 +100,21 @@ def test_an_items_score_is_the_mean_of_its_samples(model, tmp_path):
     assert graded_task(tmp_path, 2, found).run(model, tmp_path) == {"graded": 0.25}
     rows = read_journal(tmp_path / "scores.jsonl")
     assert [(row["score"], row["correct"]) for row in rows] == [(0.5, None), (0.0, None)]
+
+
+class SeveralFigures(ProbeTask):
+    """A task whose main figure has as many values of an item as the item has checks."""
+
+    def metrics(self, graded):
+        items = [one.item.id for one in graded]
+        return {"check": MetricValues((1.0, 0.0, 0.0, 0.5), (*[items[0]] * 3, items[1]))}
+
+
+def test_an_items_score_is_the_mean_of_its_values(model, tmp_path):
+    evaluation = graded_task(tmp_path, 1, [[verdict(0.0)], [verdict(0.0)]], SeveralFigures)
+    evaluation.run(model, tmp_path)
+    rows = read_journal(tmp_path / "scores.jsonl")
+    assert [row["score"] for row in rows] == [pytest.approx(1 / 3), 0.5]
 
 
 def test_an_item_that_the_sandbox_failed_on_has_no_score(model, tmp_path):
