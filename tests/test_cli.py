@@ -126,7 +126,8 @@ def test_chats_are_trained_as_a_thinking_template_writes_them(model, tmp_path):
     data = write(tmp_path / "sft.jsonl", {"messages": CHAT, "completion": "Five."})
     output = tmp_path / "trained"
     ioa("train", "--student", student, "--data", data, "--output", output, "--precision", "float32",
-        "--epochs", 200, "--learning-rate", 0.03, "--row-length", 96, "--batch-rows", 1)  # fmt: skip
+        "--epochs", 200, "--learning-rate", 0.03, "--row-length", 96,
+        "--batch-rows", 1)  # fmt: skip
     record = json.loads((output / "train.json").read_text())
     assert record["examples"] == {"chats with thoughts": 0, "chats without": 1, "texts": 0}
     assert "behind an empty one" in record["thoughts"]

@@ -77,8 +77,11 @@ def test_it_answers_and_says_what_it_used(server):
         assert 0 < answer.completion_tokens <= 8
         assert answer.prompt_tokens > 3
         assert answer.finish_reason in ("stop", "length")
-        # Without its logits of all tokens, which this server wasn't told to keep.
-        assert not teacher.capabilities.score
+        assert answer.left_out == ("response_format",)
+        assert teacher.capabilities.score
+        # " ab" is one token of the vocabulary, and "!" another.
+        (score,) = teacher.score([("12 ab", " ab!")])
+        assert len(score.logprobs) == 2
 
 
 @pytest.fixture(scope="module")
@@ -89,6 +92,7 @@ def student(tmp_path_factory):
 
 
 def run(command, server, student, tmp_path, *options):
+    """A command; the student's template is the one that the server is told to use."""
     write_seeds(tmp_path / "seeds.jsonl")
     arguments = [command, "--student", student, "--teacher", f"openai:m@{server}"]
     arguments += ["--seeds", tmp_path / "seeds.jsonl", "--output", tmp_path / "run", *options]
@@ -102,7 +106,9 @@ def settings(prefix=""):
 
 
 def test_a_diagnosis_ends(server, student, tmp_path):
-    run("diagnose", server, student, tmp_path, *settings(), "--teacher-set", "concurrency=1")
+    run("diagnose", server, student, tmp_path, *settings(),
+        "--teacher-set", "concurrency=1",
+        "--teacher-set", f"chat_template_from={student}")  # fmt: skip
     diagnosis = json.loads((tmp_path / "run" / "diagnosis.json").read_text())
     measured = diagnosis["measurement"]["teacher"]["accuracy"]
     assert set(measured) == {"kitchen/spoons", "kitchen/cups", "kitchen/pints"}
@@ -110,6 +116,7 @@ def test_a_diagnosis_ends(server, student, tmp_path):
 
 def test_a_distillation_of_nonsense_ends_with_nothing_taught(server, student, tmp_path):
     more = ["--set", "teacher.settings.concurrency=1", "--set", "precision=float32"]
+    more += ["--set", f"teacher.settings.chat_template_from={student}"]
     for name, value in {
         "adapter.max_tokens": 16,
         "adapter.verification.max_tokens": 8,
