@@ -197,6 +197,17 @@ def test_some_of_the_solutions_do_not_vote(graders, tmp_path):
     assert [one is None for one in verified.found] == [False, True]
 
 
+def test_some_of_the_programs_do_not_vote(sandbox, tmp_path):
+    teacher = ScriptedTeacher(lambda request, number: f"```python\n{DOUBLE}\n```", tokens=5)
+    with LedgeredTeacher(teacher, Ledger(tmp_path), Budget(max_tokens=10)) as limited:
+        settings = VerificationSettings(
+            max_tokens=5, num_solutions=3, temperature=0.7, undecided="solve"
+        )
+        verifier = Verifier(limited, "micro", settings, {}, sandbox, strict=False)
+        verified = verifier.verify([candidate("code", DOUBLE, solutions=3)])
+    assert (verified.exhausted, verified.tokens, verified.found) == (True, 10, (None,))
+
+
 @pytest.mark.parametrize("own_problem", [False, True])
 def test_where_the_sandbox_fails_nothing_is_verified(sandbox, monkeypatch, own_problem):
     failed = CheckResult("infra_error", "no room left", "", "", 0.0, 0.0)

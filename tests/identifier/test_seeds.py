@@ -102,6 +102,12 @@ def test_among_equally_near_siblings_the_larger_takes_it_then_the_first():
         difficulty = {"m/a": 3.0, "m/b": 2.0, "m/c": 4.0, "m/d": 2.0}
         found = merge_small_modules(modules, roles, difficulty, min_seeds=3)
         assert found.merged == (MergedModule("m/a", into, 1, 1),)
+    # The first module by its id, whatever its items are called.
+    modules = items(m__a=2) | {f"{i}": "m/c" for i in range(9)} | {f"x{i}": "m/b" for i in range(9)}
+    roles = roles_of(modules, dict.fromkeys(set(modules.values()), 1))
+    difficulty = dict.fromkeys(set(modules.values()), 1.0)
+    found = merge_small_modules(modules, roles, difficulty, min_seeds=3)
+    assert found.merged == (MergedModule("m/a", "m/b", 1, 1),)
 
 
 def test_too_few_probes_are_too_few():
