@@ -175,6 +175,12 @@ def equal(gold: str, answer: str, by_text: bool = True) -> bool:
     return _equal_parts(gold, answer)
 
 
+def is_list(gold: str) -> bool:
+    """Whether a reference has several values, or words with commas between them."""
+    gold = plain(gold)
+    return "," in gold or len(_elements(gold)) > 1
+
+
 def _equal_parts(gold: str, answer: str) -> bool:
     one, other = _union(gold), _union(answer)
     if one and other:

@@ -10,8 +10,8 @@ What is the same is for `ioa_jax.graders.equality` to say. Percent signs are lef
 as in MATH's own normalisation: `10\%` is 10, not 0.1.
 
 Known limits: forms are not told apart, so that an answer which the problem wants simplified passes
-unsimplified; of an equation `x = 2` the right side is enough, and so is a number without the
-subscript of its base. An answer of more than 2,000 characters isn't compared, and is wrong.
+unsimplified; of an equation `x = 2` the right side is enough, and the subscript of a number's base
+may be left out, or added. An answer of more than 2,000 characters isn't compared, and is wrong.
 """
 
 from __future__ import annotations

@@ -9,7 +9,7 @@ from typing import Any
 
 from math_verify import ExprExtractionConfig, LatexExtractionConfig, parse
 
-from ioa_jax.graders.equality import equal
+from ioa_jax.graders.equality import equal, is_list
 from ioa_jax.graders.worker import serve
 
 # An answer stands near the end. Math-Verify's patterns take time with a text's length squared.
@@ -33,7 +33,8 @@ def compare(
     Args:
         golds: Answers in LaTeX, without delimiters.
         boxes: What may be the answer, as boxes have it; the first that is right counts, and the
-            first at all if none is.
+            first at all if none is. Those after the first are lists of a text's boxes, and count
+            only where the reference is a list.
         text: Where to look for the answer if there is no box.
         by_text: Whether equal texts are enough, even if they can't be parsed.
 
@@ -45,12 +46,14 @@ def compare(
     answers = list(boxes) or _stated(text)
     # A text that is short enough may be nothing but the answer, such as a word.
     short = [text.strip()] if not answers and 0 < len(text.strip()) <= SHORT else []
-    for answer in [*answers, *short]:
+    for rank, answer in enumerate([*answers, *short]):
         if len(answer) > LONGEST:
             detail = f"{len(answer)} characters, more than {LONGEST}"
             continue
         for gold in golds:
             try:
+                if boxes and rank and not is_list(gold):
+                    continue
                 if equal(gold, answer, by_text):
                     return {"correct": True, "extracted": answer}
             except Exception as problem:

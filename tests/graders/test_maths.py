@@ -73,6 +73,9 @@ def test_last_boxed(text, box):
         # Thousands are a number, and so are two boxes apart where two answers are asked for.
         ("5,-6", r"It is $\boxed{5}$. If not, one finds $\boxed{-6}$.", True, "boxed", MATH_VERIFY),
         ("5,-6", r"$\boxed{5}$; no, $\boxed{6}$, and $\boxed{-6}$.", False, "boxed", MATH_VERIFY),
+        # But a value beside a letter isn't asked for, and only the last box is the answer.
+        (r"\text{(C)}", r"$\boxed{\text{(C)}}$? No: $\boxed{7}$.", False, "boxed", MATH_VERIFY),
+        (r"\text{(C)},", r"$\boxed{\text{(C)}}$? No: $\boxed{7}$.", False, "boxed", MATH_VERIFY),
         ("6", r"$\boxed{5}$ is wrong, it is $\boxed{6.}$.", True, "boxed", MATH_VERIFY),
         ("6", r"$\boxed{6.}$ or $\boxed{7}$", False, "boxed", MATH_VERIFY),
         ("19", "<answer>19</answer>", True, "unboxed", MATH_VERIFY),

@@ -1,0 +1,1 @@
+"""Our verdicts on mathematical answers beside three others', over MATH's references."""
