@@ -12,6 +12,8 @@ from __future__ import annotations
 
 import functools
 import re
+from collections.abc import Callable
+from typing import Any
 
 import sympy
 from sympy.parsing.latex import parse_latex
@@ -32,7 +34,7 @@ _REMOVED = (
     r"\text{}", r"\mathrm{th}", r"^\circ", r"^{\circ}", r"\;", r",\!", "{,}", '"', r"\dots",
 )  # fmt: skip
 # A reference is compared with many answers.
-_parsed = functools.lru_cache(1000)(parse_latex)
+_parsed: Callable[[str], Any] = functools.lru_cache(1000)(parse_latex)
 _THOUSANDS = re.compile(r"-?\d{1,3}(?:,\d{3})+")
 
 
