@@ -7,7 +7,7 @@ import pytest
 from ioa_jax.adapter.read import read_answer, read_plain, read_problem
 from ioa_jax.adapter.schema import Example
 from ioa_jax.adapter.verify import _solution_program
-from ioa_jax.teachers.base import Completion
+from ioa_jax.teachers.base import Completion, FinishReason
 from ioa_jax.teachers.structured import Unfit
 from tests.adapter.test_render import SPEC as RENDERED
 
@@ -16,7 +16,7 @@ DRAFT = "<think>Problem: 1 + 1?\nSolution: \\boxed{2}\n</think>\n\n"
 TASK = "Problem: 3 + 4?\nSolution: 3 + 4 = 7\n\\boxed{7}"
 
 
-def completion(text, reason="stop"):
+def completion(text: str, reason: FinishReason = "stop") -> Completion:
     return Completion(text, 5, 9, reason)
 
 
