@@ -152,15 +152,22 @@ class OpenAITeacher(Teacher):
 
     @functools.cached_property
     def _capabilities(self) -> Capabilities:
+        text = "a b"
+        if self.settings.chat_template_from is not None:
+            # Some servers echo no special tokens.
+            text = self.render([{"role": "user", "content": "a"}]) + text
         try:
-            self._prompt_logprobs("a b", 1, "the question whether it scores", threading.Event())
+            self._prompt_logprobs(text, 1, "the question whether it scores", threading.Event())
         except _NoPromptLogprobs:
             return Capabilities(score=False)
         return Capabilities(score=True)
 
     @property
     def capabilities(self) -> Capabilities:
-        """Whether the server gives log-probabilities of prompts: asked with one short call."""
+        """Whether the server gives log-probabilities of prompts: asked with one short call.
+
+        Of chats, where their template is known.
+        """
         return self._capabilities
 
     @property
@@ -377,8 +384,11 @@ class OpenAITeacher(Teacher):
             body = read_body(content, TextBody)
             told = prompt_tokens(body)
             start, count = prompt_span(body.choices[0], text, end) or (None, told)
+            if told not in (None, count):
+                # It read tokens that it doesn't echo.
+                start, count = None, told
             found = None if count is None else read_prompt_logprobs(body.choices[0], count)
-            return told or count, found, start
+            return count, found, start
 
         count, tokens, start = self._ask(
             lambda: self._client.completions.with_raw_response.create(

@@ -341,9 +341,6 @@ def read_completion(
     usage = body.usage or _Usage()
     read = usage.prompt_tokens if (usage.prompt_tokens or 0) > 0 else None
     generated = usage.completion_tokens if (usage.completion_tokens or 0) > 0 else None
-    if generated == max_tokens + 1:
-        # Some servers also count the token at which they saw that the limit was reached.
-        generated = max_tokens
     reason = _finish(choice.finish_reason, generated, max_tokens)
     if refused or reason == "filtered":
         reason, text = "filtered", text or refused or ""

@@ -18,8 +18,7 @@ from ioa_jax.errors import NothingTaught
 from ioa_jax.models.tensors import build_decoder, hf_shapes
 from ioa_jax.teachers.base import ChatRequest, Sampling
 from ioa_jax.teachers.spec import open_teacher
-from tests.distill_world import write_seeds
-from tests.models.test_gguf import FLOAT32, config_for, write_gguf
+from tests.models.test_gguf import CORE, FLOAT32, SPECIAL, config_for, write_gguf
 from tests.suite.world import write_model
 
 pytest.importorskip("openai")
@@ -28,6 +27,16 @@ pytest.importorskip("llama_cpp.server.app", reason='needs "llama-cpp-python[serv
 pytestmark = pytest.mark.slow
 
 START_SECONDS = 60.0
+# This server finishes a character of several bytes beyond max_tokens, so the model writes none:
+# in a byte-level vocabulary, the letters beyond ASCII stand for single bytes. Nor does it write an
+# empty answer or a comma, so that it fulfils the tasks.
+BIAS = {
+    "logit_bias": {
+        str(number): -100.0
+        for number, token in enumerate(CORE)
+        if not token.isascii() or token in (*SPECIAL, ",")
+    }
+}
 # A block of each of Llama's parts is a whole number of 32 values.
 CONFIG = dataclasses.replace(config_for("llama"), max_position=4096)
 
@@ -70,9 +79,16 @@ def server(tmp_path_factory):
             process.wait()
 
 
-def test_it_answers_and_says_what_it_used(server):
+@pytest.fixture(scope="module")
+def student(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("student") / "model"
+    write_model(folder)
+    return folder
+
+
+def test_it_answers_and_says_what_it_used(server, student):
     request = ChatRequest(({"role": "user", "content": "1 2 3"},), "x", 0, {"type": "object"})
-    with open_teacher(f"openai:m@{server}", backoff_seconds=0.0, concurrency=1) as teacher:
+    with open_teacher(f"openai:m@{server}", concurrency=1, extra_body=BIAS) as teacher:
         (answer,) = teacher.generate([request], Sampling(max_tokens=8))
         assert 0 < answer.completion_tokens <= 8
         assert answer.prompt_tokens > 3
@@ -82,21 +98,33 @@ def test_it_answers_and_says_what_it_used(server):
         # " ab" is one token of the vocabulary, and "!" another.
         (score,) = teacher.score([("12 ab", " ab!")])
         assert len(score.logprobs) == 2
-
-
-@pytest.fixture(scope="module")
-def student(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("student") / "model"
-    write_model(folder)
-    return folder
+    # Of chats it doesn't echo the special tokens.
+    with open_teacher(f"openai:m@{server}", chat_template_from=str(student)) as teacher:
+        assert not teacher.capabilities.score
 
 
 def run(command, server, student, tmp_path, *options):
-    """A command; the student's template is the one that the server is told to use."""
     write_seeds(tmp_path / "seeds.jsonl")
     arguments = [command, "--student", student, "--teacher", f"openai:m@{server}"]
     arguments += ["--seeds", tmp_path / "seeds.jsonl", "--output", tmp_path / "run", *options]
     CliRunner().invoke(app, [str(one) for one in arguments], catch_exceptions=False)
+
+
+def write_seeds(path):
+    """Tasks that nonsense fulfils: a teacher that can do nothing ends a diagnosis."""
+    check = {"instruction_id_list": ["punctuation:no_comma"], "kwargs": [{}]}
+    rows = [
+        {
+            "id": f"{module}-{number}",
+            "prompt": f"Say {number} {module} without a comma.",
+            "reference": f"{number} {module}",
+            "check": {"kind": "instruction", **check},
+            "module": f"kitchen/{module}",
+        }
+        for module in ("spoons", "cups", "pints")
+        for number in range(12)
+    ]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
 
 
 def settings(prefix=""):
@@ -107,7 +135,7 @@ def settings(prefix=""):
 
 def test_a_diagnosis_ends(server, student, tmp_path):
     run("diagnose", server, student, tmp_path, *settings(),
-        "--teacher-set", "concurrency=1",
+        "--teacher-set", "concurrency=1", "--teacher-set", f"extra_body={json.dumps(BIAS)}",
         "--teacher-set", f"chat_template_from={student}")  # fmt: skip
     diagnosis = json.loads((tmp_path / "run" / "diagnosis.json").read_text())
     measured = diagnosis["measurement"]["teacher"]["accuracy"]
@@ -117,6 +145,7 @@ def test_a_diagnosis_ends(server, student, tmp_path):
 def test_a_distillation_of_nonsense_ends_with_nothing_taught(server, student, tmp_path):
     more = ["--set", "teacher.settings.concurrency=1", "--set", "precision=float32"]
     more += ["--set", f"teacher.settings.chat_template_from={student}"]
+    more += ["--set", f"teacher.settings.extra_body={json.dumps(BIAS)}"]
     for name, value in {
         "adapter.max_tokens": 16,
         "adapter.verification.max_tokens": 8,
@@ -125,8 +154,9 @@ def test_a_distillation_of_nonsense_ends_with_nothing_taught(server, student, tm
         "budget.student_tokens": 2000,
     }.items():
         more += ["--set", f"{name}={value}"]
+    # Nonsense is no worse than nonsense, so that no module is deficient.
     with pytest.raises(NothingTaught):
         run("distill", server, student, tmp_path, *settings("diagnose."), *more)
     record = json.loads((tmp_path / "run" / "record.json").read_text())
-    assert record["teacher"] == f"openai:m@{server}"
+    assert record["teacher"].startswith(f"openai:m@{server}#")
     assert not (tmp_path / "run" / "student").exists()
