@@ -49,6 +49,14 @@ def test_chunked_equals_dense(chunk):
         np.testing.assert_allclose(getattr(found, name), expected, atol=1e-5, err_msg=name)
 
 
+def test_the_likeliest_token_is_greedy_and_the_next_is_not():
+    student, _, _ = heads()
+    order = jnp.argsort(-(student.hidden @ student.weight.T), axis=-1)
+    for place, greedy in ((0, True), (1, False)):
+        found = token_statistics(student, order[:, place], FLOAT32).is_greedy
+        assert found.tolist() == [greedy] * 13
+
+
 def test_padded_vocabularies_of_unequal_size():
     student, teacher, labels = heads(vocab=56, teacher_vocab=64, num_tokens=50)
     found = token_statistics(student, labels, FLOAT32, teacher=teacher, entropy=True, chunk=4)

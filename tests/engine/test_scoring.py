@@ -106,6 +106,18 @@ def test_shared_prefix_is_laid_out_once_and_changes_nothing():
         )
 
 
+def test_answers_to_one_prompt_share_it_whole():
+    model = tiny_model()
+    prompt = tuple(range(2, 22))
+    pairs = [TokenPair(prompt, one.completion) for one in random_pairs(5)]
+    (group,) = group_by_prefix(pairs, 512)
+    assert group.shared == len(prompt)
+    for pair, score in zip(pairs, Scorer(model).score_tokens(pairs), strict=True):
+        np.testing.assert_allclose(
+            score.token_logprobs, reference(model.decoder, pair)[0], atol=2e-5
+        )
+
+
 def test_scores_are_told_batch_by_batch():
     class Interrupted(Exception):
         pass
