@@ -79,6 +79,7 @@ def test_last_boxed(text, box):
         ("6", r"$\boxed{5}$ is wrong, it is $\boxed{6.}$.", True, "boxed", MATH_VERIFY),
         ("5", r"$\boxed{5}$ is wrong, it is $\boxed{6.}$.", False, "boxed", MATH_VERIFY),
         ("5,-6", r"$\boxed{5,-6}$ is wrong, it is $\boxed{7}$.", False, "boxed", MATH_VERIFY),
+        ("3,4", r"The answers are $3$ and $4$, no: $\boxed{7}$.", False, "boxed", MATH_VERIFY),
         ("6", r"$\boxed{6.}$ or $\boxed{7}$", False, "boxed", MATH_VERIFY),
         ("19", "<answer>19</answer>", True, "unboxed", MATH_VERIFY),
         ("(-8,2)", "So the answer is (-8, 2).", True, "unboxed", MATH_VERIFY),
