@@ -144,14 +144,24 @@ def test_chats_are_trained_as_a_thinking_template_writes_them(model, tmp_path):
         ioa("train", "--student", student, "--data", bad, "--output", tmp_path / "none")
 
 
-@pytest.mark.parametrize("teacher", ["opnai:m@http://127.0.0.1:1/v1", "no/such/folder"])
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"teacher": "opnai:m@http://127.0.0.1:1/v1"},
+        {"teacher": "no/such/folder"},
+        {"student": "no/such/folder"},
+        {"seeds": "no/such/file"},
+    ],
+    ids=lambda one: " ".join(*one.items()),
+)
 @pytest.mark.parametrize("command", ["diagnose", "distill"])
-def test_a_teacher_that_cannot_be_opened_leaves_no_folder(model, tmp_path, command, teacher):
+def test_what_cannot_be_opened_leaves_no_folder(model, tmp_path, command, wrong):
     rows = [{"prompt": f"{n}?", "reference": str(n), "check": {"kind": "exact"}} for n in range(20)]
     seeds = write(tmp_path / "seeds.jsonl", *rows)
+    named = {"student": model, "teacher": model, "seeds": seeds} | wrong
+    options = [part for name, value in named.items() for part in (f"--{name}", value)]
     with pytest.raises(InputError):
-        ioa(command, "--student", model, "--teacher", teacher, "--seeds", seeds,
-            "--output", tmp_path / "run")  # fmt: skip
+        ioa(command, *options, "--output", tmp_path / "run")
     assert not (tmp_path / "run").exists()
 
 

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from ioa_jax.adapter.duplicates import BenchmarkIndex
     from ioa_jax.config import DistillConfig
     from ioa_jax.seeds import SeedItem
+    from ioa_jax.student import Student
     from ioa_jax.teachers.base import Teacher
     from ioa_jax.teachers.replay import LedgeredTeacher
 
@@ -135,14 +136,25 @@ def distill(
             raise InputError("name the run's folder by --output")
         directory = output
         check_new(directory)
+    # All before the folder is made: what can't be read or opened leaves none.
+    tasks = read_seeds(chosen.seeds)
+    check_seeds(tasks, str(chosen.seeds))
+    benchmarks = read_benchmarks(chosen.benchmarks)
+    from ioa_jax.student import Student
     from ioa_jax.teachers.spec import open_teacher
 
     log.info("opening teacher %s", chosen.teacher.spec)
-    # Before the folder is made: a teacher that can't be opened leaves none.
     with open_teacher(chosen.teacher.spec, **chosen.teacher.settings) as opened:
+        log.info("loading student %s", chosen.student.spec)
+        learner = Student.open(
+            chosen.student.spec,
+            chosen.precision,
+            chosen.student.keep_layers,
+            chosen.student.batch_size,
+        )
         if resume is None:
             chosen = new_run(directory, chosen)
-        record = run_distillation(directory, chosen, opened)
+        record = run_distillation(directory, chosen, opened, learner, tasks, benchmarks)
     print_summary(record)
     print(f"page: {directory / PAGE}")
     if record["outcome"]["verdict"] != "taught":
@@ -197,13 +209,23 @@ def old_run(directory: Path) -> DistillConfig:
     return read_settings(DistillConfig, None, (), read_json(path))
 
 
-def run_distillation(directory: Path, config: DistillConfig, opened: Teacher) -> dict[str, Any]:
+def run_distillation(
+    directory: Path,
+    config: DistillConfig,
+    opened: Teacher,
+    student: Student,
+    seeds: Sequence[SeedItem],
+    benchmarks: BenchmarkIndex | None,
+) -> dict[str, Any]:
     """Do what the folder doesn't hold yet, and save the student if it was taught.
 
     Args:
         directory: The run's.
         config: Its settings.
         opened: Its teacher, which stays open.
+        student: Before.
+        seeds: Its seed tasks.
+        benchmarks: As `read_benchmarks` gives them.
 
     Returns:
         The run's record.
@@ -214,19 +236,8 @@ def run_distillation(directory: Path, config: DistillConfig, opened: Teacher) ->
     from ioa_jax.card import model_card
     from ioa_jax.distillation import distill as run_method
     from ioa_jax.page.run import run_page
-    from ioa_jax.student import Student
 
-    seeds = read_seeds(config.seeds)
-    check_seeds(seeds, str(config.seeds))
-    benchmarks = read_benchmarks(config.benchmarks)
     with ledgered(directory, config, opened) as teacher:
-        log.info("loading student %s", config.student.spec)
-        student = Student.open(
-            config.student.spec,
-            config.precision,
-            config.student.keep_layers,
-            config.student.batch_size,
-        )
         result = run_method(
             student,
             teacher,

@@ -183,14 +183,10 @@ def diagnose(
     from ioa_jax.student import Student
     from ioa_jax.teachers.spec import open_teacher
 
-    # Before the folder is made: a teacher that can't be opened leaves none.
-    with (
-        open_teacher(teacher, **teacher_settings) as opened,
-        locked(output),
-        _ledgered(opened, output) as asked,
-    ):
+    with open_teacher(teacher, **teacher_settings) as opened:
         learner = Student.open(student, precision.value, keep_layers or None)
-        with _progress() as progress:
+        # Only now is the folder made: models that can't be opened leave none.
+        with locked(output), _ledgered(opened, output) as asked, _progress() as progress:
             found = identifier.diagnose(
                 learner, asked, read, settings, output, seed, progress=progress
             )
