@@ -90,6 +90,7 @@ def run_task(
         seed: Of the sampling.
     """
     from ioa_jax.engine.generation import Completion, Generator
+    from ioa_jax.models.text import thought_opening
 
     began = time.perf_counter()
     items = one.items
@@ -113,13 +114,17 @@ def run_task(
             if key in texts and key not in verdicts:
                 pending.append(pool.submit(grade, key, texts[key]["text"]))
 
+        # A thought that the template begins is the answer's, or one without an end would count.
+        opening = thought_opening(model.tokenizer) if one.style == "chat" else ""
+
         def record(key: tuple[str, int], completion: Completion) -> None:
             start = time.perf_counter()
+            text = opening + completion.text
             texts.append(
                 {
                     "id": key[0],
                     "sample": key[1],
-                    "text": completion.text,
+                    "text": text,
                     "finish_reason": completion.finish_reason,
                     "prompt_tokens": completion.prompt_tokens,
                     "tokens": len(completion.tokens),
@@ -127,7 +132,7 @@ def run_task(
                 }
             )
             if grader is not None:
-                pending.append(pool.submit(grade, key, completion.text))
+                pending.append(pool.submit(grade, key, text))
             seconds["records"] += time.perf_counter() - start
 
         generator = Generator(model, batch_size)

@@ -210,6 +210,17 @@ def test_a_second_turn_comes_after_the_models_first_answer(model, tmp_path, monk
     assert "wrong" not in shown
 
 
+def test_a_thought_that_the_template_begins_is_the_answers(tmp_path):
+    write_model(tmp_path / "model")
+    template = tmp_path / "model" / "chat_template.jinja"
+    template.write_text(template.read_text() + "{{ '<think>\n' }}")
+    evaluate(tmp_path / "model", tmp_path / "out")
+    assert all(text.startswith("<think>") for text in texts(tmp_path / "out").values())
+    verdicts = read_journal(tmp_path / "out" / "tasks" / "humaneval" / "verdicts.jsonl")
+    # None of them ends, and so there is no answer.
+    assert {row["verdict"]["rule"] for row in verdicts} == {"unfinished_thought"}
+
+
 def test_a_prompt_that_does_not_fit_is_an_item_without_an_answer(tmp_path):
     write_model(tmp_path / "model")
     config = tmp_path / "model" / "config.json"
