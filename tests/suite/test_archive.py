@@ -143,8 +143,17 @@ def test_a_change_in_an_archive_is_found(run, tmp_path):
         run / "cells" / "sft-seed1" / "scores.jsonl",
         lambda line: {**line, "score": 0.0} if line["id"] == "micro-instruct-001" else line,
     )
+    cell = run / "cells" / "sft-seed0" / "cell.json"
+    record = read_json(cell)
+    record["spend"]["student_tokens"] += 1
+    write_json(cell, record)
     archive_run(run, tmp_path / "archive")
-    assert any("rows[sft]" in line for line in verify_run(tmp_path / "archive", None).findings)
+    findings = verify_run(tmp_path / "archive", None).findings
+    assert any("rows[sft]" in line for line in findings)
+    # By the name in the run, not of the folder into which it was unpacked.
+    assert any(
+        line.startswith(f"{tmp_path}/archive/cells/sft-seed0/cell.json") for line in findings
+    )
 
 
 def test_an_archive_of_an_archive_is_the_same(run, tmp_path):
