@@ -23,8 +23,8 @@ _CLOSING = {closing: opening for opening, closing in _PAIRS}
 _TAG = re.compile("|".join(re.escape(tag) for pair in _PAIRS for tag in pair))
 _QUOTES = ("`", '"', "'")
 
-# Possessive, so that markup that isn't whole takes no longer.
 _CHANNEL_START = "<|channel|>"
+# Possessive, so that markup that isn't whole takes no longer.
 _CHANNEL = re.compile(r"<\|channel\|>\s*+(\w*+)[^<]*+(?:<\|constrain\|>[^<]*+)?<\|message\|>")
 _CHANNEL_END = re.compile(r"<\|(?:end|return|call|start|channel)\|>")
 # The same where the decoder left the special tokens out.

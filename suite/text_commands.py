@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -160,6 +159,7 @@ def judge(
     data_dir: DataDir = None,
 ) -> None:
     """Have a model judge answers: rate each, or compare each with another, in both orders."""
+    from ioa_jax.settings import override_setting
     from ioa_jax.teachers.spec import open_teacher
     from suite.data import DataSource
     from suite.judging.judge import JudgeSettings, judge_texts, print_judged
@@ -168,26 +168,14 @@ def judge(
     if mode != "single" and mode != "pairwise":
         raise InputError(f"--mode {mode!r}: single or pairwise")
     settings = JudgeSettings(mode, answers, baseline, human, max_tokens)
+    judge_settings: dict[str, Any] = {}
+    for text in set_ or ():
+        override_setting(judge_settings, text)
     source = DataSource.open(data_dir)
-    with open_teacher(judge, **_judge_settings(set_ or ())) as teacher:
+    with open_teacher(judge, **judge_settings) as teacher:
         results = judge_texts(load_task(task), settings, teacher, output, source, ledger)
     print_judged(results)
     print(f"{output / 'results.json'}")
-
-
-def _judge_settings(texts: Sequence[str]) -> dict[str, Any]:
-    import yaml
-
-    found: dict[str, Any] = {}
-    for text in texts:
-        name, equals, value = text.partition("=")
-        if not equals:
-            raise InputError(f"--set {text!r}: write it as SETTING=VALUE")
-        try:
-            found[name] = yaml.safe_load(value)
-        except yaml.YAMLError:
-            raise InputError(f"--set {text!r}: the value isn't YAML") from None
-    return found
 
 
 def show(

@@ -26,13 +26,16 @@ LOWEST, HIGHEST = 1, 10
 
 _FOLDER = Path(__file__).with_name("prompts")
 _VERDICTS: Mapping[str, Verdict] = {"a": "first", "b": "second", "tie": "tie"}
-# Marks of emphasis may stand around either part.
+# Marks of emphasis may stand around either part. Within a line and possessive, so that the time is
+# linear in the text.
 _RATING = re.compile(
-    r"^[\s*#`]*rating[*`]*\s*:[\s*`\[]*([0-9]+(?:\.[0-9]+)?)(?:\s*/\s*10)?[\s*`\].]*$",
+    r"^[ \t*#`]*+rating[*`]*+[ \t]*+:[ \t*`\[]*+([0-9]+(?:\.[0-9]+)?)"
+    r"(?:[ \t]*+/[ \t]*+10)?[ \t\r*`\].]*+$",
     re.IGNORECASE | re.MULTILINE,
 )
 _VERDICT = re.compile(
-    r"^[\s*#`]*verdict[*`]*\s*:[\s*`\[]*(a|b|tie)[\s*`\].]*$", re.IGNORECASE | re.MULTILINE
+    r"^[ \t*#`]*+verdict[*`]*+[ \t]*+:[ \t*`\[]*+(a|b|tie)[ \t\r*`\].]*+$",
+    re.IGNORECASE | re.MULTILINE,
 )
 
 

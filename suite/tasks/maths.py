@@ -112,23 +112,17 @@ AIME24 = Source(
     fields=("problem", "answer"),
     texts=("problem",),
 )
-AIME25 = Source(
+AIME25 = dataclasses.replace(
+    AIME24,
     name="aime25/test",
     folder="aime25",
-    layouts=(Layout((Part("test"),), 30),),
     remote=Hub("math-ai/aime25", "563bb8404243c5f09de6ec262f2db674fe5bce9b", "test"),
-    total=30,
-    fields=("problem", "answer"),
-    texts=("problem",),
 )
-AIME26 = Source(
+AIME26 = dataclasses.replace(
+    AIME24,
     name="aime26/test",
     folder="aime26",
-    layouts=(Layout((Part("test"),), 30),),
     remote=Hub("math-ai/aime26", "79037aebdb6580008fb960d17cb21fd3099083e3", "test"),
-    total=30,
-    fields=("problem", "answer"),
-    texts=("problem",),
 )
 AMC23 = Source(
     name="amc23/test",
@@ -309,29 +303,20 @@ AIME24_TASK = MathTask(
     test=AIME24,
     whole_numbers=True,
 )
-AIME25_TASK = MathTask(
+AIME25_TASK = dataclasses.replace(
+    AIME24_TASK,
     name="aime25",
-    version=1,
     summary="the 30 problems of the AIME of 2025, answers from 0 to 999",
     source="AIME I and II 2025 (MAA); hub math-ai/aime25",
     licence="Apache-2.0 (the contests' texts: MAA)",
-    grader_kind="math",
-    settings=GenerationSettings(max_tokens=4096),
-    default_shots=_SHOTS,
     test=AIME25,
-    whole_numbers=True,
 )
-AIME26_TASK = MathTask(
+AIME26_TASK = dataclasses.replace(
+    AIME24_TASK,
     name="aime26",
-    version=1,
     summary="the 30 problems of the AIME of 2026, answers from 0 to 999",
     source="AIME I and II 2026 (MAA); hub math-ai/aime26",
-    licence="none stated (the contests' texts: MAA)",
-    grader_kind="math",
-    settings=GenerationSettings(max_tokens=4096),
-    default_shots=_SHOTS,
     test=AIME26,
-    whole_numbers=True,
 )
 AMC23_TASK = MathTask(
     name="amc23",

@@ -150,7 +150,7 @@ def test_without_a_baseline_the_references_are_compared_with(server, data, tmp_p
         (IDS[:2], ["--mode", "pairwise", "--baseline", "one.jsonl"], "no answer to item"),
         (IDS[:1], ["--baseline", "one.jsonl"], "for --mode pairwise"),
         (IDS[:1], ["--mode", "both"], "single or pairwise"),
-        (IDS[:1], ["--set", "concurrency"], "SETTING=VALUE"),
+        (IDS[:1], ["--set", "concurrency"], "a.b=value"),
     ],
 )
 def test_errors_come_before_anything_is_asked(
@@ -194,6 +194,15 @@ def test_ratings(reply, rating):
 )  # fmt: skip
 def test_verdicts(reply, verdict):
     assert read_verdict(reply) == verdict
+
+
+@pytest.mark.parametrize(
+    "reply", ["\n" * 100_000, "rating" + "*" * 100_000, "RATING: 1" + " " * 10**5]
+)
+def test_replies_are_read_in_linear_time(reply):
+    # In quadratic time, each would take minutes.
+    assert read_verdict(reply) is None
+    assert read_rating(reply) in (None, 1)
 
 
 def test_an_answer_cannot_pass_for_the_prompt():
