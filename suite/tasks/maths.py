@@ -112,8 +112,8 @@ AIME24 = Source(
     fields=("problem", "answer"),
     texts=("problem",),
 )
-# Others record this revision, split, 30 rows and fields. Its licence, below, is from memory: the one
-# copy of the hub's page that was found, an older one, states none.
+# Others record this revision, split, 30 rows and fields. Its licence, below, is from memory: the
+# one copy of the hub's page that was found, an older one, states none.
 AIME25 = dataclasses.replace(
     AIME24,
     name="aime25/test",
