@@ -140,6 +140,19 @@ def check_writable(path: Path) -> None:
         raise InputError(f"{path}: {error.strerror}") from None
 
 
+def check_folder(path: Path) -> None:
+    """Find before the work that a folder, which may be new, can't be written to; none is made.
+
+    Raises:
+        InputError: It or a folder that it would be in is a file, or can't be written to.
+    """
+    there = next(one for one in (path, *path.absolute().parents) if one.exists())
+    if not there.is_dir():
+        raise InputError(f"{there} is a file; name a directory")
+    if not os.access(there, os.W_OK | os.X_OK):
+        raise InputError(f"{there}: nothing can be written there")
+
+
 def write_text(path: Path, text: str) -> None:
     """Replace a file whole, compressed or not, or leave the old one.
 

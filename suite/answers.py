@@ -45,6 +45,11 @@ class Ready:
     samples: int
     temperature: float
     max_tokens: int
+    temperatures: Mapping[str, float] = dataclasses.field(default_factory=dict[str, float])
+
+    def temperature_of(self, item: Item) -> float:
+        """That of the item's category, or else the task's."""
+        return self.temperatures.get(str(item.data.get("category")), self.temperature)
 
     @property
     def items(self) -> dict[str, Item]:
@@ -143,12 +148,16 @@ def run_task(
             start = time.perf_counter()
             asked = [_prompt(one, items, key, texts) for key in missing]
             seconds["prompts"] += time.perf_counter() - start
-            for stop in dict.fromkeys(prompt.stop for prompt in asked):
+            ways = [
+                (prompt.stop, one.temperature_of(items[key[0]]))
+                for key, prompt in zip(missing, asked, strict=True)
+            ]
+            for way in dict.fromkeys(ways):
                 start = time.perf_counter()
                 keys: list[tuple[str, int]] = []
                 prompts: list[list[int]] = []
-                for key, prompt in zip(missing, asked, strict=True):
-                    if prompt.stop != stop:
+                for key, prompt, own in zip(missing, asked, ways, strict=True):
+                    if own != way:
                         continue
                     tokens = _tokens(model, prompt)
                     if len(tokens) < context:
@@ -159,7 +168,7 @@ def run_task(
                     log.warning("%s: %s: %d tokens of prompt, no answer", name, key[0], len(tokens))
                     record(key, Completion("", (), (), "length", len(tokens)))
                 seconds["prompts"] += time.perf_counter() - start
-                _generate(one, generator, keys, prompts, stop, seed, record, seconds)
+                _generate(one, generator, keys, prompts, *way, seed, record, seconds)
         start = time.perf_counter()
         for future in pending:
             future.result()
@@ -176,6 +185,7 @@ def _generate(
     keys: Sequence[tuple[str, int]],
     prompts: Sequence[Sequence[int]],
     stop: tuple[str, ...],
+    temperature: float,
     seed: int,
     record: Any,
     seconds: dict[str, float],
@@ -185,7 +195,7 @@ def _generate(
 
     params = SamplingParams(
         max_tokens=one.max_tokens,
-        temperature=one.temperature,
+        temperature=temperature,
         top_p=one.task.settings.top_p,
         stop=stop,
         seed=seed,

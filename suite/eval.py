@@ -60,7 +60,7 @@ class EvalSettings:
         tasks: Names.
         limit: First items of each task; None is all.
         samples: Answers to an item.
-        temperature: 0 is greedy.
+        temperature: 0 is greedy; of every item, whatever its category.
         max_tokens: Longest response, thoughts included.
         style: `chat` or `base`; None is chat if the model has a chat template.
         shots: Examples in the prompt.
@@ -262,8 +262,9 @@ def prepare(task: Task, settings: EvalSettings, model: LanguageModel, data: Data
         default_max_tokens(task, style, model.tokenizer.chat_template)
         if settings.max_tokens is None
         else settings.max_tokens,
+        own.temperatures if settings.temperature is None else {},
     )
-    if one.samples > 1 and one.temperature == 0:
+    if one.samples > 1 and any(one.temperature_of(item) == 0 for item in one.data.items):
         raise InputError(f"task {task.name!r}: {one.samples} samples need a --temperature over 0")
     return one
 
@@ -280,6 +281,9 @@ def description(one: Ready) -> dict[str, Any]:
         "temperature": one.temperature,
         "max_tokens": one.max_tokens,
     }
+    described["generation"].pop("temperatures", None)
+    if one.temperatures:
+        described["generation"]["temperatures"] = dict(one.temperatures)
     return described
 
 
@@ -326,6 +330,7 @@ def _reopen(output: Path, data: DataSource) -> tuple[dict[str, Any], list[Ready]
             generation["samples"],
             generation["temperature"],
             generation["max_tokens"],
+            generation.get("temperatures", {}),
         )
         if as_json(description(one)) != told:
             raise InputError(f"{path}: task {name!r}: its data or its prompts have changed")

@@ -32,6 +32,7 @@ from ioa_jax.engine.scoring import Scorer
 from ioa_jax.models.load import load_model
 from ioa_jax.models.text import dated_template, encode_prompt, render_chat
 from ioa_jax.progress import progress_bar
+from ioa_jax.thoughts import cut_thoughts, opened_thought
 
 DEFAULT_MAX_TOKENS = 256
 _KNOWN = ("do_sample", "temperature", "top_p", "top_k", "until", "max_gen_toks")
@@ -152,6 +153,10 @@ class IoaLM(TemplateLM):
     def generate_until(self, requests: list[Instance], disable_tqdm: bool = False) -> list[str]:
         """Complete contexts; those with the same settings together.
 
+        lm-eval's tasks read what comes back as the answer, so thoughts are cut from it, also one
+        that the chat template began; of a thought without an end nothing is left. [ours] `hf` cuts
+        only what stands before a `think_end_token` that the user names.
+
         Raises:
             InputError: A setting that the engine doesn't have.
         """
@@ -171,9 +176,9 @@ class IoaLM(TemplateLM):
             with progress_bar("generate_until", len(members)) as progress:
                 done = self._generator.generate(prompts, params, progress, streams=members)
             for i, completion in zip(members, done, strict=True):
-                texts[i] = cast(
-                    str, postprocess_generated_text(completion.text, list(params.stop), None)
-                )
+                inside = bool(opened_thought(requests[i].args[0]))
+                answer = cut_thoughts(completion.text, inside).answer or ""
+                texts[i] = cast(str, postprocess_generated_text(answer, list(params.stop), None))
                 self.cache_hook.add_partial("generate_until", requests[i].args, texts[i])
         return texts
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -53,8 +54,9 @@ def prompts(
     """Write a task's prompts for any other engine, whose texts `grade` takes.
 
     A line has "id", "messages" for a chat model, and "prompt" for a base model to continue until
-    one of "stop". A later turn of a conversation has "follows", the id of the turn before it: put
-    that turn and its answer in front.
+    one of "stop"; and "temperature", where it depends on the category. A later turn of a
+    conversation has "follows", the id of the turn before it: put that turn and its answer in
+    front.
     """
     from suite.data import DataSource
     from suite.tasks import load_task
@@ -172,8 +174,8 @@ def judge(
     for text in set_ or ():
         override_setting(judge_settings, text)
     source = DataSource.open(data_dir)
-    with open_teacher(judge, **judge_settings) as teacher:
-        results = judge_texts(load_task(task), settings, teacher, output, source, ledger)
+    open_judge = functools.partial(open_teacher, judge, **judge_settings)
+    results = judge_texts(load_task(task), settings, open_judge, output, source, ledger)
     print_judged(results)
     print(f"{output / 'results.json'}")
 

@@ -82,9 +82,9 @@ def write_prompts(
     """Write a task's prompts for another engine.
 
     A line has `id`, `messages` for a chat model, `prompt` for a base model to continue and `stop`,
-    the strings that end its answer. An item that is a later turn of a conversation names the one
-    before it in `follows`: its messages, or its prompt, come after those of that item and the
-    answer to them.
+    the strings that end its answer; and `temperature`, where the task has one for each category. An
+    item that is a later turn of a conversation names the one before it in `follows`: its messages,
+    or its prompt, come after those of that item and the answer to them.
 
     Args:
         task: Whose.
@@ -114,6 +114,8 @@ def write_prompts(
             "messages": [dict(message) for message in chat.messages],
             "stop": list(base.stop),
         }
+        if task.settings.temperatures:
+            row["temperature"] = task.settings.temperature_of(item)
         if FOLLOWS in item.data:
             row[FOLLOWS] = item.data[FOLLOWS]
         rows.append(row)

@@ -275,6 +275,13 @@ class GGUFFile:
 
     # -- tokenizer -------------------------------------------------------------------------------
 
+    @property
+    def chat_template(self) -> str | None:
+        """The chat template; None if there is none."""
+        if self._reader.get_field(Keys.Tokenizer.CHAT_TEMPLATE) is None:
+            return None
+        return self._get(Keys.Tokenizer.CHAT_TEMPLATE, str)
+
     def read_tokenizer(self) -> PreTrainedTokenizerBase:
         """The tokenizer and chat template that the metadata describe.
 
@@ -356,8 +363,8 @@ class GGUFFile:
             if number is not None and number >= len(texts):
                 raise ModelFormatError(f"{self.path}: {key}={number} is beyond the vocabulary")
             named[name] = None if number is None else texts[number]
-        if self._reader.get_field(Keys.Tokenizer.CHAT_TEMPLATE) is not None:
-            named["chat_template"] = self._get(Keys.Tokenizer.CHAT_TEMPLATE, str)
+        if self.chat_template is not None:
+            named["chat_template"] = self.chat_template
         return named
 
 

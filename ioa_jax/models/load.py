@@ -92,7 +92,7 @@ def load_model(
         return _load_gguf(Path(spec.removeprefix("gguf:")), spec, arithmetic, dtype, mesh)
     directory = _find_directory(spec.removeprefix("jax:"), spec)
     config = read_config(directory)
-    tokenizer = _read_tokenizer(directory)
+    tokenizer = read_tokenizer(directory)
     with SafetensorsCheckpoint(directory, config) as weights:
         return _assemble(weights, config, tokenizer, spec, str(directory), arithmetic, dtype, mesh)
 
@@ -215,7 +215,12 @@ def _find_directory(name: str, spec: str) -> Path:
         ) from error
 
 
-def _read_tokenizer(directory: Path) -> PreTrainedTokenizerBase:
+def read_tokenizer(directory: Path) -> PreTrainedTokenizerBase:
+    """The fast tokenizer of a Hugging Face directory.
+
+    Raises:
+        ModelFormatError: There is none, or it can't be loaded.
+    """
     if not (directory / "tokenizer.json").is_file():
         raise ModelFormatError(
             f"{directory / 'tokenizer.json'} is missing; only fast tokenizers are read "

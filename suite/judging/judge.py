@@ -21,7 +21,7 @@ from typing import Any, Literal, TypeVar
 from pydantic import BaseModel, ConfigDict, Field
 
 from ioa_jax.errors import InputError
-from ioa_jax.files import write_json
+from ioa_jax.files import check_folder, write_json
 from ioa_jax.graders.base import Item
 from ioa_jax.jsonl import read_rows, write_rows
 from ioa_jax.progress import progress_bar
@@ -88,7 +88,7 @@ class JudgeSettings:
 def judge_texts(
     task: Task,
     settings: JudgeSettings,
-    teacher: Teacher,
+    open_judge: Callable[[], Teacher],
     output: Path,
     data: DataSource,
     ledger: Path | None = None,
@@ -98,7 +98,7 @@ def judge_texts(
     Args:
         task: Whose items they answer.
         settings: What to do.
-        teacher: The judge; stays open.
+        open_judge: Opens the judge, which may take minutes: after all else was read and checked.
         output: Directory; made where missing.
         data: Where the items come from.
         ledger: Folder of the judge's calls; None is `ledger` in `output`.
@@ -107,8 +107,9 @@ def judge_texts(
         The contents of results.json.
 
     Raises:
-        InputError: A line of a file can't be used, the baseline lacks an answer, or no item has a
-            reference to compare with; nothing is asked then.
+        InputError: A line of a file can't be used, the baseline lacks an answer, no item has a
+            reference to compare with, or nothing can be written to `output` or `ledger`; the judge
+            isn't opened then. Or as `open_judge`.
         TeacherError: The judge gives no usable answer, even after retries.
     """
     loaded = task.load(data)
@@ -131,20 +132,22 @@ def judge_texts(
             for key in keys
             for pair in ((answers, others), (others, answers))
         ]
+    requests = [ChatRequest(({"role": "user", "content": prompt},), PURPOSE) for prompt in prompts]
     sampling = Sampling(max_tokens=settings.max_tokens, temperature=0.0)
-    # The teacher stays the caller's.
+    calls = ledger or output / "ledger"
+    for folder in (output, calls):
+        check_folder(folder)
     with (
-        LedgeredTeacher(teacher, Ledger(ledger or output / "ledger"), owns_teacher=False) as judge,
+        open_judge() as teacher,
+        LedgeredTeacher(teacher, Ledger(calls), owns_teacher=False) as judge,
         progress_bar(PURPOSE, len(prompts)) as progress,
     ):
-        requests = [
-            ChatRequest(({"role": "user", "content": prompt},), PURPOSE) for prompt in prompts
-        ]
         done = itertools.count(1)
         replies = judge.generate(
             requests, sampling, lambda index, reply: progress(next(done), len(prompts))
         )
         used = dataclasses.asdict(judge.used)
+        fingerprint = teacher.fingerprint
     if settings.mode == "single":
         rows, figures = _ratings(keys, items, replies)
     else:
@@ -153,7 +156,7 @@ def judge_texts(
         "version": VERSION,
         "task": task.name,
         "mode": settings.mode,
-        "judge": teacher.fingerprint,
+        "judge": fingerprint,
         "items": len(items),
         "answers": len(answers),
         "used": used,
@@ -164,7 +167,7 @@ def judge_texts(
         "task": {"name": task.name, "version": task.version},
         "data": [dataclasses.asdict(source) for source in loaded.sources],
         "mode": settings.mode,
-        "judge": teacher.fingerprint,
+        "judge": fingerprint,
         "sampling": dataclasses.asdict(sampling),
         "prompt_sha256": prompt_sha256(settings.mode),
         "against": None if settings.mode == "single" else _name_of(settings.baseline),

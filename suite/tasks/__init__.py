@@ -36,6 +36,7 @@ TASKS = {
     "self_instruct": ("instructions", "SELF_INSTRUCT"),
     "vicuna": ("instructions", "VICUNA"),
     "vicuna_bench": ("open_ended", "VICUNA_BENCH"),
+    "koala": ("open_ended", "KOALA"),
     "mt_bench": ("open_ended", "MT_BENCH"),
     "micro-math": ("micro", "MICRO_MATH"),
     "micro-code": ("micro", "MICRO_CODE"),

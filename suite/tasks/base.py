@@ -31,12 +31,19 @@ class GenerationSettings:
         temperature: 0 is greedy.
         top_p: Nucleus; 1 is no limit.
         samples: Answers to each item, each with another seed.
+        temperatures: By category of the items (`data["category"]`), where they differ in it; other
+            items have `temperature`.
     """
 
     max_tokens: int
     temperature: float = 0.0
     top_p: float = 1.0
     samples: int = 1
+    temperatures: Mapping[str, float] = dataclasses.field(default_factory=dict[str, float])
+
+    def temperature_of(self, item: Item) -> float:
+        """That of the item's category, or else that of all."""
+        return self.temperatures.get(str(item.data.get("category")), self.temperature)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -203,11 +210,14 @@ def default_max_tokens(task: Task, style: Style, template: object) -> int:
 def describe(task: Task, style: Style, shots: int, data: TaskData) -> dict[str, Any]:
     """What a run has to say of a task beside its figures, ready for JSON."""
     sample = task.prompt(data.items[0], style, data.examples)
+    generation = dataclasses.asdict(task.settings)
+    if not task.settings.temperatures:
+        del generation["temperatures"]
     return {
         "task": task.name,
         "version": task.version,
         "grader": task.grader_kind,
-        "generation": dataclasses.asdict(task.settings),
+        "generation": generation,
         "style": style,
         "shots": shots,
         "examples": [example.item.id for example in data.examples],

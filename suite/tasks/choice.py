@@ -40,13 +40,22 @@ _GPQA_FIELDS = (
     *(f"Incorrect Answer {i}" for i in (1, 2, 3)),
     "High-level domain",
 )
+# Checked in November 2026 against what others made public; the questions themselves are not to be
+# published, and nobody who wrote this down has read them. The revision, its 198 rows, their fields
+# and gpqa_diamond.csv's sha256 (41d1213cd7a4998605a26c2798500652572007161b3a92817ba46b35befcd305,
+# Git blob 7589e3e467d69a1dceb126a60c4108d6d4f1d166, 1,373,492 bytes) are recorded by several
+# projects independently of each other, and the same sha256 for the file in the paper's repository
+# (dataset.zip at 56686c06f5e19865c153de0fdb11be3890014df7) and for that of OpenAI's simple-evals.
+# The licence is the one that the hub's page states. One of these projects reports that three
+# questions have four choices of which two are the same but for their writing; here all four are
+# asked.
 GPQA_TEST = Source(
     name="gpqa_diamond/test",
     folder="gpqa",
     layouts=(Layout((Part("gpqa_diamond"),), 198),),
     remote=Hub(
         "Idavidrein/gpqa",
-        "5233cd1db58884ed0bf678c7c6be731722a23f84",
+        "633f5ee89ab8ad4522a9f850766b73f62147ffdd",
         "train",
         ("gpqa_diamond",),
         access="It is open to those who agree to its terms at "
@@ -57,6 +66,12 @@ GPQA_TEST = Source(
     fields=_GPQA_FIELDS,
     texts=_GPQA_FIELDS,
 )
+# The revision that inspect_evals pins, with MIT as the licence of the hub's page and 12,032 rows:
+# so several projects record it, and the fields. The 70 of `validation` and a sha256 are on record
+# for a later revision only (b189ec765aa7ed75c8acfea42df31fdae71f97be: test file
+# 0e24a191921c2f453518a537a8b2117bd137e7714d4ef1565e9ba06c1ecb9ad8; that of
+# 475d58ba0cc18a15fd5d4221f41919199e692331 is another). Whether this revision's rows are those of
+# one of the two isn't known here.
 _MMLU_PRO = Hub("TIGER-Lab/MMLU-Pro", "527feea0afed1de15a8c115abf7be4c912123315", "test")
 MMLU_PRO_TEST = Source(
     name="mmlu_pro/test",

@@ -112,18 +112,28 @@ AIME24 = Source(
     fields=("problem", "answer"),
     texts=("problem",),
 )
+# Others record this revision, split, 30 rows and fields. Its licence, below, is from memory: the
+# one copy of the hub's page that was found, an older one, states none.
 AIME25 = dataclasses.replace(
     AIME24,
     name="aime25/test",
     folder="aime25",
     remote=Hub("math-ai/aime25", "563bb8404243c5f09de6ec262f2db674fe5bce9b", "test"),
 )
+# Revision, split, 30 rows, fields and licence (that of the hub's page) as several projects record
+# them independently; one of them aime2026.jsonl's sha256, too
+# (476869564d174db87072caad1bcf4bb3b2d3baf811c1352a4887d5e1b0f1709c). Nobody who wrote this down
+# could read the file.
 AIME26 = dataclasses.replace(
     AIME24,
     name="aime26/test",
     folder="aime26",
     remote=Hub("math-ai/aime26", "79037aebdb6580008fb960d17cb21fd3099083e3", "test"),
 )
+# Revision, split, 40 rows and fields as several projects record them independently, two of them the
+# parquet file's sha256 (b696e87ba47be4e879a60fd4ef1d4aa522ba78c5ae013c6aff5cc9788a397c5e). The
+# hub's page states no licence. 22 problems are of the AMC 12A and 18 of the 12B, reworded so that
+# their answers are whole numbers, from -1 to 3159. The half in Qwen2.5-Math's form was read.
 AMC23 = Source(
     name="amc23/test",
     folder="amc",
@@ -316,12 +326,13 @@ AIME26_TASK = dataclasses.replace(
     name="aime26",
     summary="the 30 problems of the AIME of 2026, answers from 0 to 999",
     source="AIME I and II 2026 (MAA); hub math-ai/aime26",
+    licence="Apache-2.0 (the contests' texts: MAA)",
     test=AIME26,
 )
 AMC23_TASK = MathTask(
     name="amc23",
     version=1,
-    summary="40 problems of the AMC 12 of 2023, without their choices; answers are whole numbers",
+    summary="40 problems of the AMC 12 of 2023, reworded without choices, with whole answers",
     source="AMC 12A and 12B 2023 (MAA), github.com/QwenLM/Qwen2.5-Math; hub math-ai/amc23",
     licence="none stated (the contests' texts: MAA)",
     grader_kind="math",

@@ -1,7 +1,9 @@
-"""Open questions, whose answers a model judges: Vicuna's 80 and MT-Bench (Zheng et al., 2023).
+"""Open questions, whose answers a model judges: Vicuna's 80, Koala's 180 (Geng et al., 2023) and
+MT-Bench (Zheng et al., 2023).
 
-MT-Bench's questions have two turns, which are an item each. FastChat samples some of its categories
-at temperatures over 0; here all are greedy unless the user says otherwise.
+MT-Bench's questions have two turns, which are an item each, and a temperature for each category:
+FastChat's. What else FastChat leaves to the model's own generation config, such as top-k, isn't
+applied. Koala's authors ask that nobody trains on their questions.
 """
 
 from __future__ import annotations
@@ -72,10 +74,73 @@ MT_BENCH_REFERENCES = Source(
     fields=("question_id", "choices"),
     texts=(),
 )
+# At this commit the repository's README tells of the 180 questions. Nobody who wrote this down
+# could read the file itself: its sha256 isn't known, nor, for certain, that it is in this very
+# commit. Of the main branch's file others report 180 lines with ids from koala_0 to koala_179, the
+# field `prompt` (which HELM's KoalaScenario reads), and the Apache-2.0 licence beside it, which the
+# page of a copy states too (hub HuggingFaceH4/Koala-test-set).
+KOALA_TEST = Source(
+    name="koala/test",
+    folder="koala",
+    layouts=(Layout((Part("koala_test_set"),), 180),),
+    remote=WebFile(
+        "https://raw.githubusercontent.com/arnav-gudibande/koala-test-set/"
+        "b7f0c2e476212566123570f9c776f0eabf53670a/koala_test_set.jsonl"
+    ),
+    total=180,
+    fields=("id", "prompt"),
+    texts=("id", "prompt"),
+)
+# `temperature_config` and, for other categories, `gen_model_answer.py` in FastChat's
+# fastchat/llm_judge.
+MT_BENCH_TEMPERATURES = {
+    "writing": 0.7,
+    "roleplay": 0.7,
+    "extraction": 0.0,
+    "math": 0.0,
+    "coding": 0.0,
+    "reasoning": 0.0,
+    "stem": 0.1,
+    "humanities": 0.1,
+}
+OTHER_TEMPERATURE = 0.7
+
+_NOTE = "judged by a model: figures of different judges are not comparable"
+
+
+class _JudgedTask(LikeReferences, Description):
+    """Questions whose figures `suite judge` gives."""
+
+    def metrics(self, graded: Sequence[Graded]) -> dict[str, MetricValues]:
+        """None: what `suite judge` finds depends on the judge."""
+        return {}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class OpenEndedTask(LikeReferences, Description):
+class KoalaTask(_JudgedTask):
+    """Questions of users of language models, without references."""
+
+    def load(self, data: DataSource, shots: int = 0) -> TaskData:
+        """The questions in the file's order."""
+        found = data.load(KOALA_TEST)
+        items = tuple(
+            Item(
+                id=row["id"],
+                prompt=row["prompt"],
+                data={"instruction": row["prompt"], "input": ""},
+            )
+            for row in found.rows
+        )
+        return TaskData(
+            items,
+            take_examples(self.name, (), shots),
+            sources=(found.provenance,),
+            notes=(_NOTE,),
+        )
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class OpenEndedTask(_JudgedTask):
     """Questions of one turn or several, each turn an item. Some have a reference answer.
 
     Attributes:
@@ -102,12 +167,8 @@ class OpenEndedTask(LikeReferences, Description):
             items,
             take_examples(self.name, (), shots),
             sources=(questions.provenance, references.provenance),
-            notes=("judged by a model: figures of different judges are not comparable",),
+            notes=(_NOTE,),
         )
-
-    def metrics(self, graded: Sequence[Graded]) -> dict[str, MetricValues]:
-        """None: what `suite judge` finds depends on the judge."""
-        return {}
 
     def _turns(self, row: Row, answers: Sequence[str]) -> list[Item]:
         question = f"{self.prefix}-{row['question_id']}"
@@ -156,14 +217,25 @@ VICUNA_BENCH = OpenEndedTask(
     answers=VICUNA_REFERENCES,
     prefix="vicuna",
 )
+KOALA = KoalaTask(
+    name="koala",
+    version=1,
+    summary="180 questions of users, without references, judged by a model",
+    source="Geng et al. 2023, github.com/arnav-gudibande/koala-test-set",
+    licence="Apache-2.0",
+    grader_kind="judge",
+    settings=GenerationSettings(max_tokens=1024),
+)
 MT_BENCH = OpenEndedTask(
     name="mt_bench",
-    version=1,
+    version=2,
     summary="80 open questions of two turns in 8 categories, judged by a model",
     source="Zheng et al. 2023, github.com/lm-sys/FastChat",
     licence="Apache-2.0 (the references: GPT-4's)",
     grader_kind="judge",
-    settings=GenerationSettings(max_tokens=1024),
+    settings=GenerationSettings(
+        max_tokens=1024, temperature=OTHER_TEMPERATURE, temperatures=MT_BENCH_TEMPERATURES
+    ),
     test=MT_BENCH_TEST,
     answers=MT_BENCH_REFERENCES,
     prefix="mt_bench",

@@ -181,13 +181,21 @@ def test_samples_have_a_majority_and_pages(model, tmp_path):
     assert len(headers("--sample", 2)[0]) == 2
 
 
-def test_a_second_turn_comes_after_the_models_first_answer(model, tmp_path, monkeypatch):
-    folder = tmp_path / "data" / "mt_bench"
+def mt_bench(folder, categories):
+    folder = folder / "mt_bench"
     folder.mkdir(parents=True)
-    question = {"question_id": 1, "category": "writing", "turns": ["Name a bird.", "And its egg?"]}
-    (folder / "question_odd.jsonl").write_text(json.dumps(question) + "\n")
-    reference = {"question_id": 1, "choices": [{"turns": ["A wren.", "Small."]}]}
+    questions = [
+        {"question_id": number, "category": category, "turns": ["Name a bird.", "And its egg?"]}
+        for number, category in enumerate(categories)
+    ]
+    text = "".join(json.dumps(question) + "\n" for question in questions)
+    (folder / "question_odd.jsonl").write_text(text)
+    reference = {"question_id": 0, "choices": [{"turns": ["A wren.", "Small."]}]}
     (folder / "reference_answer_gpt-4_odd.jsonl").write_text(json.dumps(reference) + "\n")
+
+
+def test_a_second_turn_comes_after_the_models_first_answer(model, tmp_path, monkeypatch):
+    mt_bench(tmp_path / "data", ["writing"])
     asked = []
     generate = Generator.generate
 
@@ -202,7 +210,7 @@ def test_a_second_turn_comes_after_the_models_first_answer(model, tmp_path, monk
                     "--data-dir", tmp_path / "data")  # fmt: skip
     assert "python -m suite judge" in printed
     first, second = read_journal(output / "tasks" / "mt_bench" / "texts.jsonl")
-    assert (first["id"], second["id"]) == ("mt_bench-1/1", "mt_bench-1/2")
+    assert (first["id"], second["id"]) == ("mt_bench-0/1", "mt_bench-0/2")
     assert asked[1].startswith(asked[0] + first["text"])
     assert "And its egg?" in asked[1]
     shown = suite("show", output, "--task", "mt_bench", "--data-dir", tmp_path / "data")
@@ -219,6 +227,62 @@ def test_a_thought_that_the_template_begins_is_the_answers(tmp_path):
     verdicts = read_journal(tmp_path / "out" / "tasks" / "humaneval" / "verdicts.jsonl")
     # None of them ends, and so there is no answer.
     assert {row["verdict"]["rule"] for row in verdicts} == {"unfinished_thought"}
+    # Nor is there one to `grade`, which knows nothing of the template.
+    records = tmp_path / "out" / "tasks" / "humaneval" / "texts.jsonl"
+    suite("grade", "--task", "humaneval", "--input", records, "--output", tmp_path / "graded.jsonl")
+    graded = read_journal(tmp_path / "graded.jsonl")
+    assert [row["rule"] for row in graded] == ["unfinished_thought"] * 12
+
+
+def test_each_category_of_mt_bench_has_its_temperature(model, tmp_path, monkeypatch):
+    categories = ["writing", "roleplay", "extraction", "math", "coding", "reasoning", "stem",
+                  "humanities", "gardening"]  # fmt: skip
+    expected = [0.7, 0.7, 0.0, 0.0, 0.0, 0.0, 0.1, 0.1, 0.7]
+    mt_bench(tmp_path / "data", categories)
+    asked = []
+    generate = Generator.generate
+
+    def noted(self, prompts, params, *arguments, **options):
+        asked.append((params.temperature, len(prompts), params.seed))
+        return generate(self, prompts, params, *arguments, **options)
+
+    monkeypatch.setattr(Generator, "generate", noted)
+
+    def evaluated(output, *more):
+        asked.clear()
+        suite("eval", "--model", model, "--tasks", "mt_bench", "--output", output, "--max-tokens",
+              4, "--precision", "float32", "--batch-size", 16, "--data-dir", tmp_path / "data",
+              "--seed", 5, *more)  # fmt: skip
+        record = json.loads((output / "eval.json").read_text())
+        rows = read_journal(output / "tasks" / "mt_bench" / "texts.jsonl")
+        assert record["settings"]["seed"] == 5
+        assert len(rows) == 2 * len(categories)
+        return record["tasks"]["mt_bench"]["generation"], {row["id"]: row["text"] for row in rows}
+
+    found, texts = evaluated(tmp_path / "own")
+    # Of each turn: three at 0.7, four greedy, two at 0.1.
+    assert sorted(asked) == sorted([(0.7, 3, 5), (0.0, 4, 5), (0.1, 2, 5)] * 2)
+    recorded = [found["temperatures"].get(one, found["temperature"]) for one in categories]
+    assert recorded == expected
+    # What asks for the same question greedily gets the same answer; samples differ.
+    assert len({texts[f"mt_bench-{number}/1"] for number in (2, 3, 4, 5)}) == 1
+    assert len({texts[f"mt_bench-{number}/1"] for number in (0, 1, 8)}) == 3
+
+    found, greedy = evaluated(tmp_path / "greedy", "--temperature", 0)
+    assert {temperature for temperature, _, _ in asked} == {0.0}
+    assert found["temperature"] == 0.0
+    assert "temperatures" not in found
+    assert greedy["mt_bench-0/1"] == texts["mt_bench-2/1"]
+
+    # The records name their settings, and are read by them.
+    for output in ("own", "greedy"):
+        shown = suite("show", tmp_path / output, "--task", "mt_bench", "--data-dir",
+                      tmp_path / "data", "--limit", 50)  # fmt: skip
+        assert shown.count("===== ") == 2 * len(categories)
+    with pytest.raises(InputError, match="begun with another"):
+        evaluated(tmp_path / "own", "--temperature", 0)
+    with pytest.raises(InputError, match="2 samples need a --temperature over 0"):
+        evaluated(tmp_path / "several", "--samples", 2)
 
 
 def test_a_prompt_that_does_not_fit_is_an_item_without_an_answer(tmp_path):

@@ -5,12 +5,18 @@ import sys
 import pytest
 
 from ioa_jax.errors import InputError
+from ioa_jax.models.load import load_model
+from suite.data import DataSource
+from suite.eval import EvalSettings, prepare
 from suite.methods import METHODS
 from suite.methods.ioa import IOA
 from suite.methods.registry import load_method
-from suite.plan import make_plan
+from suite.plan import make_plan, print_plan
 from suite.profile import Profile
 from suite.profile_files import load_profile, profile_names
+from suite.tasks import load_task
+from suite.tasks.base import THOUGHT_TOKENS
+from tests.suite.world import write_model
 
 
 def fields(model):
@@ -124,6 +130,44 @@ def test_plan_counts_upper_bounds():
     ]
     assert plan.measuring_tokens == 4 * (72 * 5 + 10 * 7)
     assert (plan.teacher_tokens, plan.student_tokens) == (6, 8)
+    # Two cells are trained; a point of a curve has at most so many items of each task.
+    curve = (*overrides, "curve={points: 3, items: 4}")
+    points = make_plan(load_profile("smollm2", curve)[1]).measuring_tokens - plan.measuring_tokens
+    assert points == 2 * 3 * (4 * 5 + 4 * 7)
+
+
+def test_plan_counts_what_a_student_may_think(tmp_path, capsys):
+    write_model(tmp_path)
+    overrides = (
+        "tasks=[{name: humaneval, limit: 10}, {name: micro-math, limit: 3, max_tokens: 7}]",
+        "probes.max_tokens=null", "seeds=[1]", "methods=[undistilled, sft]",
+        f"student.spec={tmp_path}",
+    )  # fmt: skip
+
+    def planned(*more):
+        profile = load_profile("smollm2", (*overrides, *more))[1]
+        print_plan("smollm2", profile, None)
+        plan = make_plan(profile)
+        # A cell's own answers; a limit that is set holds for thoughts too.
+        return (plan.measuring_tokens / len(plan.cells) - 3 * 7) / 10, plan, capsys.readouterr().out
+
+    own = load_task("humaneval").settings.max_tokens
+    limit, plan, printed = planned()
+    assert (limit, plan.thinks) == (own, False)
+    assert "think" not in printed
+    template = tmp_path / "chat_template.jinja"
+    plain = template.read_text()
+    template.write_text(plain + "{# <think> #}")
+    limit, plan, printed = planned()
+    assert (limit, plan.thinks) == (own + THOUGHT_TOKENS, True)
+    assert f"at most {plan.measuring_tokens:,}, thoughts included" in printed
+    # The run takes the same.
+    chosen = EvalSettings(model="", tasks=("humaneval",))
+    ready = prepare(load_task("humaneval"), chosen, load_model(str(tmp_path)), DataSource.open())
+    assert ready.max_tokens == limit
+    limit, plan, printed = planned("student.spec=nobody/nothing")
+    assert (limit, plan.thinks) == (own, None)
+    assert "; more if the student thinks" in printed
 
 
 def test_plan_names_what_is_missing():

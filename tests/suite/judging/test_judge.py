@@ -43,8 +43,9 @@ def server(monkeypatch):
 
 
 def judge(server, data, output, *more):
-    arguments = ["judge", "--task", "mt_bench", "--judge", f"openai:m@{server.url}", "--output",
-                 output, "--data-dir", data, "--set", "backoff_seconds=0.001", *more]  # fmt: skip
+    own = [] if "--judge" in more else ["--judge", f"openai:m@{server.url}", "--set",
+                                        "backoff_seconds=0.001"]  # fmt: skip
+    arguments = ["judge", "--task", "mt_bench", "--output", output, "--data-dir", data, *own, *more]
     result = CliRunner().invoke(app, [str(a) for a in arguments], catch_exceptions=False)
     assert result.exit_code == 0, result.output
     rows = [json.loads(row) for row in (output / "judgements.jsonl").read_text().splitlines()]
@@ -162,6 +163,23 @@ def test_errors_come_before_anything_is_asked(
     with pytest.raises(InputError, match=message):
         judge(server, data, tmp_path / "out", "--answers", texts, *more)
     assert server.calls == []
+    # Nor is a judge loaded: that there is none of this name would be known only then.
+    missing = ("--judge", f"jax:{tmp_path / 'no-model'}")
+    with pytest.raises(InputError, match=message):
+        judge(server, data, tmp_path / "out", "--answers", texts, *more, *missing)
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_judge_is_opened_after_all_else_was_checked(server, data, tmp_path):
+    texts = answers(tmp_path / "texts.jsonl", "Reply")
+    missing = ("--answers", texts, "--judge", f"jax:{tmp_path / 'no-model'}")
+    with pytest.raises(InputError, match=r"texts\.jsonl is a file; name a directory"):
+        judge(server, data, texts, *missing)
+    with pytest.raises(InputError, match=r"texts\.jsonl is a file; name a directory"):
+        judge(server, data, tmp_path / "out", *missing, "--ledger", texts / "calls")
+    with pytest.raises(InputError, match="there is no such directory"):
+        judge(server, data, tmp_path / "out", *missing)
+    assert not (tmp_path / "out").exists()
 
 
 def test_people_must_have_seen_the_pair(server, data, tmp_path):

@@ -55,6 +55,33 @@ def test_prompts_say_what_a_turn_follows(data, tmp_path):
     write_prompts(load_task("mt_bench"), path, data)
     rows = [json.loads(line) for line in path.read_text().splitlines()]
     assert [row.get("follows") for row in rows[:2]] == [None, "mt_bench-1/1"]
+    assert [row["temperature"] for row in rows] == [0.7, 0.7, 0.0, 0.0]
+
+
+def test_koala_has_prompts_and_no_references(tmp_path):
+    (tmp_path / "koala").mkdir()
+    path = tmp_path / "koala" / "koala_test_set.jsonl"
+    rows = [{"id": f"koala_{i}", "prompt": f"Name {i} birds."} for i in range(2)]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    task = load_task("koala")
+    data = task.load(DataSource(tmp_path, network=False))
+    assert [(item.id, item.prompt) for item in data.items] == [
+        ("koala_0", "Name 0 birds."),
+        ("koala_1", "Name 1 birds."),
+    ]
+    assert [item.references for item in data.items] == [(), ()]
+    (source,) = data.sources
+    assert source.subset == "koala_test_set, 2 of 180 items"
+    # Its sha256 isn't known, and so what was read isn't known to be it.
+    assert not source.checked
+    assert task.prompt(data.items[1], "base").text == (
+        "### Instruction:\nName 1 birds.\n\n### Response:\n"
+    )
+    written = tmp_path / "prompts.jsonl"
+    write_prompts(task, written, DataSource(tmp_path, network=False))
+    assert all("temperature" not in json.loads(line) for line in written.read_text().splitlines())
+    with pytest.raises(InputError, match=r"koala/test: not found here.*koala_test_set\.jsonl"):
+        task.load(DataSource(tmp_path / "koala", network=False))
 
 
 def test_no_program_grades_open_questions():

@@ -40,6 +40,7 @@ NAMES = [
     "self_instruct",
     "vicuna",
     "vicuna_bench",
+    "koala",
     "mt_bench",
     "micro-math",
     "micro-code",
