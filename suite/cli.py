@@ -248,7 +248,13 @@ def eval_(
             help="Hugging Face directory or hub id, gguf:FILE or smollm2.", show_default=False
         ),
     ],
-    tasks: Annotated[str, typer.Option(help="Names, with commas between.", show_default=False)],
+    tasks: Annotated[
+        str,
+        typer.Option(
+            help="Names, with commas between; some have settings: livecodebench@start=2025-02-01.",
+            show_default=False,
+        ),
+    ],
     output: Annotated[
         Path, typer.Option(help="Directory; an unfinished one is continued.", show_default=False)
     ],

@@ -12,12 +12,15 @@ import dataclasses
 import gzip
 import hashlib
 import importlib.metadata
+import io
 import json
 import os
 import urllib.request
-from collections.abc import Callable, Mapping, Sequence
+import zlib
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from itertools import chain
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO, cast
 
 from ioa_jax.errors import InputError, MissingDependencyError
 
@@ -80,6 +83,26 @@ class Hub:
 
 
 @dataclasses.dataclass(frozen=True)
+class HubFile:
+    """A JSONL file of a dataset's repository on the hub, which stays in the hub's cache.
+
+    Attributes:
+        id: `owner/name`.
+        revision: Full commit id.
+        path: In the repository.
+        sha256: Of the file.
+    """
+
+    id: str
+    revision: str
+    path: str
+    sha256: str
+
+    def __str__(self) -> str:
+        return f"hub {self.id}@{self.revision}, {self.path}"
+
+
+@dataclasses.dataclass(frozen=True)
 class WebFile:
     """A JSONL file at an address that holds a commit id, or one whose sha256 is known.
 
@@ -127,17 +150,20 @@ class Source:
         total: Items of the whole split there.
         fields: What each row must have.
         texts: The fields among them that must be a text with something in it.
-        keep: Which rows belong to the split, where a file holds several.
+        keep: Which rows belong to the split, where a file holds several. It may raise InputError
+            about a field, which then names the line too.
+        may_be_empty: Whether it's no error if none does.
     """
 
     name: str
     folder: str
     layouts: tuple[Layout, ...]
-    remote: Hub | WebFile | PackageFile
+    remote: Hub | HubFile | WebFile | PackageFile
     total: int
     fields: tuple[str, ...]
     texts: tuple[str, ...]
     keep: Callable[[Row], bool] | None = None
+    may_be_empty: bool = False
 
 
 @dataclasses.dataclass(frozen=True)
@@ -263,9 +289,9 @@ class DataSource:
 
 @dataclasses.dataclass(frozen=True)
 class _Found:
-    """Rows as they were read, each with where it stood, for messages."""
+    """Rows as they are read, each with where it stands, for messages."""
 
-    rows: Sequence[tuple[str, Any]]
+    rows: Iterable[tuple[str, Any]]
     origin: str
     files: dict[str, str]
     label: str
@@ -306,11 +332,10 @@ def _read_parts(
     folder: Path,
     pinned: bool,
 ) -> _Found:
-    rows: list[tuple[str, Any]] = []
+    rows: list[Iterator[tuple[str, Any]]] = []
     files: dict[str, str] = {}
     for part, path in parts:
-        data = _read_bytes(path)
-        files[path.name] = hashlib.sha256(data).hexdigest()
+        files[path.name] = _file_sha256(path)
         if part.sha256 and not pinned and files[path.name] not in part.sha256:
             raise InputError(
                 f"{path}: sha256 is {files[path.name]}, not {' or '.join(part.sha256)}: this is "
@@ -318,9 +343,9 @@ def _read_parts(
                 f"Get it again; or if you mean to use this one, pin {source.name!r} to the sha256 "
                 "of its rows"
             )
-        rows += _parse_lines(data, path)
+        rows.append(_read_lines(path))
     return _Found(
-        rows=rows,
+        rows=chain.from_iterable(rows),
         origin=f"folder {folder}",
         files=files,
         label=" + ".join(part.stem for part, _ in parts),
@@ -351,8 +376,12 @@ def _download(source: Source, network: bool) -> _Found:
         if isinstance(remote, Hub):
             rows = _load_dataset(remote, remote.id, revision=remote.revision)
             return _Found(rows, str(remote), {}, remote.split, source.total, checked=True)
+        if isinstance(remote, HubFile):
+            return _from_hub_file(source, remote)
         assert isinstance(remote, WebFile)
         data = _fetch(remote.url)
+    except InputError:
+        raise
     except Exception as error:
         copy = ", or is a copy of the hub's repository" if isinstance(remote, Hub) else ""
         access = f"{remote.access}. " if isinstance(remote, Hub) and remote.access else ""
@@ -367,7 +396,7 @@ def _download(source: Source, network: bool) -> _Found:
     if remote.sha256 is not None and digest != remote.sha256:
         raise InputError(f"{remote.url}: sha256 is {digest}, not {remote.sha256}")
     return _Found(
-        _parse_lines(data, remote.url),
+        _parse_lines(io.BytesIO(data), remote.url),
         str(remote),
         {name: digest},
         name.partition(".")[0],
@@ -389,6 +418,22 @@ def _load_dataset(hub: Hub, path: str, revision: str | None) -> list[tuple[str, 
         where = f"{path} {config}" if config else path
         rows += [(f"{where} {hub.split}, row {i}", row) for i, row in enumerate(data)]
     return rows
+
+
+def _from_hub_file(source: Source, file: HubFile) -> _Found:
+    import huggingface_hub
+
+    path = Path(
+        huggingface_hub.hf_hub_download(
+            file.id, file.path, repo_type="dataset", revision=file.revision
+        )
+    )
+    digest = _file_sha256(path)
+    if digest != file.sha256:
+        raise InputError(f"{file}: sha256 is {digest}, not {file.sha256}")
+    label = file.path.partition(".")[0]
+    rows = _read_lines(path)
+    return _Found(rows, str(file), {file.path: digest}, label, source.total, checked=True)
 
 
 def _fetch(url: str) -> bytes:
@@ -417,7 +462,7 @@ def _read_package(file: PackageFile) -> _Found:
             f"{path}: sha256 is {digest}, not {file.sha256}. Install "
             f"{file.distribution}=={file.version} again"
         )
-    rows = _parse_lines(data, path)
+    rows = list(_parse_lines(io.BytesIO(data), path))
     return _Found(
         rows,
         f"package {file.distribution} {distribution.version}",
@@ -435,22 +480,42 @@ def _read_bytes(path: Path) -> bytes:
         raise InputError(f"{path}: {error.strerror}") from None
 
 
-def _parse_lines(data: bytes, path: Path | str) -> list[tuple[str, Any]]:
-    if data[:2] == b"\x1f\x8b":
+def _file_sha256(path: Path) -> str:
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise InputError(f"{path}: {error.strerror}") from None
+
+
+def _read_lines(path: Path) -> Iterator[tuple[str, Any]]:
+    """Line by line, since some files have more than a gigabyte."""
+    try:
+        with path.open("rb") as file:
+            yield from _parse_lines(file, path)
+    except OSError as error:
+        raise InputError(f"{path}: {error.strerror}") from None
+
+
+def _parse_lines(file: BinaryIO, path: Path | str) -> Iterator[tuple[str, Any]]:
+    packed = file.read(2) == b"\x1f\x8b"
+    file.seek(0)
+    # Only line feeds end a line here, not the line separators that a JSON text may hold.
+    lines = enumerate(cast("BinaryIO", gzip.GzipFile(fileobj=file)) if packed else file, start=1)
+    while True:
         try:
-            data = gzip.decompress(data)
-        except (OSError, EOFError) as error:
+            number, line = next(lines, (0, b""))
+        except (gzip.BadGzipFile, EOFError, zlib.error) as error:
             raise InputError(f"{path}: not gzip: {error}") from None
-    rows: list[tuple[str, Any]] = []
-    # Not str.splitlines, which also splits at the line separators that a JSON text may hold.
-    for number, line in enumerate(data.split(b"\n"), start=1):
+        if not line:
+            return
         if not line.strip():
             continue
         try:
-            rows.append((f"{path}:{number}", json.loads(line)))
-        except ValueError as error:
+            row = json.loads(line)
+        except (ValueError, RecursionError) as error:
             raise InputError(f"{path}:{number}: not JSON: {error}") from None
-    return rows
+        yield f"{path}:{number}", row
 
 
 def _checked_rows(source: Source, found: _Found) -> list[Row]:
@@ -467,9 +532,12 @@ def _checked_rows(source: Source, found: _Found) -> list[Row]:
         for field in source.texts:
             if not isinstance(row[field], str) or not row[field].strip():
                 raise InputError(f"{where}: field {field!r}: a text is needed")
-        if source.keep is None or source.keep(row):
-            rows.append(row)
-    if not rows:
+        try:
+            if source.keep is None or source.keep(row):
+                rows.append(row)
+        except InputError as error:
+            raise InputError(f"{where}: {error}") from None
+    if not rows and not source.may_be_empty:
         raise InputError(f"{source.name} from {found.origin}: no items")
     return rows
 

@@ -64,12 +64,13 @@ def open_grader(
 def check_grader(
     task: Task, items: Sequence[Item], grader: Grader, sandbox: SandboxInfo | None
 ) -> dict[str, Any]:
-    """Grade the items' own right answers: what fails here would fail a model too.
+    """Check the items, and grade their own right answers: what fails would fail a model too.
 
     Returns:
         For the record: `kind`, `sandbox`, `golds` (how many were graded) and `gold_failures` (ids).
 
     Raises:
+        InputError: An item lacks what the grader needs.
         SandboxError: A reference program doesn't pass, so that no verdict here could be trusted.
     """
     found: dict[str, Any] = {
@@ -80,7 +81,10 @@ def check_grader(
     }
     if not isinstance(grader, GoldGrader):
         return found
-    failures = check_golds(grader, items)
+    for item in items:
+        grader.check_item(item)
+    known = [item for item in items if item.references]
+    failures = check_golds(grader, known)
     for item, verdict in failures:
         log.warning("%s: %s: its own right answer fails: %s", task.name, item, verdict.detail)
     if sandbox is not None and failures:
@@ -89,4 +93,4 @@ def check_grader(
             f"{failures[0][0]}: {failures[0][1].status}, {failures[0][1].detail}. Raise the limits "
             "or free the machine"
         )
-    return found | {"golds": len(items), "gold_failures": [item for item, _ in failures]}
+    return found | {"golds": len(known), "gold_failures": [item for item, _ in failures]}

@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator
 from ioa_jax.adapter.duplicates import SIMILARITY
 from ioa_jax.errors import InputError
 from suite.methods import is_sweep, method_names
-from suite.tasks import task_names
+from suite.tasks import load_task, task_names
 
 PROFILES = Path(__file__).with_name("profiles")
 
@@ -87,7 +87,9 @@ class ProbeSettings(Settings):
 
 
 class TaskSettings(Settings):
-    name: str = Field(description="As `list` has it.")
+    name: str = Field(
+        description="As `list` has it; settings, where a task has some, behind it: NAME@KEY=VALUE."
+    )
     limit: Positive | None = Field(
         default=None, description="Items, evenly spread over the task; null is all."
     )
@@ -217,8 +219,13 @@ class Profile(Settings):
     def _once(cls, value: tuple[TaskSettings, ...]) -> tuple[TaskSettings, ...]:
         known = task_names()
         for task in value:
-            if task.name not in known:
+            if task.name.partition("@")[0] not in known:
                 raise ValueError(f"{task.name!r} is unknown; choose from {', '.join(known)}")
+            if "@" in task.name:
+                try:
+                    load_task(task.name)
+                except InputError as error:
+                    raise ValueError(str(error)) from None
         if len({task.name for task in value}) != len(value):
             raise ValueError("a task occurs twice")
         return value

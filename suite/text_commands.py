@@ -33,7 +33,14 @@ Ks = Annotated[
         show_default=False,
     ),
 ]
-TaskName = Annotated[str, typer.Option(help="Name of the task.", show_default=False)]
+TaskName = Annotated[
+    str,
+    typer.Option(
+        help="Name of the task, with settings behind it where it has some: "
+        "livecodebench@release=v5_v6@start=2024-10-01.",
+        show_default=False,
+    ),
+]
 
 
 def parse_style(style: str) -> Literal["chat", "base"]:

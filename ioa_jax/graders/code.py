@@ -17,6 +17,9 @@ names:
 - `whole`: MBPP, neither: the text is the program.
 - `completion`: from a base model, HumanEval: continues the prompt, up to Codex's stop strings.
 - `program`: from a base model, MBPP: up to `[DONE]`.
+- Of contests' problems without a function, `fence` and `closing_fence` are the last complete block
+  that calls something and that the text doesn't call wrong; or else the last one. With a function,
+  and without a block, they are as MBPP's; a base model's program ends where its code block does.
 - `empty`: there is no text.
 """
 
@@ -25,14 +28,16 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple, cast
 
 from ioa_jax.errors import InputError
 from ioa_jax.graders.base import GoldGrader, Item, Verdict
+from ioa_jax.graders.contests import ContestTest, decode_tests, run_tests
 from ioa_jax.graders.programs import (
     Block,
     blocks,
+    calls_something,
     choose,
     definition,
     finished,
@@ -50,7 +55,11 @@ _MARGIN = re.compile(r"\n(?=\S)")
 
 REMEMBERED = 1 << 14  # programs; a result takes about a kilobyte
 
-_TEXT_FIELDS = {"humaneval": ("prompt", "entry_point", "test"), "mbpp": ("entry_point",)}
+_TEXT_FIELDS = {
+    "humaneval": ("prompt", "entry_point", "test"),
+    "mbpp": ("entry_point",),
+    "contest": ("public_tests", "private_tests"),
+}
 
 
 class Extraction(NamedTuple):
@@ -61,16 +70,20 @@ class Extraction(NamedTuple):
 
 
 class CodeGrader(GoldGrader):
-    """Grades programs by `data["kind"]`, which is `humaneval` or `mbpp`.
+    """Grades programs by `data["kind"]`, which is `humaneval`, `mbpp` or `contest`.
 
     HumanEval's items have the texts `prompt`, `entry_point` and `test`, which defines
     `check(candidate)`; MBPP's have `entry_point`, the list `test_list`, and may have the text
     `test_setup_code` and the list `test_imports`. The reference is the body or the program.
 
-    Both may have the text `plus_test`, which defines another `check(candidate)`, for what passes
-    the first tests. A verdict's parts then are `base` and `plus`: whether the program passes the
-    first ones, and all. MBPP's may have the list `stops`, strings that end a base model's program
-    instead of `[DONE]`.
+    A contest's have the texts `public_tests` and `private_tests`, as `contests.decode_tests` takes
+    them, and the text `entry_point`, which is empty where the program reads standard input. Limits
+    are those of each test.
+
+    The first two may have the text `plus_test`, which defines another `check(candidate)`, for what
+    passes the first tests. A verdict's parts then are `base` and `plus`: whether the program passes
+    the first ones, and all. All but HumanEval's may have the list `stops`, strings that end a base
+    model's program instead of `[DONE]`.
 
     An item whose reference needs more than the limits may have the object `limits` with some of
     `Limits`' fields, each the least that its programs get.
@@ -121,13 +134,16 @@ class CodeGrader(GoldGrader):
         """
         kind = item.data.get("kind")
         if kind not in _TEXT_FIELDS:
-            raise InputError(f"item {item.id!r}: field 'kind': {kind!r}: 'humaneval' or 'mbpp'")
+            kinds = ", ".join(_TEXT_FIELDS)
+            raise InputError(f"item {item.id!r}: field 'kind': {kind!r}: one of {kinds}")
         for field in _TEXT_FIELDS[kind]:
             value = item.data.get(field)
             if not isinstance(value, str) or not value.strip():
                 raise InputError(f"item {item.id!r}: field {field!r}: a text is needed")
         self._check_limits(item)
-        if kind == "humaneval":
+        if kind == "contest":
+            _contest_tests(item)
+        elif kind == "humaneval":
             if definition(item.data["entry_point"], item.data["prompt"]) < 0:
                 raise InputError(
                     f"item {item.id!r}: field 'prompt': it doesn't define "
@@ -161,10 +177,14 @@ class CodeGrader(GoldGrader):
             if self._style == "base":
                 return continue_function(with_plain_lines(text), item.data["prompt"])
             return complete_function(text, item.data["prompt"], item.data["entry_point"])
+        entry_point: str = item.data.get("entry_point", "")
         if self._style == "base":
             stops = tuple(item.data.get("stops") or MBPP_STOPS)
-            return continue_program(with_plain_lines(text), stops)
-        return find_program(text, item.data["entry_point"])
+            found = continue_program(with_plain_lines(text), stops)
+            if item.data["kind"] == "contest" and entry_point:
+                return found._replace(code=finished(found.code, entry_point))
+            return found
+        return find_program(text, entry_point) if entry_point else find_script(text)
 
     def _run(self, item: Item, found: Extraction) -> Verdict:
         plus_test: str | None = item.data.get("plus_test")
@@ -172,6 +192,11 @@ class CodeGrader(GoldGrader):
             detail = "no program in the text"
             parts = {} if plus_test is None else {"base": False, "plus": False}
             return Verdict(False, 0.0, None, found.rule, self._source, detail, "failed", parts)
+        # Half a surrogate pair has no place in a file.
+        code = found.code.replace("\r\n", "\n").encode(errors="replace").decode()
+        limits = self._limits_of(item)
+        if item.data["kind"] == "contest":
+            return self._verdict(found.rule, code, self._run_contest(item, code, limits), {})
         entry_point: str = item.data["entry_point"]
         if item.data["kind"] == "humaneval":
             # Some tests call a helper that the prompt defines.
@@ -181,9 +206,6 @@ class CodeGrader(GoldGrader):
             context = "\n".join(item.data.get("test_imports") or ())
             tests = [item.data.get("test_setup_code") or "", *item.data["test_list"]]
             test = "\n".join(tests).replace("\r\n", "\n") + "\n"
-        # Half a surrogate pair has no place in a file.
-        code = found.code.replace("\r\n", "\n").encode(errors="replace").decode()
-        limits = self._limits_of(item)
         result = self._check(code, test, entry_point, context, limits)
         parts: dict[str, bool] = {}
         if plus_test is not None:
@@ -192,11 +214,16 @@ class CodeGrader(GoldGrader):
                 more = f"{plus_test}\n\ncheck({entry_point})\n"
                 result = self._check(code, more, entry_point, context, limits)
             parts["plus"] = result.passed
+        return self._verdict(found.rule, code, result, parts)
+
+    def _verdict(
+        self, rule: str, code: str, result: CheckResult, parts: Mapping[str, bool]
+    ) -> Verdict:
         return Verdict(
             correct=result.passed,
             score=float(result.passed),
             extracted=code,
-            rule=found.rule,
+            rule=rule,
             source=self._source,
             detail=result.detail,
             status=result.status,
@@ -225,11 +252,25 @@ class CodeGrader(GoldGrader):
     def _check(
         self, code: str, test: str, entry_point: str, context: str, limits: Limits
     ) -> CheckResult:
-        # Tests may have hundreds of kilobytes.
-        key = hashlib.sha256(repr((code, test, entry_point, context, limits)).encode()).digest()
+        return self._once(
+            (code, test, entry_point, context, limits),
+            lambda: self._sandbox.check(code, test, [entry_point], limits, context=context),
+        )
+
+    def _run_contest(self, item: Item, code: str, limits: Limits) -> CheckResult:
+        function: str = item.data["entry_point"]
+        tests = [item.data["public_tests"], item.data["private_tests"]]
+        return self._once(
+            (code, tests, function, limits),
+            lambda: run_tests(self._sandbox, code, function, _contest_tests(item), limits),
+        )
+
+    def _once(self, job: tuple[Any, ...], run: Callable[[], CheckResult]) -> CheckResult:
+        # Tests may have megabytes.
+        key = hashlib.sha256(repr(job).encode()).digest()
         result = self._results.get(key)
         if result is None:
-            result = self._sandbox.check(code, test, [entry_point], limits, context=context)
+            result = run()
             if result.status not in ("timeout", "infra_error") and len(self._results) < REMEMBERED:
                 self._results[key] = result
         return result
@@ -284,6 +325,25 @@ def find_program(answer: str, entry_point: str) -> Extraction:
     return Extraction(answer, "whole")
 
 
+def find_script(answer: str) -> Extraction:
+    """The program, of which no name is known, that a chat model's answer has."""
+    answer = with_plain_lines(answer)
+    if not answer.strip():
+        return Extraction("", "empty")
+    found = blocks(answer)
+    if not found:
+        return Extraction(answer, "whole")
+    block = max(
+        enumerate(found),
+        key=lambda pair: (
+            calls_something(pair[1].code) and not pair[1].counterexample,
+            pair[1].closed,
+            pair[0],
+        ),
+    )[1]
+    return Extraction(block.code, _rule_of(block))
+
+
 def continue_program(completion: str, stops: tuple[str, ...] = MBPP_STOPS) -> Extraction:
     """A base model's continuation of MBPP's prompt, up to `[DONE]` or other stop strings."""
     code = _cut(completion, stops)
@@ -311,6 +371,26 @@ def pass_at_k(n: int, c: int, k: int) -> float:
     for i in range(n - c + 1, n + 1):
         wrong *= 1 - k / i
     return 1 - wrong
+
+
+def _contest_tests(item: Item) -> list[ContestTest]:
+    """The item's tests, the public ones first.
+
+    Raises:
+        InputError: There are none, or a field isn't what `CodeGrader` says.
+    """
+    function = item.data.get("entry_point")
+    if not isinstance(function, str) or not (function.isidentifier() or function == ""):
+        raise InputError(f"item {item.id!r}: field 'entry_point': {function!r}: a function's name")
+    found: list[ContestTest] = []
+    for field in _TEXT_FIELDS["contest"]:
+        try:
+            found += decode_tests(item.data[field], bool(function))
+        except ValueError as error:
+            raise InputError(f"item {item.id!r}: field {field!r}: {error}") from None
+    if not found:
+        raise InputError(f"item {item.id!r}: it has no tests")
+    return found
 
 
 def _rule_of(block: Block) -> str:

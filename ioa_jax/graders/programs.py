@@ -147,10 +147,19 @@ def with_head(head: str, code: str) -> str:
         if len(missing) < len(before.body):
             head = "".join("".join(lines[node.lineno - 1 : node.end_lineno]) for node in missing)
             head += "\n\n" if head and not head.endswith("\n") else ""
+    return put_first(head, code) if head.strip() else head + code
+
+
+def put_first(head: str, code: str) -> str:
+    """Put statements before a program; its `from __future__ import` stays first."""
     future = _FUTURE.findall(code)
-    if not future or not head.strip():
-        return head + code
-    return "".join(future) + head + _FUTURE.sub("", code)
+    return "".join(future) + head + _FUTURE.sub("", code) if future else head + code
+
+
+def calls_something(code: str) -> bool:
+    """Whether code can be parsed and has a call in it, as what only shows an output hasn't."""
+    tree = parsed(code)
+    return tree is not None and any(isinstance(node, ast.Call) for node in ast.walk(tree))
 
 
 def definition(name: str, code: str) -> int:

@@ -31,6 +31,7 @@ TASKS = {
     "mbpp_sanitized": ("code", "MBPP_SANITIZED"),
     "humaneval_plus": ("plus", "HUMANEVAL_PLUS"),
     "mbpp_plus": ("plus", "MBPP_PLUS"),
+    "livecodebench": ("livecodebench", "LIVECODEBENCH"),
     "ifeval": ("instructions", "IFEVAL"),
     "dolly": ("instructions", "DOLLY"),
     "self_instruct": ("instructions", "SELF_INSTRUCT"),
@@ -54,11 +55,29 @@ def task_names() -> list[str]:
 
 
 def load_task(name: str) -> Task:
-    """A task by its name.
+    """A task by its name, with settings behind it: `livecodebench@release=v5@end=2024-12-31`.
 
     Raises:
-        InputError: There is none, or an installed package's can't be imported.
+        InputError: There is none, or an installed package's can't be imported; or it has no such
+            setting.
     """
+    base, *texts = name.split("@")
+    task = _load_named(base)
+    if not texts:
+        return task
+    settings: dict[str, str] = {}
+    for text in texts:
+        key, is_pair, value = text.partition("=")
+        if not is_pair or key in settings:
+            raise InputError(f"task {name!r}: {text!r}: write each setting once, as @NAME=VALUE")
+        settings[key] = value
+    with_settings = getattr(task, "with_settings", None)
+    if with_settings is None:
+        raise InputError(f"task {name!r}: {base} has no settings")
+    return with_settings(name, settings)
+
+
+def _load_named(name: str) -> Task:
     if name in TASKS:
         module, attribute = TASKS[name]
         return getattr(importlib.import_module(f"suite.tasks.{module}"), attribute)

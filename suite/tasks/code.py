@@ -112,7 +112,7 @@ SANITIZED_EXAMPLES = dataclasses.replace(
 )
 
 
-class _CodeMetrics:
+class CodeMetrics:
     """Figures of tasks that are graded by running tests."""
 
     def metrics(self, graded: Sequence[Graded]) -> dict[str, MetricValues]:
@@ -139,7 +139,7 @@ def pass_metrics(
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class HumanEvalTask(_CodeMetrics, Description):
+class HumanEvalTask(CodeMetrics, Description):
     """Functions to complete from signature and docstring. The data are always at hand."""
 
     def load(self, data: DataSource, shots: int = 0) -> TaskData:
@@ -172,7 +172,7 @@ class HumanEvalTask(_CodeMetrics, Description):
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class MbppTask(_CodeMetrics, Description):
+class MbppTask(CodeMetrics, Description):
     """Functions to write from a sentence and three asserts.
 
     Attributes:

@@ -252,6 +252,8 @@ def test_a_method_may_have_its_own_learning_rate():
         ("train.batch_rows=0", "setting 'train.batch_rows'"),
         ("tasks=[{name: riddles}]", "'riddles' is unknown"),
         ("tasks=[{name: humaneval}, {name: humaneval}]", "a task occurs twice"),
+        ("tasks=[{name: humaneval@release=v5}]", "humaneval has no settings"),
+        ("tasks=[{name: livecodebench@end=soon}]", "end='soon': a day is needed"),
         ("budgets.teacher_tokens=0", "setting 'budgets.teacher_tokens'"),
         ("pack=tiny", "setting 'pack'"),
         ("precision=fp8", "setting 'precision'"),

@@ -35,6 +35,7 @@ NAMES = [
     "mbpp_sanitized",
     "humaneval_plus",
     "mbpp_plus",
+    "livecodebench",
     "ifeval",
     "dolly",
     "self_instruct",
