@@ -27,6 +27,8 @@ _WORD = re.compile(rf"[{_UNSPACED_RANGES}][{_MARKS}]*|{_LETTER}(?:{_LETTER}|[{_M
 _TOKEN = re.compile(
     rf"[{_UNSPACED_RANGES}][{_MARKS}]*|(?:(?![{_UNSPACED_RANGES}])[\w{_MARKS}])+|[^\w\s]"
 )
+# Soft hyphens, marks of direction and the like, which part no words.
+_INVISIBLE = dict.fromkeys(map(ord, "\u00ad\u200e\u200f\u2060\ufeff"))
 _UNSPACED = re.compile(f"[{_UNSPACED_RANGES}]")
 
 
@@ -46,4 +48,5 @@ def is_character(word: str) -> bool:
 
 
 def _normalised(text: str) -> str:
-    return unicodedata.normalize("NFKC", text).lower()
+    # Case folding, since some letters have no upper case of their own; of ASCII it is lower case.
+    return unicodedata.normalize("NFKC", text).casefold().translate(_INVISIBLE)

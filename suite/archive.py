@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import json
 import lzma
 import shutil
 import tempfile
 import weakref
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -66,7 +67,8 @@ def archive_run(run: Path, output: Path) -> None:
     if not isinstance(record, dict) or record.get("status") != "complete":
         raise InputError(f"{run}: its status in run.json isn't 'complete': finish it first")
     cells = RunCells(run)
-    check_run_folder(run, cells.path)
+    with cells.naming():
+        check_run_folder(run, cells.path)
     try:
         output.mkdir(parents=True)
     except FileExistsError:
@@ -122,26 +124,45 @@ class RunCells:
             InputError: The archive is broken, or holds what no run has.
         """
         packed = run / RECORDS
-        if not packed.is_file():
+        self._packed = packed if packed.is_file() else None
+        if self._packed is None:
             self.path = run / "cells"
             return
         if (run / "cells").is_dir():
             raise InputError(f"{run}: has both cells/ and {RECORDS}; remove one of them")
         self.path = Path(tempfile.mkdtemp(prefix="ioa-run-"))
         weakref.finalize(self, shutil.rmtree, self.path, ignore_errors=True)
+        name = ""
         try:
             for name, rows in itertools.groupby(_rows(packed), key=lambda row: row[0]):
                 _unpack(self.path / name, [row[1] for row in rows])
+        except FileExistsError:
+            raise InputError(f"{packed}: {name}: its records don't stand together") from None
         except (lzma.LZMAError, EOFError, ValueError, OSError) as error:
-            raise InputError(f"{packed}: {error}") from None
+            raise InputError(self.named(f"{packed}: {error}")) from None
+
+    def named(self, text: str) -> str:
+        """A text in which files are named by where they stand: in the archive, if it is one."""
+        return text if self._packed is None else text.replace(f"{self.path}/", f"{self._packed}: ")
+
+    @contextlib.contextmanager
+    def naming(self) -> Generator[None]:
+        """Within it, errors name files as `named` does: the temporary ones will be gone.
+
+        Raises:
+            InputError: Instead of the one that is raised within.
+        """
+        try:
+            yield
+        except InputError as error:
+            raise InputError(self.named(str(error))) from None
 
 
 def _unpack(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
     """Write a file of a cell.
 
     Raises:
-        ValueError: Its lines don't stand together.
-        OSError: It can't be written.
+        OSError: It can't be written, or is there, since its rows don't stand together.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("x", encoding="utf-8") as file:

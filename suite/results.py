@@ -27,17 +27,20 @@ class CellResult:
         folder: cells/<cell>.
         file: cell.json.
         lines: scores.jsonl by task and item id, in the order of the ids.
+        files: The run's, by which errors name them.
     """
 
     name: str
     folder: Path
     file: CellFile
     lines: dict[str, dict[str, ScoreLine]]
+    files: RunCells
 
     @functools.cached_property
     def curve(self) -> list[CurvePoint]:
         """Points measured during training; none where none were."""
-        return read_lines(CurvePoint, self.folder / "curve.jsonl")
+        with self.files.naming():
+            return read_lines(CurvePoint, self.folder / "curve.jsonl")
 
     @functools.cached_property
     def curve_ids(self) -> dict[str, tuple[str, ...]]:
@@ -147,6 +150,15 @@ def read_run(directory: Path) -> RunResult:
         )
     run = check(RunFile, raw, str(path))
     files = RunCells(directory)
+    with files.naming():
+        cells, unfinished = _read_cells(run, path, files)
+    return RunResult(directory, run, tuple(cells), tuple(unfinished), files)
+
+
+def _read_cells(
+    run: RunFile, path: Path, files: RunCells
+) -> tuple[list[CellResult], list[Unfinished]]:
+    """Finished cells of a run.json at `path`, and the others."""
     cells: list[CellResult] = []
     unfinished: list[Unfinished] = []
     for method, seed in _expected(run, path):
@@ -163,7 +175,8 @@ def read_run(directory: Path) -> RunResult:
         if file.status == "failed":
             unfinished.append(Unfinished(cell=name, reason=f"failed: {file.error}"))
         else:
-            cells.append(CellResult(name, folder, file, _lines(folder / "scores.jsonl", run)))
+            lines = _lines(folder / "scores.jsonl", run)
+            cells.append(CellResult(name, folder, file, lines, files))
     for cell in cells[1:]:
         for task, lines in cell.lines.items():
             other = cells[0].lines[task]
@@ -173,7 +186,7 @@ def read_run(directory: Path) -> RunResult:
                     f"{cell.folder / 'scores.jsonl'}: task {task!r}: item {item!r} was measured of "
                     f"only one of {cells[0].name} and {cell.name}"
                 )
-    return RunResult(directory, run, tuple(cells), tuple(unfinished), files)
+    return cells, unfinished
 
 
 def _expected(run: RunFile, path: Path) -> list[tuple[str, int | None]]:

@@ -73,22 +73,17 @@ def verify_run(directory: Path, data: DataSource | None) -> Verification:
     findings: list[str] = []
     skipped: list[str] = []
     texts = scores = 0
-    if data is None:
-        skipped.append("texts, since only the tables were asked for")
-    else:
-        for task in result.run.tasks:
-            counts = _verify_task(result, task, data, findings, skipped)
-            texts, scores = texts + counts[0], scores + counts[1]
-    spends = sum(_verify_spend(result, cell, findings, skipped) for cell in result.cells)
-    tables = _verify_tables(result, findings, skipped)
-
-    def told(lines: list[str]) -> tuple[str, ...]:
-        # An archive's files are gone when this is read: by their names in the run.
-        return tuple(
-            line.replace(str(result.files.path), str(directory / "cells")) for line in lines
-        )
-
-    return Verification(texts, scores, spends, tables, told(findings), told(skipped))
+    with result.files.naming():
+        if data is None:
+            skipped.append("texts, since only the tables were asked for")
+        else:
+            for task in result.run.tasks:
+                counts = _verify_task(result, task, data, findings, skipped)
+                texts, scores = texts + counts[0], scores + counts[1]
+        spends = sum(_verify_spend(result, cell, findings, skipped) for cell in result.cells)
+        tables = _verify_tables(result, findings, skipped)
+    told = [tuple(map(result.files.named, lines)) for lines in (findings, skipped)]
+    return Verification(texts, scores, spends, tables, *told)
 
 
 # -- texts ---------------------------------------------------------------------------------------

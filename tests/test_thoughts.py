@@ -32,6 +32,7 @@ OPEN, CLOSE = "<think>", "</think>"
         (f"text.split('{CLOSE}')", f"text.split('{CLOSE}')", ""),
         (f'{OPEN}"yes"{CLOSE}"no"', '"no"', '"yes"'),
         ("[THINK]a[/THINK]seven", "seven", "a"),
+        ("<reasoning>a</reasoning>seven", "seven", "a"),
         ("<thinking>a</think></thinking>seven", "seven", "a</think>"),
         ("\u25c1think\u25b7a\u25c1/think\u25b7seven", "seven", "a"),
         ("<|channel|>analysis<|message|>a<|end|><|start|>assistant<|channel|>final<|message|>seven"

@@ -10,6 +10,9 @@ from ioa_jax.words import is_character, words, words_and_signs
         # One way to write a letter.
         ("cafe\u0301 \ufb01ne", ["caf\u00e9", "fine"]),
         ("\uff11\uff12", ["12"]),
+        # A letter that has no upper case, and marks that can't be seen.
+        ("Stra\u00dfe STRASSE", ["strasse", "strasse"]),
+        ("\ufeffco\u00adoperate\u200e", ["cooperate"]),
         # Devanagari's vowel signs belong to the word, Thai's to the character.
         ("\u0939\u093f\u0928\u094d\u0926\u0940 x", ["\u0939\u093f\u0928\u094d\u0926\u0940", "x"]),
         ("\u0e1b\u0e34x", ["\u0e1b\u0e34", "x"]),

@@ -133,8 +133,6 @@ class TrainConfig:
     def step_settings(self) -> StepSettings:
         """The part that a compiled step depends on."""
         diverging = self.needs_student_before
-        # Where a step is split, each part may have retained examples in any row.
-        rows = self.retained_rows if self.accumulation == 1 else self.batch_rows
         return StepSettings(
             self.accumulation,
             self.weight_decay,
@@ -142,7 +140,7 @@ class TrainConfig:
             self.beta2,
             self.clip,
             self.remat,
-            min(rows, self.batch_rows // self.accumulation) if diverging else 0,
+            self.retained_rows if diverging else 0,
             self.retention_weight if diverging else 0.0,
         )
 
@@ -364,7 +362,8 @@ class StepSettings:
         beta2: AdamW's.
         clip: Largest global gradient norm.
         remat: See `Decoder.hidden`.
-        retained_rows: Of each part, the last rows that may have retained examples.
+        retained_rows: Of each part, the last rows that may have retained examples; all of its rows
+            where it has no more.
         retention_weight: λ.
     """
 
@@ -429,7 +428,7 @@ def retained_loss_sum(
             `settings.retained_rows` rows may have.
         settings: λ, rows and what is computed again.
     """
-    last = settings.retained_rows
+    last = min(settings.retained_rows, rows["tokens"].shape[0])
     first_rows = {name: x[: x.shape[0] - last] for name, x in rows.items()}
     last_rows = {name: x[x.shape[0] - last :] for name, x in rows.items()}
     total, count = jnp.float32(0), jnp.float32(0)
@@ -674,13 +673,19 @@ class Trainer:
             What the step did; None where the budget has no room for any of the batch.
 
         Raises:
-            InputError: An example without room for its completion, an empty batch, retained
-                examples where `config.retained_share` has none, or a loss that isn't finite.
+            InputError: An example without room for its completion, an empty batch, more rows of
+                retained examples than `config.retained_share` allows, or a loss that isn't finite.
         """
         if not batch.examples and not batch.retained:
             raise InputError(f"step {self.steps + 1}: a batch without examples")
-        if batch.retained and not self.config.retained_rows:
-            raise InputError("retained examples need a retained_share above 0")
+        kept, allowed = self._rows_taken(batch.retained), self.config.retained_rows
+        if kept > allowed:
+            raise InputError(
+                f"step {self.steps + 1}: the {len(batch.retained)} retained examples fill {kept} "
+                f"rows of {self.config.row_length} tokens, and "
+                f"retained_share={self.config.retained_share} of batch_rows="
+                f"{self.config.batch_rows} allows {allowed}; retain fewer, or raise one of them"
+            )
         began = time.perf_counter()
         left = self.budget_tokens - self.tokens
         examples = self._fitting(batch.examples, left)
@@ -748,13 +753,18 @@ class Trainer:
             found.append(cut)
         return found
 
+    def _rows_taken(self, pairs: Sequence[TokenPair]) -> int:
+        """Rows that pairs fill, those that are too long for one cut."""
+        length = self.config.row_length
+        return len(batching.pack_in_order([min(len(pair), length) for pair in pairs], length))
+
     def _pack(
         self, examples: Sequence[TokenPair], retained: Sequence[TokenPair]
     ) -> dict[str, np.ndarray]:
         """Rows of the step; retained examples in the last ones."""
         length, parts = self.config.row_length, self.config.accumulation
-        kept = len(batching.pack_in_order([len(pair) for pair in retained], length))
-        count = len(batching.pack_in_order([len(pair) for pair in examples], length)) + kept
+        kept = self._rows_taken(retained)
+        count = self._rows_taken(examples) + kept
         # A multiple of the accumulation's parts, since the smallest is one and others are
         # `batch_rows` times 1.5, 2, 3 and so on, rounded up to one.
         rows = -(-batching.row_bucket(count, self.config.batch_rows) // parts) * parts

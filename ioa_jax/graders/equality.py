@@ -99,13 +99,14 @@ _WORD_NUMBERS = {
 }  # fmt: skip
 _BASE = re.compile(
     r"(-?)\(?([0-9][0-9A-Z]*|[A-Z][0-9A-Z]+)\)?\s*"
-    r"(?:_\s*\{?\s*(?:\\text\{)?\s*(?:base\s*)?|\\text\{\s*base\s*\}?\s*|base\s*)"
-    r"([a-z]+|\d+)\s*\}*"
+    r"(?:_\s*\{?\s*(?:\\text\{)?\s*(?:base\s*)?"
+    r"|(?:\\text\{)?\s*\(?\s*(?:in\s+)?base\s*-?\s*\}?\s*)"
+    r"([a-z]+|\d+)\s*[)}]*"
 )
 _LETTERS = re.compile(r"\(?[A-Z]\)?(?:\s*,?\s*\(?[A-Z]\)?)*")
 _LETTER_AND_VALUE = re.compile(r"(?:\(([A-Z])\)|([A-Z])[).:])\s*(\S.*)", re.DOTALL)
 _MATRIX = re.compile(
-    r"(.*?)[(\[]?\s*\\begin\{([pbB]?matrix|array)\}(?:\{[^{}]*\})?(.*?)\\end\{\2\}\s*[)\]]?",
+    r"(.*?)[(\[]?\s*\\begin\{([pbB]?matrix|smallmatrix|array)\}(?:\{[^{}]*\})?(.*?)\\end\{\2\}\s*[)\]]?",
     re.DOTALL,
 )
 _RELATION = re.compile(r"\\(le|ge|ne|lt|gt)(?![A-Za-z])|[<>]")
@@ -113,15 +114,33 @@ _SIGNS = {"<": "<", ">": ">", "lt": "<", "gt": ">", "le": "<=", "ge": ">=", "ne"
 _VARIABLE = re.compile(r"\\?[A-Za-z]+(?:_\{?\w+\}?|\([a-z]\))?")
 _EQUALS = re.compile(r"(?<![<>!\\])=")
 _REPEATING = re.compile(
-    r"(-?)(\d*)\.(\d*)(?:\\(?:overline|bar|dot)\s*\{\s*(\d+)\s*\}|\\(?:overline|bar|dot)\s*(\d))"
+    r"(-?)(\d*)\.(\d*)(?:\\(?:overline|bar|dot)\s*(?:\{\s*(\d+)\s*\}|(\d))|\((\d+)\))"
 )
 _NUMBER = re.compile(
     r"(?P<sign>[+-]?)\s*(?:\(?(?P<whole>\d+)\+\\frac\{(?P<a>\d+)\}\{(?P<b>\d+)\}\)?"
     r"|\\frac\{(?P<c>-?\d+)\}\{(?P<d>-?\d+)\}|(?P<e>\d+)\s*/\s*(?P<f>\d+)"
-    r"|(?P<decimal>\d+\.?\d*|\.\d+))"
+    r"|(?P<decimal>\d+\.?\d*|\.\d+)(?:[eE](?P<exponent>[+-]?\d{1,3}))?)"
 )
-_COMMAS = re.compile(r"-?\d{1,3}(?:,\d{3})+(?:\.\d+)?")
+# A number with commas before its thousands, with a currency or a unit.
+_COMMAS = re.compile(
+    r"(-?\s*(?:\\\$)?\s*)(\d{1,3}(?:,\d{3})+)((?:\.\d+)?(?:[^\d,()\[\]][^,()\[\]]*)?)"
+)
 _REALS = (r"\mathbb{R}", r"\mathbb R", r"\Bbb{R}")
+_REALS_IN_WORDS = re.compile(
+    r"(?:\\text\{)?\s*(?:(?:all|any)\s+)?real(?:s|\s+numbers?)\s*\}?", re.IGNORECASE
+)
+_RATIO = re.compile(r"(?<=\d)\s*\\text\{\s*to\s*\}\s*(?=\d)")
+# With square brackets turned outwards where an end is open, as by ISO 80000-2.
+_OUTWARDS = re.compile(r"([\[\]])(\s*[^\[\](),\s][^\[\](),]*,\s*[^\[\](),\s][^\[\](),]*)([\[\]])")
+_SET_OF = re.compile(
+    rf"\\\{{\s*(?:{_VARIABLE.pattern})(?:\s*\\in\s*(?:\\mathbb\s*\{{?R\}}?|\\Bbb\{{R\}}))?"
+    r"\s*(?:\\mid(?![a-z])|\\colon(?![a-z])|\\[lr]?vert(?![a-z])|[|:])\s*(.*)\\\}",
+    re.DOTALL,
+)
+_LABEL = re.compile(r"\s*(?:option|choice|answer)s?\s*:?\s*", re.IGNORECASE)
+_ORDINAL = re.compile(r"(?<=\d)\s*(?:st|nd|rd|th)\b")
+_MONTHS = "january|february|march|april|may|june|july|august|september|october|november|december"
+_DAY_FIRST = re.compile(rf"\b(\d{{1,2}}) (?:of )?({_MONTHS})\b")
 
 # Units were taken off here; Math-Verify takes a variable `t` for tons.
 _TARGETS = (
@@ -156,7 +175,7 @@ def equal(gold: str, answer: str, by_text: bool = True) -> bool:
     Not symmetric: an answer may leave out what the reference says beside the value, such as a unit
     or a number's base, and add a unit, or the name of what it is (`x =`).
     """
-    gold, answer = plain(gold), plain(answer)
+    gold, answer = _in_signs(plain(gold)), _in_signs(plain(answer))
     if not gold or not answer:
         return False
     if by_text and _squeezed(gold) == _squeezed(answer):
@@ -173,6 +192,11 @@ def equal(gold: str, answer: str, by_text: bool = True) -> bool:
     if based is not None:
         return based
     return _equal_parts(gold, answer)
+
+
+def _in_signs(latex: str) -> str:
+    """With signs for the words that have one."""
+    return _REALS[0] if _REALS_IN_WORDS.fullmatch(latex) else _RATIO.sub(":", latex)
 
 
 def is_list(gold: str) -> bool:
@@ -192,8 +216,9 @@ def _equal_parts(gold: str, answer: str) -> bool:
 def _readings(latex: str) -> list[list[str]]:
     """The elements of a list; of digits between commas, also the one number."""
     elements = _elements(latex)
-    if _COMMAS.fullmatch(latex):
-        return [elements, [latex.replace(",", "")]]
+    number = _COMMAS.fullmatch(latex)
+    if number:
+        return [elements, [number[1] + number[2].replace(",", "") + number[3]]]
     return [elements]
 
 
@@ -313,6 +338,7 @@ def _union(latex: str) -> tuple[Tuple, ...]:
     condition = _condition(latex)
     if condition is not None:
         return condition.intervals
+    latex = _OUTWARDS.sub(_inwards, latex)
     found: list[Tuple] = []
     for part in _split(latex, r"\\cup(?![a-z])|(?<=[)\]])\s*U\s*(?=[(\[])"):
         one = _tuple(part)
@@ -320,6 +346,11 @@ def _union(latex: str) -> tuple[Tuple, ...]:
             return ()
         found.append(one)
     return tuple(found)
+
+
+def _inwards(interval: re.Match[str]) -> str:
+    opens, closes = "(" if interval[1] == "]" else "[", ")" if interval[3] == "[" else "]"
+    return f"{opens}{interval[2]}{closes}"
 
 
 def _all_but(points: Sequence[str]) -> tuple[Tuple, ...]:
@@ -332,7 +363,13 @@ def _all_but(points: Sequence[str]) -> tuple[Tuple, ...]:
 
 
 def _condition(latex: str) -> Inequality | None:
-    r"""An inequality in one variable, or several of them that are joined by "or"."""
+    r"""An inequality in one variable, or several of them that are joined by "or".
+
+    Also as the set of what fulfils it.
+    """
+    built = _SET_OF.fullmatch(bare(latex))
+    if built:
+        latex = bare(built[1])
     if not _RELATION.search(latex) or r"\begin" in latex:
         return None
     excluded = re.fullmatch(rf"\s*({_VARIABLE.pattern})\s*\\ne(?![a-z])(.*)", latex, re.DOTALL)
@@ -345,12 +382,32 @@ def _condition(latex: str) -> Inequality | None:
     found: list[Tuple] = []
     variables: set[str] = set()
     for part in _split(latex, r"\\lor(?![a-z])|(?<![A-Za-z\\])or(?![A-Za-z])|\\cup(?![a-z])"):
-        one = _simple_condition(bare(part))
+        one = _simple_condition(bare(part)) or _between(bare(part))
         if one is None:
             return None
         variables.add(one.variable)
         found += one.intervals
     return Inequality(variables.pop(), tuple(found)) if len(variables) == 1 else None
+
+
+def _between(latex: str) -> Inequality | None:
+    r"""Two inequalities that a value has to fulfil both, such as `x > 1, x < 2`."""
+    parts = _split(latex, r"[,;]|\\(?:land|wedge)(?![a-z])|(?<![A-Za-z\\])and(?![A-Za-z])")
+    sides = [_simple_condition(bare(part)) for part in parts]
+    if len(sides) != 2 or sides[0] is None or sides[1] is None:
+        return None
+    if sides[0].variable != sides[1].variable:
+        return None
+    ((one,), (other,)) = sides[0].intervals, sides[1].intervals
+    low, high = (one, other) if other.elements[0] == r"-\infty" else (other, one)
+    if (low.elements[1], high.elements[0]) != (r"\infty", r"-\infty"):
+        return None
+    ends = [_value(low.elements[0]), _value(high.elements[1])]
+    # Otherwise nothing fulfils both, and either is meant.
+    if any(end is None for end in ends) or not ends[0] < ends[1]:
+        return None
+    both = Tuple(low.opens, (low.elements[0], high.elements[1]), high.closes)
+    return Inequality(sides[0].variable, (both,))
 
 
 def _simple_condition(latex: str) -> Inequality | None:
@@ -438,7 +495,8 @@ def _squeezed(latex: str) -> str:
 
 def _words(latex: str) -> str:
     text = re.sub(r"\\text\{([^{}]*)\}", r"\1", latex)
-    return " ".join(re.sub(r"[\\{}.,;:'\"$~]", " ", text).lower().split())
+    words = " ".join(re.sub(r"[\\{}.,;:'\"$~^]", " ", text).lower().split())
+    return _DAY_FIRST.sub(r"\2 \1", _ORDINAL.sub("", words))
 
 
 def _is_words(latex: str) -> bool:
@@ -475,8 +533,9 @@ def _choice(gold: str, answer: str) -> bool | None:
 
 def _chosen(latex: str) -> tuple[list[str] | None, bool]:
     """The letters in order, None if it isn't about any; whether a value follows."""
-    latex = re.sub(r"^\\text\{\s*(?:option|choice|answer)s?\s*\}?\s*", "", latex, flags=re.I)
     flat = re.sub(r"\\text\{([^{}]*)\}", r"\1", latex)
+    label = _LABEL.match(flat)
+    flat = flat[label.end() :] if label else flat
     flat = bare(re.sub(r",?\s*(?:\\lor|\b(?:and|or)\b)", ",", flat))
     if _LETTERS.fullmatch(flat) and (len(flat) <= 3 or "," in flat or ")" in flat):
         return sorted(re.findall("[A-Z]", flat)), False
@@ -617,7 +676,8 @@ def _number(latex: str) -> _Exact | None:
         return None
     repeating = _REPEATING.fullmatch(latex)
     if repeating:
-        sign, whole, start, end = *repeating.groups()[:3], repeating[4] or repeating[5]
+        sign, whole, start = repeating.groups()[:3]
+        end = repeating[4] or repeating[5] or repeating[6]
         nines = 10 ** len(end) - 1
         value = Fraction(int(whole or 0)) + Fraction(
             int(start or 0) * nines + int(end), nines * 10 ** len(start)
@@ -629,7 +689,9 @@ def _number(latex: str) -> _Exact | None:
     part = match.groupdict()
     try:
         if part["decimal"]:
-            value = Fraction(part["decimal"].removesuffix("."))
+            value = Fraction(part["decimal"].removesuffix(".")) * Fraction(10) ** int(
+                part["exponent"] or 0
+            )
         elif part["whole"]:
             value = int(part["whole"]) + Fraction(int(part["a"]), int(part["b"]))
         else:

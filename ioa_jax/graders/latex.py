@@ -25,6 +25,10 @@ _CHARACTERS = str.maketrans(
         **dict.fromkeys("\u00b0\u00ba", r"^\circ "),
         **{chr(0xFF10 + digit): str(digit) for digit in range(10)},
         "\uff0c": ",",
+        "\u3002": ".",
+        "\uff0e": ".",
+        "\uff1a": ":",
+        "\uff1b": ";",
         "\uff08": "(",
         "\uff09": ")",
         "\u00f7": "/",
@@ -75,6 +79,9 @@ _SEPARATED = re.compile(r"(?<=\d)(?:,?\\!|\{,\}|,\\[,;: ])\s*(?=\d{3}(?!\d))")
 _SPACED = re.compile(r"(?<![\d.,])\d{1,3}(?: \d{3})+(?![\d])")
 _MIXED = re.compile(
     r"(?<![\d.^_A-Za-z/)}])(?<!\^\{)(?<!_\{)(\d+)(?: ?\\frac\{(\d+)\}\{(\d+)\}| (\d+)/(\d+)(?!\d))"
+)
+_ORDINAL = re.compile(
+    r"(?<=\d)\s*(?:\^\s*)?(?:\{\s*\\text\{\s*(?:st|nd|rd|th)\s*\}\s*\}|\\text\{\s*(?:st|nd|rd|th)\s*\})"
 )
 _END = re.compile(r"(?:\\\\|\\?[.,;:]|\s)+\Z")
 _PERCENT = re.compile(r"\\?%")
@@ -141,7 +148,7 @@ def plain(latex: str) -> str:
     latex = _PERCENT.sub("", latex.translate(_CHARACTERS))
     latex = _SEPARATED.sub("", latex)
     latex = _DROPPED.sub("", latex).replace("\\!", "")
-    latex = _unwrapped(_SPACE.sub(" ", latex))
+    latex = _ORDINAL.sub("", _unwrapped(_SPACE.sub(" ", latex)))
     latex = re.sub(r"\s+", " ", _FRACTION.sub(r"\\frac", latex))
     latex = _FRACTION_PARTS.sub(
         lambda m: rf"\frac{{{m[1] if m[2] is None else m[2]}}}{{{m[3] if m[4] is None else m[4]}}}",
@@ -201,6 +208,9 @@ def _inner(content: str) -> str:
         return r" \lor "
     if joint == "and":
         return " , "
+    # A letter after a space is a unit's, of which parsers would make a variable.
+    if re.fullmatch(r" +[mgslhL]", content):
+        return rf"\text{{{content}}}"
     # With signs of a formula in it, two letters are a product.
     if re.search(r"[=+^_\\]", content) or not _WORD.search(content):
         return content

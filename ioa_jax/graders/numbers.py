@@ -5,12 +5,14 @@ train set gives its answers, `#### 18`, and takes the first; `flexible` takes th
 number. They differ from it in what they compare, which are values and not strings, so that `$29.00`
 is 29; in taking other minus signs, digits and thousands separators than ASCII's for what they are,
 and `4.2e1` for one number; and `flexible` takes the number in the last box, where there is one with
-no `####` after it.
+no `####` after it: the first one behind the last equals sign or colon, words and units left out. A
+fraction, a mixed number and a power of ten there are one number.
 """
 
 from __future__ import annotations
 
 import re
+import unicodedata
 from decimal import Decimal, InvalidOperation
 
 from ioa_jax.errors import InputError
@@ -21,19 +23,32 @@ SOURCE = "decimal"
 _EXPONENT = r"(?:[eE][+-]?[0-9]{1,4}(?![\w.]))?"
 _STRICT = re.compile(rf"#### (-?[0-9.,]+{_EXPONENT})")
 _FLEXIBLE = re.compile(rf"-?[$.,]{{0,3}}[0-9][$0-9.,]*{_EXPONENT}")
-_FRACTION = re.compile(r"(-?)\s*\\[dt]?frac\{(-?[0-9]+)\}\{([0-9]+)\}")
+_FRACTION = re.compile(
+    r"(-?)\s*(?:([0-9]+)(?:\s+(?=[0-9])|\s*(?=\\)))?"
+    r"(?:\\[dt]?frac\s*\{(-?[0-9]+)\}\s*\{([0-9]+)\}|(-?[0-9]+)\s*/\s*([0-9]+))"
+)
+_TIMES_TEN = re.compile(
+    r"(-?[0-9][0-9.,]*)\s*(?:\\times|\\cdot|[x*\u00d7\u00b7])\s*10\s*\^\s*\{?\s*([+-]?[0-9]{1,3})\s*\}?"
+)
+# Words and units, with their powers; no sign of multiplication or exponent.
+_UNIT = re.compile(
+    r"(?:\\(?:text|mathrm|mbox)\s*\{[^{}]*\}"
+    r"|(?<=[0-9\s])(?!x\b|[eE][+-]?[0-9])[A-Za-z]+)(?:\s*\^\s*\{?[0-9]\}?)?"
+)
+_NAME_END = re.compile(r"[=:\u2248]|\\approx")
 _LONGEST_BOX = 1000  # characters of a box that may hold a number
 
 _SIGNS = str.maketrans(
     {
         **dict.fromkeys("\u2010\u2011\u2212\ufe63\uff0d", "-"),
-        **{chr(0xFF10 + digit): str(digit) for digit in range(10)},
     }
 )
 # A dash before a number, but for one between two of them.
 _DASH = re.compile(r"(?<![\w)\]])(?:\u2012|\u2013)(?=[$0-9.])")
+_MINUS_APART = re.compile(r"(?<=#### )-\s+(?=[$0-9.])")
+_DIGIT = re.compile(r"(?![0-9])\d")
 _SEPARATED = re.compile(
-    r"(?<=[0-9])(?:[\u00a0\u2009\u202f]|\{,\}|,?\\!|,?\\,)(?=[0-9]{3}(?![0-9]))"
+    r"(?<=[0-9])(?:[\u00a0\u2009\u202f'\u2019]|\{,\}|,?\\!|,?\\,)(?=[0-9]{3}(?![0-9]))"
 )
 
 
@@ -122,13 +137,23 @@ def number(text: str) -> Decimal | None:
 def _number_in(box: str) -> str | None:
     if len(box) > _LONGEST_BOX:
         return None
-    fraction = _FRACTION.fullmatch(box.strip())
-    if fraction and int(fraction[3]):
-        value = Decimal(fraction[2]) / Decimal(fraction[3])
-        return str(-value if fraction[1] else value)
-    found = _FLEXIBLE.findall(box)
-    return found[-1] if found else None
+    value = _NAME_END.split(box)[-1]
+    alone = _UNIT.sub(" ", value)
+    bare = alone.replace("\\$", " ").strip(" $.")
+    fraction, power = _FRACTION.fullmatch(bare), _TIMES_TEN.fullmatch(bare)
+    if fraction and int(fraction[4] or fraction[6]):
+        quotient = Decimal(fraction[3] or fraction[5]) / Decimal(fraction[4] or fraction[6])
+        quotient += int(fraction[2] or 0)
+        return str(-quotient if fraction[1] else quotient)
+    if power:
+        return f"{power[1]}e{power[2]}"
+    for part in (alone, value, box):
+        found = _FLEXIBLE.search(part)
+        if found:
+            return found[0]
+    return None
 
 
 def _ascii(text: str) -> str:
-    return _SEPARATED.sub("", _DASH.sub("-", text.translate(_SIGNS)))
+    text = _DIGIT.sub(lambda digit: str(unicodedata.decimal(digit[0])), text.translate(_SIGNS))
+    return _SEPARATED.sub("", _MINUS_APART.sub("-", _DASH.sub("-", text)))

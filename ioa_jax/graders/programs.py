@@ -26,7 +26,10 @@ _CODE_START = re.compile(
 )
 _CODE_LINE = re.compile(_CODE_START.pattern + r"|^(?:[ \t]|#|\)|\]|\}|\w+ *=[^=]|$)")
 _FUTURE = re.compile(r"^from __future__ import [^\n]*\n?", re.MULTILINE)
-_PROMPT = re.compile(r"^[ \t]*(?:>>>|\.\.\.)(?: |$)")
+# Of Python's own session and of IPython's.
+_PROMPT = re.compile(r"^[ \t]*(?:>>>|\.\.\.:?|In \[\d+\]:)(?: |$)")
+_FIRST_PROMPT = re.compile(r"[ \t]*(?:>>>|In \[\d+\]:)")
+_MARGIN = re.compile("^[ \t\u00a0\u200b]+", re.MULTILINE)
 _COUNTEREXAMPLE = re.compile(
     r"\b(?:wrong|incorrect|incorrectly|buggy|broken|faulty|counter-?example|mistake|"
     r"(?:does not|doesn't|won't|will not) work)\b",
@@ -56,8 +59,9 @@ class Block(NamedTuple):
 
 
 def with_plain_lines(text: str) -> str:
-    """Without byte order marks, and with line feeds alone as line ends."""
-    return text.replace("\ufeff", "").replace("\r\n", "\n").replace("\r", "\n")
+    """Without byte order marks, with line feeds alone as line ends, indented by plain spaces."""
+    text = text.replace("\ufeff", "").replace("\r\n", "\n").replace("\r", "\n")
+    return _MARGIN.sub(lambda m: m[0].replace("\u00a0", " ").replace("\u200b", ""), text)
 
 
 def blocks(answer: str, name: str = "") -> list[Block]:
@@ -84,11 +88,12 @@ def choose(found: Sequence[Block], name: str) -> Block | None:
     """The block that defines a name, with the helpers that stand in others; None if none does.
 
     The last complete definition that isn't a stub and isn't called wrong; or else the last that is
-    closed; or else the last.
+    closed; or else the last. One that only imports the name uses what another defines.
     """
     defining = [block for block in found if defines(block.code, name)]
     if not defining:
         return None
+    defining = [block for block in defining if not _only_imports(block.code, name)] or defining
     best = max(
         enumerate(defining),
         key=lambda pair: (
@@ -124,6 +129,15 @@ def is_complete(code: str, name: str) -> bool:
     ]
     last = found[-1] if found else method
     return last is not None and not _is_stub(last)
+
+
+def _only_imports(code: str, name: str) -> bool:
+    """Whether nothing else in code binds a name that it imports."""
+    tree = parsed(code)
+    if tree is None:
+        return False
+    imports = [node for node in _statements(tree.body) if name in _bound([node], deep=False)]
+    return bool(imports) and all(isinstance(one, ast.Import | ast.ImportFrom) for one in imports)
 
 
 def finished(code: str, name: str) -> str:
@@ -293,7 +307,7 @@ def _without_prompts(block: str) -> str:
     """What was typed in an interpreter's session; any other block as it is."""
     lines = block.split("\n")
     first = next(line for line in lines if line.strip())
-    if not first.lstrip().startswith(">>>"):
+    if not _FIRST_PROMPT.match(first):
         return block
     typed = [_PROMPT.sub("", line) for line in lines if _PROMPT.match(line)]
     return "\n".join(typed) + "\n"

@@ -39,6 +39,7 @@ from ioa_jax.teachers.chat_fields import (
 )
 from ioa_jax.teachers.pacing import Pacer
 from ioa_jax.teachers.protocol import (
+    MOST_BEYOND_LIMIT,
     ChatBody,
     Fault,
     TextBody,
@@ -84,6 +85,10 @@ class _Filtered(Exception):
     """The server's filter refused a request."""
 
 
+class _BrokenText(TeacherError):
+    """The server generated a text that it can't send."""
+
+
 class _Stopped(Exception):
     """Another call failed, so that this one isn't tried again."""
 
@@ -95,6 +100,9 @@ class OpenAITeacher(Teacher):
     408, 409, 425, 429 and 5xx, errors of their kind in bodies, answers that the server broke off,
     and bodies that aren't JSON. What no further attempt can cure ends the run at once: refusals,
     bodies of another shape, and a server that nothing was ever heard from.
+
+    An answer that a server cuts inside a character is one that ended at the limit, whether the
+    server finishes the character, drops it or fails to send the text.
 
     Attributes:
         model: Its name on the server.
@@ -229,7 +237,10 @@ class OpenAITeacher(Teacher):
                 completion = attempt()
             except _Filtered as filtered:
                 return Completion(str(filtered), most, 0, "filtered")
-            if completion.completion_tokens > sampling.max_tokens:
+            except _BrokenText as broken:
+                self._tell("broken text", f"{broken}; it counts as cut at the limit")
+                return Completion("", most, sampling.max_tokens, "length")
+            if completion.completion_tokens > sampling.max_tokens + MOST_BEYOND_LIMIT:
                 raise TeacherError(
                     f"{self._name}: {what}: the server generated {completion.completion_tokens} "
                     f"tokens although {self._fields.limit} was {sampling.max_tokens}, so no budget "
@@ -491,6 +502,9 @@ class OpenAITeacher(Teacher):
                 fault = self._connection_fault(error)
             if fault.filtered and not unsupported:
                 raise _Filtered(self._without_key(fault.reason))
+            if fault.broken_text and not unsupported:
+                said = self._without_key(fault.reason)
+                raise _BrokenText(f"{self._name}: {what}: the answer has no text: {said}")
             reason = self._reason(fault)
             if not fault.passing:
                 if unsupported and self._heard and fault.status not in _NO_ACCESS:

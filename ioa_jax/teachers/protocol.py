@@ -23,6 +23,15 @@ from ioa_jax.errors import first_fault
 from ioa_jax.teachers.base import Completion, FinishReason
 
 LONGEST_RETRY_AFTER = 3600.0
+# Tokens beyond the limit that an answer may have all the same: llama.cpp's Python server goes on
+# until a character is whole, and UTF-8 has four bytes at most.
+MOST_BEYOND_LIMIT = 3
+# Of a text that ends inside a character, some servers (llama.cpp's, by Python's words or those of
+# its own JSON library) can't make an answer.
+_BROKEN_TEXT = re.compile(
+    r"codec can't decode byte|(?:invalid|incomplete|ill-formed) UTF-?8|type_error\.316",
+    re.IGNORECASE,
+)
 # Timeouts, conflicts and rate limits pass; servers' own errors (5xx) do too.
 _PASSING_STATUS = (408, 409, 425, 429)
 # Whatever the status: another attempt would be refused for the same reason.
@@ -71,6 +80,7 @@ class Fault(Exception):
         wait: Seconds that the server asks to wait for before that.
         status: Of HTTP, or what a body calls its status; None where there is none.
         filtered: The server's filter refused the request.
+        broken_text: The server generated a text that isn't UTF-8, and failed to send it.
         reason: What is wrong, in words.
     """
 
@@ -88,6 +98,7 @@ class Fault(Exception):
         self.wait = wait
         self.status = status
         self.filtered = filtered
+        self.broken_text = _BROKEN_TEXT.search(reason) is not None
 
 
 class _Answer(BaseModel):
@@ -368,7 +379,7 @@ def _finish(named: str | None, generated: int | None, max_tokens: int) -> Finish
         return "length"
     if name not in _WHOLE:
         return "unknown"
-    # Some servers stop at the limit and call it that.
+    # Some servers stop at the limit, or a little beyond it, and call it that.
     return "length" if generated is not None and generated >= max_tokens else "stop"
 
 

@@ -21,6 +21,9 @@ class Budget(BaseModel):
 
     A run's use counts each call once, replayed or paid: so a run that was cut off and goes on, or
     that finds its calls in a ledger shared with others, stops where it would have stopped alone.
+
+    Where a server finishes a character beyond `max_tokens` of a call, its tokens are counted, and
+    may exceed the limit by 3 for each call that was under way.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)

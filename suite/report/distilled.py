@@ -140,9 +140,12 @@ def read_distilled(cell: CellResult) -> Distilled | None:
     Raises:
         InputError: A file is missing or doesn't fit.
     """
+    with cell.files.naming():
+        return _read_distilled(cell) if cell.distill.is_dir() else None
+
+
+def _read_distilled(cell: CellResult) -> Distilled:
     folder = cell.distill
-    if not folder.is_dir():
-        return None
     path, retention = folder / "curriculum.json", folder / "retention.json"
     plans = read_json(path)
     if not isinstance(plans, list):
@@ -169,7 +172,7 @@ def oracle_gates(result: RunResult) -> dict[int | None, Gates]:
         cell.file.seed: check(
             Gates,
             (cell.file.notes.model_extra or {}).get("gates", {}),
-            f"{cell.folder / 'cell.json'}: notes.gates",
+            result.files.named(f"{cell.folder / 'cell.json'}: notes.gates"),
         )
         for cell in result.cells_of(ORACLE)
     }

@@ -287,6 +287,55 @@ def test_a_step_learns_its_examples_and_keeps_the_retained():
     assert loss("replay") == pytest.approx((own + kept) / scored, rel=1e-4)
 
 
+@pytest.mark.parametrize("retention", ["divergence", "replay"])
+@pytest.mark.parametrize("share", [0.0, 0.25, 0.5])
+def test_no_more_rows_are_retained_than_the_share_allows(share, retention):
+    # One a row, of which one is too long and cut.
+    pairs = [TokenPair((2,) * 20, (3,) * length) for length in (20, 20, 20, 60)]
+    config = dataclasses.replace(
+        CONFIG, batch_rows=4, retained_share=share, retention=retention, warmup_fraction=0.0
+    )
+    trainer = Trainer(tiny_decoder(), config, 10_000)
+    allowed = config.retained_rows
+    assert allowed == 4 * share
+    if allowed:
+        assert trainer.step(Batch((), tuple(pairs[-allowed:]))) is not None
+    before = leaves(trainer.decoder)
+    with pytest.raises(InputError, match=rf"{allowed + 1} rows of 64 .* allows {allowed};"):
+        trainer.step(Batch((), tuple(pairs[-allowed - 1 :])))
+    # Nothing was trained on.
+    assert trainer.steps == bool(allowed)
+    for x, y in zip(before, leaves(trainer.decoder), strict=True):
+        np.testing.assert_array_equal(x, y)
+
+
+def test_a_split_step_retains_as_a_whole_one():
+    """Also where examples fill more rows than a batch has, and retained rows two parts."""
+    decoder = tiny_decoder()
+    rng = np.random.default_rng(1)
+    # One a row.
+    pairs = [
+        TokenPair(*(tuple(int(t) for t in rng.integers(2, 97, 20)) for _ in range(2)))
+        for _ in range(9)
+    ]
+    for taught, kept, parts in ((6, 3, 2), (1, 3, 2), (1, 3, 4)):
+        batch = Batch(tuple(pairs[:taught]), tuple(pairs[-kept:]))
+        found = []
+        for accumulation in (1, parts):
+            config = dataclasses.replace(
+                CONFIG,
+                batch_rows=4,
+                retained_share=0.75,
+                accumulation=accumulation,
+                warmup_fraction=0.0,
+            )
+            step = Trainer(decoder, config, 10_000).step(batch)
+            assert step is not None
+            # Retained tokens add nothing before the first step; by cross-entropy they would.
+            found.append((step.loss, step.grad_norm))
+        assert found[0] == pytest.approx(found[1], rel=1e-4)
+
+
 def test_adapters_begin_as_their_seed_says():
     config = dataclasses.replace(CONFIG, lora=LoRAConfig(rank=2))
     first, again, other = (

@@ -32,6 +32,7 @@ ANSWERS = {
     "a correction": fence(WRONG) + "This fixes the wrong line:\n" + fence(RIGHT),
     "cut short": fence(RIGHT) + "Again:\n```python\ndef area(r):\n    return (",
     "a use of it": fence(RIGHT) + fence("print(area(3))\n"),
+    "an import of it": fence(RIGHT) + fence("from circles import area\nprint(area(3))\n"),
     "a helper of its own": fence("def square(x):\n    return x * x\n")
     + fence("def area(r):\n    return math.pi * square(r)\n"),
     "a helper's helper after it": fence("def area(r):\n    return PI * square(r)\n")
@@ -50,6 +51,12 @@ ANSWERS = {
     "both line ends": fence(RIGHT).replace("\n", "\r\n"),
     "tabs": fence(RIGHT.replace("    ", "\t")),
     "a session": fence(">>> def area(r):\n...     return math.pi * r * r\n...\n>>> area(0)\n0.0\n"),
+    "a session of IPython": fence(
+        "In [1]: def area(r):\n   ...:     return math.pi * r * r\n   ...:\n"
+        "In [2]: area(0)\nOut[2]: 0.0\n"
+    ),
+    "spaces that don't break": fence(RIGHT.replace("    ", "\u00a0" * 4)),
+    "a space of no width": fence("\u200b" + RIGHT),
     "under a condition": fence("if True:\n    def area(r):\n        return math.pi * r * r\n"),
     "in a try": fence("try:\n    import numpy as nothing\nexcept ImportError:\n    pass\n" + RIGHT),
     "an annotated lambda": fence("area: object = lambda r: math.pi * r * r\n"),

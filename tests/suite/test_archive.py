@@ -2,6 +2,7 @@ import gc
 import gzip
 import json
 import lzma
+import shutil
 import subprocess
 import sys
 
@@ -13,6 +14,7 @@ from ioa_jax.journal import read_journal
 from suite.archive import RunCells, archive_run
 from suite.compare import compare_runs
 from suite.report import write_report
+from suite.report.distilled import distilled_of
 from suite.results import read_run
 from suite.verify import verify_run
 from tests.suite.runs import change_lines, write_lines, write_run
@@ -150,10 +152,81 @@ def test_a_change_in_an_archive_is_found(run, tmp_path):
     archive_run(run, tmp_path / "archive")
     findings = verify_run(tmp_path / "archive", None).findings
     assert any("rows[sft]" in line for line in findings)
-    # By the name in the run, not of the folder into which it was unpacked.
-    assert any(
-        line.startswith(f"{tmp_path}/archive/cells/sft-seed0/cell.json") for line in findings
-    )
+    # By where it stands, not by the folder into which it was unpacked.
+    packed_file = f"{tmp_path}/archive/records.jsonl.xz"
+    assert any(line.startswith(f"{packed_file}: sft-seed0/cell.json: spend") for line in findings)
+
+
+def curves_of(folder):
+    return [cell.curve for cell in read_run(folder).cells]
+
+
+def course_of(folder):
+    return distilled_of(read_run(folder), "ioa")
+
+
+def archive_again(folder):
+    archive_run(folder, folder.with_name("again"))
+
+
+def change_archive(folder, change):
+    """Write the records of an archive anew, each as `change` has it."""
+    path = folder / "records.jsonl.xz"
+    rows = [
+        json.loads(line) for line in lzma.decompress(path.read_bytes()).decode().split("\n")[:-1]
+    ]
+    text = "".join(json.dumps(change(row)) + "\n" for row in rows)
+    path.write_bytes(lzma.compress(text.encode()))
+
+
+@pytest.fixture(scope="module")
+def small_archive(tmp_path_factory):
+    """Without a report, which takes long to make."""
+    folder = tmp_path_factory.mktemp("small")
+    write_run(folder / "run", items=3, seeds=(0, 1))
+    archive_run(folder / "run", folder / "archive")
+    return folder / "archive"
+
+
+@pytest.mark.parametrize(
+    ("file", "changes", "message", "read"),
+    [
+        ("cell.json", {"status": "lost"}, "cell.json: field 'status'", read_run),
+        ("cell.json", {"seed": 5}, "cell.json: is of method 'ioa' and seed 5", read_run),
+        ("scores.jsonl", {"score": "x"}, "scores.jsonl:1: field 'score'", read_run),
+        ("curve.jsonl", {"score": "x"}, "curve.jsonl:1: field 'score'", curves_of),
+        ("distill/record.json", {"parked": 3}, "distill/record.json: field 'parked'", course_of),
+        ("distill/gates.jsonl", {"stage": {}}, "distill/gates.jsonl:1: ", course_of),
+        ("cell.json", {"status": "lost"}, "cell.json: field 'status'", archive_again),
+    ],
+)
+def test_what_does_not_fit_is_named_by_where_it_stands(
+    small_archive, tmp_path, file, changes, message, read
+):
+    shutil.copytree(small_archive, tmp_path / "archive")
+
+    def change(row):
+        field = "value" if "value" in row else "record"
+        fits = (row["cell"], row["file"]) == ("ioa-seed1", file)
+        return {**row, field: {**row[field], **changes}} if fits else row
+
+    change_archive(tmp_path / "archive", change)
+    with pytest.raises(InputError) as told:
+        read(tmp_path / "archive")
+    start = f"{tmp_path}/archive/records.jsonl.xz: ioa-seed1/{message}"
+    assert str(told.value).startswith(start)
+    assert "ioa-run-" not in str(told.value)
+
+
+def test_records_of_a_file_that_stand_apart_are_named(small_archive, tmp_path):
+    shutil.copytree(small_archive, tmp_path / "archive")
+    path = tmp_path / "archive" / "records.jsonl.xz"
+    text = lzma.decompress(path.read_bytes())
+    path.write_bytes(lzma.compress(text + text[: text.index(b"\n") + 1]))
+    with pytest.raises(
+        InputError, match=r"records\.jsonl\.xz: .*: its records don't stand together"
+    ):
+        read_run(tmp_path / "archive")
 
 
 def test_an_archive_of_an_archive_is_the_same(run, tmp_path):

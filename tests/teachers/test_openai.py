@@ -269,8 +269,8 @@ def test_refusals_and_filters(server, connect):
 
 
 def test_a_server_that_heeds_no_limit_is_an_error(server, connect):
-    server.edit = lambda body: body["usage"].update(completion_tokens=21)
-    with pytest.raises(TeacherError, match="21 tokens although max_tokens was 20"):
+    server.edit = lambda body: body["usage"].update(completion_tokens=24)
+    with pytest.raises(TeacherError, match="24 tokens although max_tokens was 20"):
         connect().generate(REQUESTS[:1], SAMPLING)
 
 

@@ -14,6 +14,7 @@ from ioa_jax.teachers.replay import LedgeredTeacher
 from ioa_jax.teachers.spend import Budget, BudgetExceeded
 from ioa_jax.teachers.structured import Unfit, answer_text
 from tests.teachers.recorded import ask, expected
+from tests.teachers.server import chat_body
 
 pytest.importorskip("openai")
 
@@ -61,10 +62,53 @@ def test_answers_that_are_broken_off_are_asked_for_again(server, connect, named)
     assert len(server.calls) == 3
 
 
-def test_stop_at_the_limit_is_the_limit(server, connect):
-    server.edit = lambda body: body["usage"].update(completion_tokens=20)
+# llama.cpp's Python server finishes a character of up to four bytes.
+@pytest.mark.parametrize("count", [20, 21, 23])
+@pytest.mark.parametrize("named", ["stop", "length"])
+def test_stop_at_the_limit_is_the_limit(server, connect, tmp_path, count, named):
+    def edit(body):
+        body["usage"].update(completion_tokens=count)
+        body["choices"][0]["finish_reason"] = named
+
+    server.edit = edit
+    teacher = LedgeredTeacher(connect(), Ledger(tmp_path))
+    (answer,) = teacher.generate(REQUESTS[:1], SAMPLING)
+    assert (answer.finish_reason, answer.completion_tokens) == ("length", count)
+    assert [answer.text] == expected(REQUESTS[:1])
+    # What was generated is booked.
+    assert teacher.used.completion_tokens == count
+
+
+@pytest.mark.parametrize(
+    ("status", "message"),
+    [
+        (500, "'utf-8' codec can't decode byte 0xf0 in position 7: unexpected end of data"),
+        (500, "[json.exception.type_error.316] incomplete UTF-8 string; last byte: 0x9F"),
+        (200, "'utf-8' codec can't decode byte 0xf0 in position 7: unexpected end of data"),
+    ],
+)
+def test_a_text_that_no_server_can_send_is_one_answer_that_was_cut(
+    server, connect, tmp_path, caplog, status, message
+):
+    server.reply = (status, {"error": {"message": message, "code": None}})
+    teacher = LedgeredTeacher(connect(), Ledger(tmp_path))
+    answers = teacher.generate(REQUESTS[:2], SAMPLING)
+    assert [(one.text, one.finish_reason) for one in answers] == [("", "length")] * 2
+    # It was generated all the same, and a second attempt would bring the same text.
+    assert teacher.used.completion_tokens == 40
+    assert len(server.calls) == 2
+    assert caplog.text.count("counts as cut at the limit") == 1
+    server.reply = None
+    good = teacher.generate(REQUESTS[2:3], SAMPLING)
+    assert [one.text for one in good] == expected(REQUESTS[2:3])
+
+
+def test_bytes_that_are_no_character_are_replaced(server, connect):
+    body = chat_body({"model": "m", "messages": [], "max_tokens": 20}, "half a sign")
+    data = json.dumps(body).encode().replace(b"a sign", b"a \xf0\x9f")
+    server.reply = (200, data)
     (answer,) = connect().generate(REQUESTS[:1], SAMPLING)
-    assert (answer.finish_reason, answer.completion_tokens) == ("length", 20)
+    assert answer.text == "half a \ufffd"
 
 
 @pytest.mark.parametrize(
