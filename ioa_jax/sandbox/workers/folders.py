@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import stat
 
 FILES_BYTES = 64 << 20
 FILES_COUNT = 4096
@@ -20,7 +21,7 @@ _BLOCK = 512  # bytes of `st_blocks`, whatever the file system's own
 def has_too_many_files(directory: str) -> bool:
     """Whether a program's files are over the limits, by the room that they take.
 
-    What it locked, or what can't be looked at for any other reason, counts as too many.
+    What can't be looked at counts as too many, but for folders that it can't enter either.
     """
     pending: list[int] = []
     count = size = 0
@@ -34,9 +35,11 @@ def has_too_many_files(directory: str) -> bool:
                     for entry in entries:
                         # It may be gone by now.
                         with contextlib.suppress(FileNotFoundError):
-                            size += entry.stat(follow_symlinks=False).st_blocks * _BLOCK
+                            found = entry.stat(follow_symlinks=False)
+                            size += found.st_blocks * _BLOCK
                             count += 1
-                            if entry.is_dir(follow_symlinks=False):
+                            # One that is locked is empty: programs can't change a mode.
+                            if stat.S_ISDIR(found.st_mode) and found.st_mode & stat.S_IXUSR:
                                 pending.append(os.open(entry.name, flags, dir_fd=folder))
                         if count > FILES_COUNT or size > FILES_BYTES or len(pending) > _MOST_OPEN:
                             return True
