@@ -68,6 +68,17 @@ def verify(
     tables_only: Annotated[
         bool, typer.Option("--tables-only", help="Leave the texts as they were graded.")
     ] = False,
+    seeds: Annotated[
+        Path | None,
+        typer.Option(
+            help="Seed file of a run whose seed items are of one; the path in the run isn't read.",
+            show_default=False,
+        ),
+    ] = None,
+    allow_weak: Annotated[
+        bool,
+        typer.Option("--allow-weak", help="Run programs although they can't be isolated here."),
+    ] = False,
 ) -> None:
     """Grade a run's texts again, compute its tables again, and say what differs.
 
@@ -75,9 +86,11 @@ def verify(
     """
     from suite.compare import DIFFERENT
     from suite.data import DataSource
+    from suite.profile import SandboxSettings
     from suite.verify import print_verification, verify_run
 
-    found = verify_run(run, None if tables_only else DataSource.open(data_dir))
+    data = None if tables_only else DataSource.open(data_dir)
+    found = verify_run(run, data, seeds, SandboxSettings(allow_weak=allow_weak))
     print_verification(found)
     if found.findings:
         raise typer.Exit(DIFFERENT)

@@ -31,6 +31,8 @@ if TYPE_CHECKING:
     from suite.profile import SandboxSettings, SeedSettings
 
 PROBES = "probes"
+# What `seed_items.source` names beside files.
+OWN_SOURCES = ("micro", "training", "seed_tasks")
 
 
 def load_seed_items(settings: SeedSettings, data: DataSource) -> SeedSplit:

@@ -17,7 +17,7 @@ from ioa_jax.graders.base import Grader, Item, Verdict
 from ioa_jax.journal import read_journal
 from suite.cells import FURTHER, TEACHER, Cell, tokens_by_part
 from suite.grading import GRADING_THREADS, as_json, open_grader
-from suite.probes import PROBES, ProbeTask, SeedGrader, limits_of
+from suite.probes import OWN_SOURCES, PROBES, ProbeTask, SeedGrader, limits_of
 from suite.profile import SandboxSettings, SeedSettings
 from suite.report import written
 from suite.results import CellResult, RunResult, read_run
@@ -56,14 +56,23 @@ class Verification:
     skipped: tuple[str, ...]
 
 
-def verify_run(directory: Path, data: DataSource | None) -> Verification:
+def verify_run(
+    directory: Path,
+    data: DataSource | None,
+    seeds: Path | None = None,
+    sandbox: SandboxSettings | None = None,
+) -> Verification:
     """Grade the saved texts again, add up the tokens, and compute the tables' figures again.
 
-    Nothing in the folder is changed.
+    Nothing in the folder is changed. A run may be somebody else's: which files are read and how
+    programs are isolated is up to the caller, whatever the run's settings say.
 
     Args:
         directory: Of a run.
         data: Where the tasks' items come from; None leaves the texts as they were graded.
+        seeds: Seed file of a run whose settings name one. Without it, its probes' texts are left
+            as they were graded.
+        sandbox: How programs are isolated and limited; None is the default of profiles.
 
     Raises:
         InputError: It isn't a run, or a file doesn't fit its schema, or data are missing.
@@ -77,8 +86,9 @@ def verify_run(directory: Path, data: DataSource | None) -> Verification:
         if data is None:
             skipped.append("texts, since only the tables were asked for")
         else:
+            measured = _measured(result, seeds, sandbox or SandboxSettings(), skipped)
             for task in result.run.tasks:
-                counts = _verify_task(result, task, data, findings, skipped)
+                counts = _verify_task(result, task, measured, data, findings, skipped)
                 texts, scores = texts + counts[0], scores + counts[1]
         spends = sum(_verify_spend(result, cell, findings, skipped) for cell in result.cells)
         tables = _verify_tables(result, findings, skipped)
@@ -98,6 +108,21 @@ class _Measured(BaseModel):
 
     seed_items: SeedSettings
     sandbox: SandboxSettings
+
+
+def _measured(
+    result: RunResult, seeds: Path | None, sandbox: SandboxSettings, skipped: list[str]
+) -> _Measured:
+    """The run's settings, but for what the caller has to say: paths, and the sandbox."""
+    place = f"{result.directory / 'run.json'}: settings"
+    saved = check(_Measured, result.run.settings, place)
+    if saved.sandbox != sandbox:
+        skipped.append(f"{place}.sandbox: programs were run by the sandbox's settings given here")
+    source = saved.seed_items.source
+    if source not in OWN_SOURCES and seeds is not None:
+        source = str(seeds)
+    items = saved.seed_items.model_copy(update={"source": source})
+    return saved.model_copy(update={"sandbox": sandbox, "seed_items": items})
 
 
 @contextlib.contextmanager
@@ -135,11 +160,19 @@ def _open_task(
 def _verify_task(
     result: RunResult,
     record: TaskRecord,
+    profile: _Measured,
     data: DataSource,
     findings: list[str],
     skipped: list[str],
 ) -> tuple[int, int]:
     """Numbers of texts and of scores that were looked at."""
+    own = (result.run.settings.get("seed_items") or {}).get("source")
+    if record.name == PROBES and profile.seed_items.source == own not in OWN_SOURCES:
+        skipped.append(
+            f"{PROBES}: their items are of a file that the run names, {own!r}, which isn't read "
+            "on its word; name yours by --seeds"
+        )
+        return 0, 0
     cells = [
         cell for cell in result.cells if _journal(_folder(cell, record) / "texts.jsonl") is not None
     ]
@@ -150,7 +183,6 @@ def _verify_task(
         _check_probabilities(result, record, without, findings)
     if not cells:
         return 0, 0
-    profile = check(_Measured, result.run.settings, f"{result.directory / 'run.json'}: settings")
     texts = scores = 0
     with _open_task(record, profile, data) as (task, items, grader):
         for cell in cells:

@@ -238,11 +238,15 @@ class Attempt:
             verdict: dict[str, str] = json.loads(data)
             self.checker_is_free = True
         else:
-            code = self._checker.kill()
+            verdict = {"status": "ended", "detail": str(self._checker.kill())}
+        if verdict["status"] == "ended":
             verdict = (
                 {"status": "timeout", "detail": "the tests took too much processor time"}
-                if code == -signal.SIGXCPU
-                else {"status": "infra_error", "detail": f"the tests' process ended with {code}"}
+                if verdict["detail"] == str(-signal.SIGXCPU)
+                else {
+                    "status": "infra_error",
+                    "detail": f"the tests' process ended with {verdict['detail']}",
+                }
             )
         self._verdict = verdict
         match verdict["status"]:

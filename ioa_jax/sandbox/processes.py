@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import fcntl
 import importlib.metadata
 import importlib.util
 import json
@@ -23,12 +24,13 @@ from typing import Any
 
 from ioa_jax.sandbox import workers
 from ioa_jax.sandbox.base import JAILED, WEAK, Backend, Limits
+from ioa_jax.sandbox.workers.folders import FILES_BYTES, remove
 
 NOBODY = 65534
 
+_PREFIX, _LOCK = "ioa-sandbox-", ".lock"
 _START_SECONDS = 60.0
 _END_SECONDS = 10.0
-_FILES_BYTES = 64 << 20
 _OLDEST_PYTHON = (3, 11)
 # That programs may import beside the standard library, if they are installed here.
 PACKAGES = ("numpy",)
@@ -42,6 +44,37 @@ class ServerGoneError(Exception):
     """One of the sandbox's processes ended, or was ended."""
 
 
+def _own_folder() -> tuple[Path, int]:
+    """A new folder, and the descriptor whose lock says that somebody uses it.
+
+    Those of processes that were killed are removed: their locks went with them.
+    """
+    for left in Path(tempfile.gettempdir()).glob(f"{_PREFIX}*"):
+        # Another user's, or removed meanwhile by whom it belongs to.
+        with contextlib.suppress(OSError):
+            if left.stat(follow_symlinks=False).st_uid != os.geteuid():
+                continue
+            lock = os.open(left / _LOCK, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC)
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError:
+                os.close(lock)
+                continue
+            _remove_folder(left, lock)
+    folder = Path(tempfile.mkdtemp(prefix=_PREFIX))
+    # By its name only once it is locked: nobody takes it for one that was left.
+    unnamed = folder / f"{_LOCK}.new"
+    lock = os.open(unnamed, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    fcntl.flock(lock, fcntl.LOCK_EX)
+    unnamed.rename(folder / _LOCK)
+    return folder, lock
+
+
+def _remove_folder(folder: Path, lock: int) -> None:
+    remove(str(folder))
+    os.close(lock)
+
+
 class _Worker:
     """A process that runs one of `workers`' modules, with its folder and a socket to it.
 
@@ -49,9 +82,10 @@ class _Worker:
     """
 
     def __init__(self) -> None:
-        self.folder = Path(tempfile.mkdtemp(prefix="ioa-sandbox-"))
-        # Also at the interpreter's exit, where nobody closed it.
-        self._remove_folder = weakref.finalize(self, shutil.rmtree, self.folder, ignore_errors=True)
+        self.folder, lock = _own_folder()
+        # Also at the interpreter's exit, where nobody closed it. Not `shutil.rmtree`, which ends
+        # with an error where a program nested folders too deep.
+        self._remove_folder = weakref.finalize(self, _remove_folder, self.folder, lock)
         self.process: subprocess.Popen[bytes] | None = None
         self.control, self._theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self._errors = tempfile.TemporaryFile()  # noqa: SIM115
@@ -72,7 +106,7 @@ class _Worker:
                 path.chmod(0o644)
         return code
 
-    def _start(self, command: Sequence[str], code: str, module: str, argument: str) -> None:
+    def _start(self, command: Sequence[str], code: str, module: str, *arguments: str) -> None:
         """Start the process.
 
         Raises:
@@ -83,7 +117,7 @@ class _Worker:
         options = ["-s", "-S", "-P", "-B", "-X", "utf8", "-m", f"workers.{module}"]
         try:
             self.process = subprocess.Popen(
-                [*command, *options, argument],
+                [*command, *options, *arguments],
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
                 stderr=self._errors,
@@ -345,16 +379,18 @@ class Checker(_Worker):
 
     Args:
         interpreter: Path of a Python.
+        confined: Whether tests are held by Landlock and the filter of system calls.
 
     Raises:
         BackendError: It didn't start.
     """
 
-    def __init__(self, interpreter: str) -> None:
+    def __init__(self, interpreter: str, confined: bool) -> None:
         super().__init__()
         try:
             code = self._copy_code()
-            self._start([interpreter], str(code), "checker", str(self._theirs.fileno()))
+            arguments = [str(self._theirs.fileno()), str(int(confined))]
+            self._start([interpreter], str(code), "checker", *arguments)
             self._greet()
         except BaseException:
             self.close()
@@ -405,7 +441,7 @@ def _bubblewrap(interpreter: str, code: Path, packages: Mapping[str, Path]) -> l
         else:
             command += ["--ro-bind-try", name, name]
     command += ["--ro-bind-try", "/etc/ld.so.cache", "/etc/ld.so.cache"]
-    command += ["--size", str(_FILES_BYTES), "--tmpfs", "/tmp", "--dev", "/dev"]
+    command += ["--size", str(FILES_BYTES), "--tmpfs", "/tmp", "--dev", "/dev"]
     # After /tmp, where an interpreter may lie too.
     prefix = str(Path(interpreter).parent.parent)
     if not Path(prefix).is_relative_to("/usr"):

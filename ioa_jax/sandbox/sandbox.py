@@ -9,7 +9,7 @@ from types import TracebackType
 
 from ioa_jax.sandbox.attempt import Attempt
 from ioa_jax.sandbox.backends import choose
-from ioa_jax.sandbox.base import Backend, CheckResult, Limits, SandboxInfo
+from ioa_jax.sandbox.base import WEAK, Backend, CheckResult, Limits, SandboxInfo
 from ioa_jax.sandbox.processes import BackendError, Checker, ForkServer, ServerGoneError
 
 
@@ -23,7 +23,7 @@ def probe() -> SandboxInfo:
 
 
 class Sandbox:
-    """A jail with a fork server in it, for programs, and a process beside it, for tests.
+    """A jail with a fork server in it, for programs, and processes beside it, for tests.
 
     Each program runs in a process of its own, forked from the server, under `limits` and, with the
     strong backends, Landlock and a filter of system calls: it reads the standard library, writes to
@@ -82,12 +82,13 @@ class Sandbox:
 
         Args:
             source: The untrusted program. It is a module named `program`, not `__main__`.
-            test: Trusted Python that raises if the program is wrong, run outside the jail.
+            test: Python that raises if the program is wrong, run apart from the program, and as
+                confined but for the namespaces; it may write no file.
             entry_points: Names that stand for the program's in `test`. Other names that neither
                 test nor context nor Python defines stand for the program's too, but for those of
                 modules of the standard library, which are imported.
             limits: Default: the sandbox's.
-            context: Trusted Python that runs before `test`, such as helpers that it uses.
+            context: Python that runs before `test`, such as helpers that it uses.
 
         Raises:
             InputError: The tests aren't Python, or do what can't be done from outside, such as
@@ -184,7 +185,7 @@ class Sandbox:
             checker.close()
             checker = None
         try:
-            checker = checker or Checker(self.info.interpreter)
+            checker = checker or Checker(self.info.interpreter, self.info.backend != WEAK)
         except BackendError as error:
             raise ServerGoneError(str(error)) from None
         try:

@@ -315,7 +315,7 @@ def test_a_sandbox_that_cannot_confine_says_nothing_about_the_program(
     [
         ("server", "        os.mkdir(directory, 0o700)\n"),
         ("server", "        ruleset = self._isolation.ruleset(directory)\n"),
-        ("landlock", "            own = os.open(writable, os.O_PATH | os.O_CLOEXEC)\n"),
+        ("landlock", "                own = os.open(writable, os.O_PATH | os.O_CLOEXEC)\n"),
         ("server", "        leaving, last = os.pipe()\n"),
         ("server", "        pid = self._isolation.fork()\n"),
         ("server", "        self.pidfd = os.pidfd_open(pid)\n"),

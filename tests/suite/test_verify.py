@@ -15,6 +15,7 @@ from suite.report import write_report
 from suite.schema import check_run_folder
 from suite.table import summarize
 from suite.tasks.base import MetricValues
+from suite.tasks.seeds import SEED_TASKS
 from suite.verify import mean_by_item, verify_run
 from tests.suite.runs import change_lines, write_lines, write_run
 from tests.suite.world import write_profile
@@ -124,6 +125,21 @@ def test_methods_that_there_no_longer_are_do_not_keep_texts_from_being_graded(gr
     # The table lacks their cells, and nothing else differs.
     assert all("unfinished" in line or "table." in line for line in found.findings)
     assert len(summarize(run)["unfinished"]) == 2 * len(record["settings"]["seeds"])
+
+
+def test_a_run_neither_names_files_to_read_nor_loosens_the_sandbox(graded, tmp_path):
+    run = shutil.copytree(graded, tmp_path / "a")
+    own = tmp_path / "seeds.jsonl"
+    shutil.copyfile(SEED_TASKS, own)
+    record = read_json(run / "run.json")
+    record["settings"]["seed_items"]["source"] = str(tmp_path / "not read")
+    record["settings"]["sandbox"]["allow_weak"] = True
+    write_json(run / "run.json", record)
+    found = verify_run(run, DataSource())
+    assert (found.texts, found.findings) == (0, ())
+    assert any("isn't read on its word; name yours by --seeds" in line for line in found.skipped)
+    assert any("settings.sandbox: " in line for line in found.skipped)
+    assert verify_run(run, DataSource(), seeds=own).texts == 24
 
 
 def test_the_last_bits_do_not_count(run):

@@ -1,10 +1,16 @@
 """The process that tests: runs benchmarks' own code against programs in other processes.
 
-Started as `python -m workers.checker CONTROL`, a descriptor of a SEQPACKET socket. A request is one
-packet, a JSON object with `memory` (bytes of address space) and `cpu` (seconds), with two
-descriptors: the channel to a program, and a file with the job, a JSON object with `context`, `test`
-and `entry_points`. The answer is one packet, a JSON object with `status` and `detail`. `gone` as a
-status says that the program ended without an answer, `bad_test` that the job is at fault.
+Started as `python -m workers.checker CONTROL CONFINED`: a descriptor of a SEQPACKET socket, and
+whether Landlock and the filter of system calls are to be had (1 or 0). A request is one packet, a
+JSON object with `memory` (bytes of address space) and `cpu` (seconds), with two descriptors: the
+channel to a program, and a file with the job, a JSON object with `context`, `test` and
+`entry_points`. The answer is one packet, a JSON object with `status` and `detail`. `gone` as a
+status says that the program ended without an answer, `bad_test` that the job is at fault, `ended`
+that the tests' process ended without a verdict; then `detail` is its exit code.
+
+Tests come from data files and from teachers, so they are no more trusted than programs. Each job
+has a process of its own, which writes no file, opens no socket, starts no process, and leaves
+nothing to the next job.
 """
 
 from __future__ import annotations
@@ -12,7 +18,9 @@ from __future__ import annotations
 import ast
 import builtins
 import contextlib
+import gc
 import importlib
+import itertools
 import json
 import os
 import platform
@@ -28,8 +36,10 @@ from collections.abc import Iterable
 from typing import Any, NoReturn
 
 from . import foreseen, wire
+from .isolation import Isolation, bounded, leave_own_code, readable
 
 _LONGEST_DETAIL = 2000
+_LONGEST_ANSWER = 1 << 16  # bytes; a detail's characters may be escaped
 _TEST_FILE = "<test>"
 _MOST_AHEAD = 1 << 16  # bytes, which a socket takes while nobody reads
 
@@ -205,30 +215,82 @@ class Channel:
 def main() -> None:
     """Answer requests until the other end of the socket is closed."""
     control = socket.socket(fileno=int(sys.argv[1]))
+    confined = sys.argv[2] == "1"
+    leave_own_code()
+    isolation = Isolation(
+        landlock=confined,
+        seccomp=confined,
+        namespaces=False,
+        jailed=False,
+        work="/",
+        readable=readable(),
+    )
+    try:
+        isolation.confine_server()
+    except OSError as error:
+        control.send(json.dumps({"refused": str(error)}).encode())
+        return
     control.send(json.dumps({"python": platform.python_version()}).encode())
+    # Forked processes share what is never touched.
+    gc.collect()
+    gc.freeze()
     while True:
         data, descriptors, _, _ = socket.recv_fds(control, 4096, 2)
         if not data:
             return
-        limits = json.loads(data)
-        with open(descriptors[1], "rb") as file:
-            job: dict[str, Any] = json.load(file)
-        usage = resource.getrusage(resource.RUSAGE_SELF)
-        _limit(resource.RLIMIT_CPU, int(usage.ru_utime + usage.ru_stime) + 1 + limits["cpu"])
-        _limit(resource.RLIMIT_AS, limits["memory"])
-        verdict = _judge(Channel(descriptors[0]), job)
-        os.close(descriptors[0])
-        control.send(json.dumps(verdict).encode())
+        answer = _in_own_process(isolation, json.loads(data), descriptors)
+        for descriptor in descriptors:
+            os.close(descriptor)
+        control.send(json.dumps(answer).encode())
 
 
-def _limit(kind: int, value: int) -> None:
-    """Set a soft limit, which can be raised again."""
-    _, hard = resource.getrlimit(kind)
-    resource.setrlimit(kind, (value if hard == resource.RLIM_INFINITY else min(value, hard), hard))
+def _in_own_process(
+    isolation: Isolation, limits: dict[str, int], descriptors: list[int]
+) -> dict[str, str]:
+    """The verdict of a process that ends with its job."""
+    bounds = bounded({"AS": limits["memory"], "CPU": limits["cpu"], "CORE": 0, "FSIZE": 0})
+    parent = os.getpid()
+    answer, verdict = os.pipe()
+    ruleset = isolation.ruleset(None)
+    pid = isolation.fork()
+    if pid == 0:
+        try:
+            isolation.confine_files("/", ruleset, parent)
+            _keep_only([*descriptors, verdict])
+            isolation.confine()
+            for kind, values in bounds:
+                resource.setrlimit(kind, values)
+            with open(descriptors[1], "rb", closefd=False) as file:
+                job: dict[str, Any] = json.load(file)
+            os.write(verdict, json.dumps(_judge(Channel(descriptors[0]), job)).encode())
+        except BaseException as error:
+            sys.excepthook(type(error), error, error.__traceback__)
+            os._exit(1)
+        finally:
+            os._exit(0)
+    os.close(verdict)
+    if ruleset is not None:
+        os.close(ruleset)
+    with open(answer, "rb") as file:
+        # Until it ends: not more than a verdict is taken.
+        data = file.read(_LONGEST_ANSWER)
+    _, status = os.waitpid(pid, 0)
+    try:
+        found = json.loads(data)
+        return {"status": str(found["status"]), "detail": str(found["detail"])}
+    except (ValueError, TypeError, KeyError):
+        return {"status": "ended", "detail": str(os.waitstatus_to_exitcode(status))}
+
+
+def _keep_only(descriptors: list[int]) -> None:
+    """Close all others: what tests could write to is not theirs to write to."""
+    bounds = [2, *sorted(descriptors), os.sysconf("SC_OPEN_MAX")]
+    for below, above in itertools.pairwise(bounds):
+        os.closerange(below + 1, above)
 
 
 def _judge(channel: Channel, job: dict[str, Any]) -> dict[str, str]:
-    # No test sees what another left.
+    # The same numbers each time.
     random.seed(0)
     try:
         _check(channel, job["context"], job["test"], job["entry_points"])

@@ -1,4 +1,4 @@
-"""What a fork server and the programs that it forks give up."""
+"""What a worker and the processes that it forks give up."""
 
 from __future__ import annotations
 
@@ -7,8 +7,10 @@ import ctypes
 import os
 import resource
 import signal
+import sys
 from collections.abc import Mapping, Sequence
 
+from .folders import FILES_BYTES, FILES_COUNT
 from .landlock import Landlock
 from .seccomp import Filter, supported
 
@@ -19,9 +21,6 @@ _CLONE_NEWNS, _CLONE_NEWIPC = 0x00020000, 0x08000000
 _CLONE_NEWUSER, _CLONE_NEWNET = 0x10000000, 0x40000000
 _MS_NOSUID, _MS_NODEV, _MS_NOEXEC, _MS_REC, _MS_PRIVATE = 0x2, 0x4, 0x8, 0x4000, 0x40000
 _CAPABILITY_VERSION_3 = 0x20080522
-
-FILES_BYTES = 64 << 20
-FILES_COUNT = 4096
 
 
 class Isolation:
@@ -106,11 +105,11 @@ class Isolation:
             raise OSError(code, f"fork: {os.strerror(code)}")
         return pid
 
-    def ruleset(self, directory: str) -> int | None:
+    def ruleset(self, directory: str | None) -> int | None:
         """To be called before a fork.
 
         Args:
-            directory: Where the program will work, and may write.
+            directory: Where the program will work, and may write; None if it may write nowhere.
 
         Returns:
             A descriptor for `confine_files`, to be closed afterwards; None without Landlock.
@@ -230,3 +229,23 @@ def bounded(limits: Mapping[str, int]) -> list[tuple[int, tuple[int, int]]]:
         top = value + 1 if name == "CPU" and hard == resource.RLIM_INFINITY else value
         found.append((kind, (value, top)))
     return found
+
+
+def leave_own_code() -> None:
+    """Take the folder of this code off the path: it isn't for programs, nor for tests."""
+    sys.path[:] = [path for path in sys.path if path != os.environ.get("PYTHONPATH")]
+    os.environ.pop("PYTHONPATH", None)
+
+
+def readable() -> list[str]:
+    """The standard library, and what it and the dynamic linker load."""
+    prefix = sys.base_prefix
+    libraries = [os.path.join(prefix, "lib"), os.path.join(prefix, "lib64")]
+    system = ["/lib", "/lib64", "/usr/lib", "/usr/lib64", "/etc/ld.so.cache", "/usr/share/zoneinfo"]
+    devices = ["/dev/null", "/dev/zero", "/dev/urandom"]
+    found: list[str] = []
+    for path in sorted({os.path.realpath(path) for path in [*sys.path, *libraries, *system]}):
+        # What lies in another one needs no rule of its own.
+        if not any(path.startswith(f"{other}/") for other in found):
+            found.append(path)
+    return [*found, *devices]

@@ -81,28 +81,28 @@ class Landlock:
                 is_folder = stat.S_ISDIR(os.fstat(descriptor).st_mode)
                 self._rules.append(_rule(_READABLE if is_folder else _READ_FILE, descriptor))
 
-    def ruleset(self, writable: str) -> int:
+    def ruleset(self, writable: str | None) -> int:
         """Descriptor of a ruleset that leaves a process the readable paths and a directory.
 
         Args:
             writable: The directory, where regular files, directories and links may also be made
-                and removed.
+                and removed; None for a process that writes nowhere.
 
         Raises:
             OSError: The kernel refuses.
         """
         size = ctypes.c_size_t(len(self._attributes))
         ruleset = _call(self._libc, "create_ruleset", _CREATE_RULESET, self._attributes, size, 0)
-        try:
-            own = os.open(writable, os.O_PATH | os.O_CLOEXEC)
-            try:
-                for rule in (*self._rules, _rule(_WRITABLE & self._handled, own)):
-                    _call(self._libc, "add_rule", _ADD_RULE, ruleset, _RULE_PATH_BENEATH, rule, 0)
-            finally:
-                os.close(own)
-        except OSError:
-            os.close(ruleset)
-            raise
+        with contextlib.ExitStack() as kept, contextlib.ExitStack() as passed:
+            kept.callback(os.close, ruleset)
+            rules = list(self._rules)
+            if writable is not None:
+                own = os.open(writable, os.O_PATH | os.O_CLOEXEC)
+                passed.callback(os.close, own)
+                rules.append(_rule(_WRITABLE & self._handled, own))
+            for rule in rules:
+                _call(self._libc, "add_rule", _ADD_RULE, ruleset, _RULE_PATH_BENEATH, rule, 0)
+            kept.pop_all()
         return ruleset
 
     def restrict(self, ruleset: int) -> None:

@@ -33,7 +33,8 @@ import time
 from typing import Any, NoReturn
 
 from . import program
-from .isolation import FILES_BYTES, FILES_COUNT, Isolation, bounded
+from .folders import has_too_many_files, remove
+from .isolation import Isolation, bounded, leave_own_code, readable
 
 # What programs import most. Once here, they don't load it each time; but to fork and to end a
 # process takes the longer the more there is.
@@ -99,7 +100,7 @@ class Server:
                     return
             if watch:
                 for job in self._by_pidfd.values():
-                    if _has_too_many_files(job.directory):
+                    if has_too_many_files(job.directory):
                         _kill(job.pid)
 
     def _accept(self) -> bool:
@@ -162,7 +163,7 @@ class Server:
         self._count += 1
         directory = os.path.join(self._isolation.work, str(self._count))
         os.mkdir(directory, 0o700)
-        kept.callback(_remove, directory)
+        kept.callback(remove, directory)
         ruleset = self._isolation.ruleset(directory)
         if ruleset is not None:
             passed.callback(os.close, ruleset)
@@ -241,11 +242,12 @@ class Server:
         # number could be another's.
         _kill(job.pid)
         _, status, usage = os.wait4(job.pid, 0)
-        files = not self._isolation.files_bounded and _has_too_many_files(job.directory)
-        _remove(job.directory)
+        files = not self._isolation.files_bounded and has_too_many_files(job.directory)
         if not job.is_reported and not silently:
             code = None if job.has_left else os.waitstatus_to_exitcode(status)
             self._report(job, code, usage.ru_utime + usage.ru_stime, files)
+        # After the report, since it may take a while; the next program's start comes after it.
+        remove(job.directory)
         del self._by_pidfd[job.pidfd], self._by_report[job.report], self._by_leaving[job.leaving]
         for descriptor in (job.pidfd, job.report, job.leaving):
             # It isn't registered any more where it has had its event.
@@ -266,81 +268,11 @@ def _end(pid: int) -> None:
     os.waitpid(pid, 0)
 
 
-def _has_too_many_files(directory: str) -> bool:
-    """Whether a program's files are over the limits. It may be changing them meanwhile."""
-    pending = [directory]
-    count = size = 0
-    while pending:
-        folder = pending.pop()
-        try:
-            with os.scandir(folder) as entries:
-                for entry in entries:
-                    count += 1
-                    size += entry.stat(follow_symlinks=False).st_size
-                    if entry.is_dir(follow_symlinks=False):
-                        pending.append(entry.path)
-        except FileNotFoundError:
-            continue
-        except PermissionError:
-            # It can't lock it again: changes of mode are forbidden to it.
-            os.chmod(folder, 0o700)
-            pending.append(folder)
-        except OSError:
-            # A path that is too long.
-            return True
-        if count > FILES_COUNT or size > FILES_BYTES:
-            return True
-    return False
-
-
-def _remove(directory: str) -> None:
-    """Remove a program's directory, however deep, and even what it made unreadable."""
-    # A process that the program left behind, where it could, may still write there.
-    with contextlib.suppress(OSError):
-        pending = [directory]
-        moved = 0
-        while pending:
-            folder = pending.pop()
-            with contextlib.suppress(OSError):
-                os.rmdir(folder)
-                continue
-            os.chmod(folder, 0o700)
-            with os.scandir(folder) as entries:
-                found = list(entries)
-            pending.append(folder)
-            for entry in found:
-                if entry.is_dir(follow_symlinks=False):
-                    # To beside the program's own, so that no path gets long.
-                    moved += 1
-                    aside = f"{directory}.{moved}"
-                    os.chmod(entry.path, 0o700)
-                    os.rename(entry.path, aside)
-                    pending.append(aside)
-                else:
-                    os.unlink(entry.path)
-
-
-def _readable() -> list[str]:
-    """The standard library, and what it and the dynamic linker load."""
-    prefix = sys.base_prefix
-    libraries = [os.path.join(prefix, "lib"), os.path.join(prefix, "lib64")]
-    system = ["/lib", "/lib64", "/usr/lib", "/usr/lib64", "/etc/ld.so.cache", "/usr/share/zoneinfo"]
-    devices = ["/dev/null", "/dev/zero", "/dev/urandom"]
-    found: list[str] = []
-    for path in sorted({os.path.realpath(path) for path in [*sys.path, *libraries, *system]}):
-        # What lies in another one needs no rule of its own.
-        if not any(path.startswith(f"{other}/") for other in found):
-            found.append(path)
-    return [*found, *devices]
-
-
 def main() -> None:
     """Confine this process, say so, and serve."""
     config: dict[str, Any] = json.loads(sys.argv[1])
     control = socket.socket(fileno=config.pop("control"))
-    # The folder of this code isn't for programs.
-    sys.path[:] = [path for path in sys.path if path != os.environ.get("PYTHONPATH")]
-    os.environ.pop("PYTHONPATH", None)
+    leave_own_code()
     packages: list[str] = config.pop("package_versions")
     folders: list[str] = config.pop("package_folders")
     path: str = config.pop("packages")
@@ -349,7 +281,7 @@ def main() -> None:
         sys.path.append(path)
     else:
         packages, folders = [], []
-    isolation = Isolation(readable=[*_readable(), *folders], **config)
+    isolation = Isolation(readable=[*readable(), *folders], **config)
     try:
         isolation.confine_server()
     except OSError as error:

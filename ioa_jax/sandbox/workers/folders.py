@@ -1,0 +1,85 @@
+"""Folders that programs write to: how much is in them, and their removal.
+
+A program may change its folder meanwhile, put a link where a folder was, lock what it made, and
+nest as deep as it likes. So nothing is followed, no mode is changed before the program is dead, and
+no path is longer than one name below a folder that is open or was moved up.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import stat
+
+FILES_BYTES = 64 << 20
+FILES_COUNT = 4096
+# Open at a time, of what a program nests or puts beside each other.
+_MOST_OPEN = 256
+_BLOCK = 512  # bytes of `st_blocks`, whatever the file system's own
+
+
+def has_too_many_files(directory: str) -> bool:
+    """Whether a program's files are over the limits, by the room that they take.
+
+    What can't be looked at counts as too many, but for folders that it can't enter either.
+    """
+    pending: list[int] = []
+    count = size = 0
+    flags = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+    try:
+        pending.append(os.open(directory, flags))
+        while pending:
+            folder = pending.pop()
+            try:
+                with os.scandir(folder) as entries:
+                    for entry in entries:
+                        # It may be gone by now.
+                        with contextlib.suppress(FileNotFoundError):
+                            found = entry.stat(follow_symlinks=False)
+                            size += found.st_blocks * _BLOCK
+                            count += 1
+                            # One that is locked is empty: programs can't change a mode.
+                            if stat.S_ISDIR(found.st_mode) and found.st_mode & stat.S_IXUSR:
+                                pending.append(os.open(entry.name, flags, dir_fd=folder))
+                        if count > FILES_COUNT or size > FILES_BYTES or len(pending) > _MOST_OPEN:
+                            return True
+            finally:
+                os.close(folder)
+    except FileNotFoundError:
+        return False
+    except OSError:
+        return True
+    finally:
+        for folder in pending:
+            os.close(folder)
+    return False
+
+
+def remove(directory: str) -> None:
+    """Remove a dead program's directory, however deep, and even what it made unreadable.
+
+    What can't be removed is left: nobody else's work may end for it.
+    """
+    # A process that the program left behind, where it could, may still write there.
+    with contextlib.suppress(OSError):
+        pending = [directory]
+        moved = 0
+        while pending:
+            folder = pending.pop()
+            with contextlib.suppress(OSError):
+                os.rmdir(folder)
+                continue
+            os.chmod(folder, 0o700)
+            with os.scandir(folder) as entries:
+                found = list(entries)
+            pending.append(folder)
+            for entry in found:
+                if entry.is_dir(follow_symlinks=False):
+                    # To beside the program's own, so that no path gets long.
+                    moved += 1
+                    aside = f"{directory}.{moved}"
+                    os.chmod(entry.path, 0o700)
+                    os.rename(entry.path, aside)
+                    pending.append(aside)
+                else:
+                    os.unlink(entry.path)
