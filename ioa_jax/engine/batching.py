@@ -22,9 +22,10 @@ SMALLEST_ROW = 128  # shorter rows would gain little for a program of their own
 GROUP_LENGTH = 512  # tokens up to which a group may always grow
 OPEN_ROWS = 8
 
-# Fields of `PackedRows`, as the model gets them: [R, T] or [R, N] int32. Where a step retains
+# Fields of `PackedRows`, on the host and on a device: [R, T] or [R, N] int32. Where a step retains
 # examples there is also `retained`, [R, N] float32.
-Rows = Mapping[str, Shaped[Array | np.ndarray, "R _"]]
+HostRows = Mapping[str, Shaped[np.ndarray, "R _"]]
+Rows = Mapping[str, Shaped[Array, "R _"]]
 
 
 @dataclasses.dataclass(frozen=True)

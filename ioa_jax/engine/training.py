@@ -23,7 +23,7 @@ import numpy as np
 from jax.sharding import Mesh
 
 from ioa_jax.engine import batching
-from ioa_jax.engine.batching import Rows, TokenPair, cut_pair, pack_batch
+from ioa_jax.engine.batching import HostRows, TokenPair, cut_pair, pack_batch
 from ioa_jax.engine.checkpoint import Checkpoints
 from ioa_jax.engine.epochs import Batch, endless_batches
 from ioa_jax.engine.optimizer import StepSettings, init_optimizer
@@ -323,7 +323,7 @@ class Trainer:
             found.append(cut)
         return found
 
-    def _pack(self, examples: Sequence[TokenPair], retained: Sequence[TokenPair]) -> Rows:
+    def _pack(self, examples: Sequence[TokenPair], retained: Sequence[TokenPair]) -> HostRows:
         """Rows of the step; retained examples in the last ones."""
         length, parts = self.config.row_length, self.config.accumulation
         kept = len(batching.pack_in_order([len(pair) for pair in retained], length))
@@ -337,7 +337,8 @@ class Trainer:
         is_retained = np.arange(rows)[:, None] >= rows - kept
         return {**arrays, "retained": (arrays["weights"] * is_retained).astype(np.float32)}
 
-    def _update(self, rows: Rows, rate: float) -> dict[str, float]:
+    def _update(self, host_rows: HostRows, rate: float) -> dict[str, float]:
+        rows: Any = host_rows
         if self._mesh is not None:
             rows = jax.device_put(rows, batch_sharding(self._mesh))
         *state, scalars = train_step(
