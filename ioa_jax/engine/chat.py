@@ -36,6 +36,7 @@ def answer_pair(model: LanguageModel, messages: Messages, answer: str, *, ended:
         InputError: As `prompt_tokens`; or the answer should end and the model has no token for
             that.
     """
+    # An end that isn't the model's own (cut by a limit) must not be learnt as one.
     completion = _encode(model, answer)
     if ended:
         endings = model.decoder.config.eos_token_ids

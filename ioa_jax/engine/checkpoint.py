@@ -55,6 +55,7 @@ class Checkpoints:
             state: Pytree of arrays. May be donated right after the call.
             data: JSON-able.
         """
+        # Leaves by number: the file needn't know of which classes the tree is made.
         leaves = jax.tree.leaves(state)
         self._checkpointer.save_checkpointables_async(
             step,
@@ -84,6 +85,7 @@ class Checkpoints:
             str(i): jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=leaf.sharding)
             for i, leaf in enumerate(leaves)
         }
+        # Before the arrays: a tree of another size fails in Orbax with a message about keys.
         data = self._checkpointer.load_checkpointables(step, {"data": None})["data"]
         if data["num_arrays"] != len(leaves):
             raise InputError(

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
-from jaxtyping import Float, Int
+from jaxtyping import Float32, Int
 
 from ioa_jax.engine.batching import power_of_two, row_bucket
 from ioa_jax.errors import InputError
@@ -18,7 +18,7 @@ from ioa_jax.models.load import LanguageModel
 TOKENS_PER_BATCH = 4096
 
 
-def embed_texts(model: LanguageModel, texts: Sequence[str]) -> np.ndarray:
+def embed_texts(model: LanguageModel, texts: Sequence[str]) -> Float32[np.ndarray, "texts D"]:
     """Mean of the last layer's hidden states (after the last norm) over each text's tokens.
 
     Args:
@@ -26,7 +26,7 @@ def embed_texts(model: LanguageModel, texts: Sequence[str]) -> np.ndarray:
         texts: Tokenised as they stand.
 
     Returns:
-        [texts, D] float32, in input order.
+        A vector a text, in input order.
 
     Raises:
         InputError: A text has no tokens, or more than the model's context.
@@ -44,8 +44,9 @@ def embed_texts(model: LanguageModel, texts: Sequence[str]) -> np.ndarray:
         per_batch = max(1, TOKENS_PER_BATCH // length)
         for start in range(0, len(members), per_batch):
             chosen = members[start : start + per_batch]
+            # Of few numbers of rows, since each is a program.
             rows = np.zeros((power_of_two(len(chosen)), length), np.int32)
-            lengths = np.ones(len(rows), np.int32)
+            lengths = np.ones(len(rows), np.int32)  # of rows without a text: nothing divides by 0
             for row, i in enumerate(chosen):
                 rows[row, : len(encoded[i])] = encoded[i]
                 lengths[row] = len(encoded[i])
@@ -57,7 +58,7 @@ def embed_texts(model: LanguageModel, texts: Sequence[str]) -> np.ndarray:
 @jax.jit
 def _mean_hidden(
     decoder: Decoder, tokens: Int[Array, "B T"], lengths: Int[Array, " B"]
-) -> Float[Array, "B D"]:
+) -> Float32[Array, "B D"]:
     # Padding comes last, where no real token sees it under the causal mask.
     hidden = decoder.hidden(tokens).astype(jnp.float32)
     real = jnp.arange(tokens.shape[1])[None] < lengths[:, None]

@@ -1,10 +1,13 @@
-"""Batched text generation with a key/value cache and continuous batching."""
+"""Batched text generation with a key/value cache and continuous batching.
+
+What is decided on the host: which prompts are computed when, which rows they get, and when a text
+ends. The programs that it runs on the device are in `decoding`.
+"""
 
 from __future__ import annotations
 
 import collections
 import dataclasses
-import functools
 import itertools
 import logging
 from collections.abc import Callable, Sequence
@@ -13,20 +16,29 @@ from typing import Any, Literal
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax import Array
+from jaxtyping import Float32, Int32
 
-from ioa_jax.engine import batching
-from ioa_jax.engine.sampling import SamplingParams, sample
+from ioa_jax.engine import batching, decoding
+from ioa_jax.engine.decoding import STEPS_PER_DISPATCH, DecodingState
+from ioa_jax.engine.sampling import SamplingParams
+from ioa_jax.engine.scheduling import (
+    DecodingBatch,
+    Prefilled,
+    Prefix,
+    Slot,
+    power_of_two_within,
+    prefill_shape,
+)
+from ioa_jax.engine.scoring import Progress
 from ioa_jax.errors import InputError
-from ioa_jax.models.decoder import Decoder, KVCache
+from ioa_jax.models.decoder import KVCache
 from ioa_jax.models.load import LanguageModel
 from ioa_jax.models.text import cut_at_stop, encode_prompt
 
 log = logging.getLogger(__name__)
 
-Progress = Callable[[int, int], None]
+FinishReason = Literal["stop", "length"]
 
-STEPS_PER_DISPATCH = 8  # decoding steps between two looks at stop strings and free slots
 SHARED_PREFIX_MIN = 32  # shorter common prefixes are not worth a program of their own
 # Matrix-vector products have no fast bf16 kernel on CPU: eight rows cost less than one.
 CPU_MIN_ROWS = 8
@@ -37,11 +49,6 @@ CHEAP_POSITIONS = 16
 # attention takes little, and each size that a cache grows through is a program to compile.
 CHEAP_SLOTS = 4096
 DRAFT_TOKENS = 7  # more are hardly ever right
-DRAFT_NGRAM = 3  # longest match that a draft is chosen by
-# What bounds the memory of prompts. Powers of two: they are the sizes that programs come in.
-PREFILL_TOKENS = 2048  # tokens that one program computes, rows times width
-PREFILL_SCORES = 2**22  # the same times the cache's slots: what attention holds for each head
-PREFILL_SLOTS = 2**14  # rows times slots of the cache in which prompts wait for their place
 ROW_SLOTS = 2048  # a row of the batch may have more only where the batch has fewer rows
 
 
@@ -62,57 +69,8 @@ class Completion:
     text: str
     tokens: tuple[int, ...]
     logprobs: tuple[float, ...]
-    finish_reason: Literal["stop", "length"]
+    finish_reason: FinishReason
     prompt_tokens: int
-
-
-@dataclasses.dataclass
-class _Slot:
-    """A batch row that is being decoded."""
-
-    request: int
-    stream: int
-    prompt: tuple[int, ...]
-    limit: int
-    tokens: list[int]
-    logprobs: list[float]
-
-
-@jax.tree_util.register_dataclass
-@dataclasses.dataclass(frozen=True)
-class _State:
-    """Decoding state on the device; B rows.
-
-    Attributes:
-        cache: Keys and values; S slots.
-        text: [B, S] int32, tokens by position: those in the cache, then the one to feed next.
-        length: [B] int32, tokens in the cache.
-        remaining: [B] int32, tokens that may still be sampled; 0 is a finished or free row.
-        stream: [B] int32, number of the row's random stream.
-        sampled: [B] int32, tokens sampled so far.
-    """
-
-    cache: KVCache
-    text: Array
-    length: Array
-    remaining: Array
-    stream: Array
-    sampled: Array
-
-
-@dataclasses.dataclass
-class _Prefilled:
-    """Prompts whose keys and values are computed, on their way into the batch.
-
-    Attributes:
-        cache: One row a prompt, then padding.
-        slots: Of the rows.
-        waiting: Rows that are not in the batch yet, first come first.
-    """
-
-    cache: KVCache
-    slots: list[_Slot]
-    waiting: list[int]
 
 
 class Generator:
@@ -133,7 +91,7 @@ class Generator:
         Args:
             model: Weights are used in the dtype they have; bfloat16 halves the memory traffic that
                 bounds decoding.
-            batch_size: Rows that decode together, at most. Memory grows with it.
+            batch_size: As the attribute. Memory grows with it.
             draft_tokens: A step guesses this many tokens at most from what followed the same tokens
                 before in the row (prompt lookup decoding, Saxena 2023) and verifies them
                 (speculative decoding, Leviathan et al. 2023). What is sampled at a place depends on
@@ -152,6 +110,7 @@ class Generator:
         self.batch_size = batch_size
         self.draft_tokens = draft_tokens
         decoder = model.decoder
+        # Decoding feeds few rows, beside which a scan's copies of the weights weigh: see there.
         self._decoder = decoder.unstacked() if decoder.precision.on_cpu else decoder
         self._min_rows = CPU_MIN_ROWS if decoder.precision.on_cpu else 1
         self._shapes: set[tuple[Any, ...]] = set()
@@ -183,16 +142,12 @@ class Generator:
         if not encoded:
             return []
         context = self.model.decoder.config.max_position
-        for i, tokens in enumerate(encoded):
-            if len(tokens) >= context:
-                raise InputError(
-                    f"prompt {i} has {len(tokens)} tokens; the model's context is {context}"
-                )
-        prefix, prefix_cache = self._prefill_prefix(encoded)
+        # Over all prompts and not over each group: few-shot headers stand in every one of them.
+        prefix = self._prefill_prefix(encoded)
         results: list[Completion | None] = [None] * len(encoded)
         done = 0
 
-        def finish(slot: _Slot, text: str, reason: Literal["stop", "length"]) -> None:
+        def finish(slot: Slot, text: str, reason: FinishReason) -> None:
             nonlocal done
             completion = Completion(
                 text, tuple(slot.tokens), tuple(slot.logprobs), reason, len(slot.prompt)
@@ -204,96 +159,107 @@ class Generator:
             if progress is not None:
                 progress(done, len(encoded))
 
+        numbers = range(len(encoded)) if streams is None else streams
         waiting = [
-            self._new_slot(i, prompt, i if streams is None else streams[i], params)
-            for i, prompt in enumerate(encoded)
+            Slot(i, stream, prompt, min(params.max_tokens, context - len(prompt)))
+            for i, (stream, prompt) in enumerate(zip(numbers, encoded, strict=True))
         ]
-        # Neighbours of similar length waste the least padding and cache.
+        # Neighbours of similar length waste the least padding and cache. The sort is stable, so
+        # that equal prompts keep their order.
         waiting.sort(key=lambda slot: -len(slot.prompt))
         for most, group in itertools.groupby(waiting, lambda slot: self._most_rows(slot.prompt)):
-            self._generate_group(
-                collections.deque(group), most, prefix, prefix_cache, params, finish
-            )
+            self._generate_group(collections.deque(group), most, prefix, params, finish)
         assert all(result is not None for result in results)
         return [result for result in results if result is not None]
 
-    # -- host side -------------------------------------------------------------------------------
+    # -- how many rows ---------------------------------------------------------------------------
 
     def _most_rows(self, prompt: Sequence[int]) -> int:
         """Rows of the batch beside prompts of this length, such that the cache stays bounded."""
         most = max(self.batch_size, self._min_rows)
         slots = batching.row_bucket(len(prompt) + STEPS_PER_DISPATCH, smallest=64)
-        return most if slots <= ROW_SLOTS else _power_of_two_within(most * ROW_SLOTS // slots)
+        return most if slots <= ROW_SLOTS else power_of_two_within(most * ROW_SLOTS // slots)
 
     def _rows(self, texts: int) -> int:
         """Rows of a batch; of few sizes, since each is a program to compile."""
+        # Where drafts serve all rows in full, rows beside them would only take positions from them.
         few = CHEAP_POSITIONS // (1 + self.draft_tokens) if self.draft_tokens else 0
         return few if texts <= few else batching.power_of_two(max(texts, self._min_rows))
 
     def _generate_group(
         self,
-        queue: collections.deque[_Slot],
+        queue: collections.deque[Slot],
         most: int,
-        shared: int,
-        prefix_cache: KVCache | None,
+        prefix: Prefix,
         params: SamplingParams,
-        finish: Callable[[_Slot, str, Literal["stop", "length"]], None],
+        finish: Callable[[Slot, str, FinishReason], None],
     ) -> None:
         """Generate for every slot of `queue` in one batch of at most `most` rows.
 
-        Args:
-            queue: Longest prompt first; is emptied.
-            most: Rows at most.
-            shared: Tokens of the prefix that all prompts share.
-            prefix_cache: Its keys and values.
-            params: How to sample.
-            finish: Called with slot, text and reason as each ends.
+        The queue has its longest prompt first and is emptied; `finish` is called with slot, text
+        and reason as each ends.
         """
         rows = min(most, self._rows(len(queue)))
-        slots: list[_Slot | None] = [None] * rows
-        state = self._empty_state(rows, 0)
-        prefilled: _Prefilled | None = None
-        while queue or prefilled or any(slots):
-            free = [row for row, slot in enumerate(slots) if slot is None]
-            # Drafts serve the last rows better than empty rows beside them. Once, since each number
-            # of rows is a program.
-            fewer, live = CHEAP_POSITIONS // 2, len(slots) - len(free)
-            last = not (queue or prefilled) and live <= fewer < len(slots)
-            if self.draft_tokens and last:
-                kept = sorted(range(len(slots)), key=lambda row: slots[row] is None)[:fewer]
-                slots, free = [slots[row] for row in kept], []
-                self._note("compact", state.length.shape[0], state.cache.num_slots)
-                state = _take_rows(state, jnp.asarray(kept))
-            drafted = max(0, min(self.draft_tokens, CHEAP_POSITIONS // len(slots) - 1))
-            while free and (queue or prefilled):
-                if prefilled is None:
-                    prefilled = self._prefill_prompts(queue, len(free), shared, prefix_cache)
-                moved = dict(zip(free, prefilled.waiting, strict=False))
-                free = free[len(moved) :]
-                prefilled.waiting = prefilled.waiting[len(moved) :]
-                for row, source in moved.items():
-                    slots[row] = prefilled.slots[source]
-                state = self._fit_cache(state, slots, drafted)
-                state = self._insert(state, prefilled, moved)
-                if not prefilled.waiting:
-                    prefilled = None
-            state = self._fit_cache(state, slots, drafted)
-            state, tokens, logprobs = self._decode(state, params, drafted)
-            for row, slot in enumerate(slots):
+        # No slots yet: the first prompts say how many they need.
+        state = decoding.empty_state(self._decoder, rows, 0)
+        batch = DecodingBatch(queue, None, [None] * rows, state)
+        while batch.waits or any(batch.slots):
+            self._compact(batch)
+            drafted = max(0, min(self.draft_tokens, CHEAP_POSITIONS // len(batch.slots) - 1))
+            self._refill(batch, prefix, drafted)
+            batch.state = self._fit_cache(batch.state, batch.slots, drafted)
+            batch.state, tokens, logprobs = self._decode(batch.state, params, drafted)
+            for row, slot in enumerate(batch.slots):
                 if slot is None:
                     continue
+                # Of each step: the tokens that counted, then -1 for wrong guesses.
                 fresh = tokens[:, row] >= 0
                 slot.tokens.extend(int(t) for t in tokens[:, row][fresh])
                 slot.logprobs.extend(float(p) for p in logprobs[:, row][fresh])
                 outcome = self._outcome(slot, params)
                 if outcome is not None:
                     finish(slot, *outcome)
-                    slots[row] = None
-            ended = np.array([slot is None for slot in slots])
+                    batch.slots[row] = None
+            # The device doesn't know of stop strings: a row that one ended would go on.
+            ended = np.array([slot is None for slot in batch.slots])
             if ended.any():
-                state = dataclasses.replace(
-                    state, remaining=jnp.where(jnp.asarray(ended), 0, state.remaining)
-                )
+                remaining = jnp.where(jnp.asarray(ended), 0, batch.state.remaining)
+                batch.state = dataclasses.replace(batch.state, remaining=remaining)
+
+    def _compact(self, batch: DecodingBatch) -> None:
+        """Leave out empty rows when the last texts are few.
+
+        Drafts serve these better than empty rows beside them. Once, since each number of rows is a
+        program.
+        """
+        fewer, live = CHEAP_POSITIONS // 2, len(batch.slots) - len(batch.free())
+        if not self.draft_tokens or batch.waits or not live <= fewer < len(batch.slots):
+            return
+        # Live rows first, and empty ones to make up the number.
+        kept = sorted(range(len(batch.slots)), key=lambda row: batch.slots[row] is None)[:fewer]
+        self._note("compact", batch.state.length.shape[0], batch.state.cache.num_slots)
+        batch.slots = [batch.slots[row] for row in kept]
+        batch.state = decoding.take_rows(batch.state, jnp.asarray(kept))
+
+    def _refill(self, batch: DecodingBatch, prefix: Prefix, drafted: int) -> None:
+        """Give the free rows to waiting prompts."""
+        free = batch.free()
+        while free and batch.waits:
+            if batch.prefilled is None:
+                batch.prefilled = self._prefill_prompts(batch.queue, len(free), prefix)
+            # More prompts may be computed at once than rows are free: the others wait, computed.
+            prefilled = batch.prefilled
+            moved = dict(zip(free, prefilled.waiting, strict=False))
+            free = free[len(moved) :]
+            prefilled.waiting = prefilled.waiting[len(moved) :]
+            for row, source in moved.items():
+                batch.slots[row] = prefilled.slots[source]
+            batch.state = self._fit_cache(batch.state, batch.slots, drafted)
+            batch.state = self._insert(batch.state, prefilled, moved)
+            if not prefilled.waiting:
+                batch.prefilled = None
+
+    # -- texts ------------------------------------------------------------------------------------
 
     def _encode(self, index: int, prompt: str | Sequence[int]) -> tuple[int, ...]:
         if isinstance(prompt, str):
@@ -302,14 +268,18 @@ class Generator:
             tokens = tuple(prompt)
         if not tokens:
             raise InputError(f"prompt {index} is empty")
+        context = self.model.decoder.config.max_position
+        if len(tokens) >= context:
+            raise InputError(
+                f"prompt {index} has {len(tokens)} tokens; the model's context is {context}"
+            )
         return tokens
 
-    def _outcome(
-        self, slot: _Slot, params: SamplingParams
-    ) -> tuple[str, Literal["stop", "length"]] | None:
+    def _outcome(self, slot: Slot, params: SamplingParams) -> tuple[str, FinishReason] | None:
         """Text and reason of a finished row, None for one that goes on."""
         ended = slot.tokens[-1] in self.model.decoder.config.eos_token_ids
         exhausted = len(slot.tokens) >= slot.limit
+        # Spares decoding every row's text after each dispatch.
         if not (ended or exhausted or params.stop):
             return None
         cut = cut_at_stop(self.model.tokenizer, slot.tokens, params.stop) if params.stop else None
@@ -323,7 +293,9 @@ class Generator:
         text = str(self.model.tokenizer.decode(slot.tokens, skip_special_tokens=True))
         return text, "stop" if ended else "length"
 
-    def _fit_cache(self, state: _State, slots: Sequence[_Slot | None], drafted: int) -> _State:
+    def _fit_cache(
+        self, state: DecodingState, slots: Sequence[Slot | None], drafted: int
+    ) -> DecodingState:
         """Grow or shrink the cache to a bucket that holds the next dispatch.
 
         Attention reads the cache whole; one for the worst case would slow every step.
@@ -332,6 +304,7 @@ class Generator:
         longest = max(
             (len(s.prompt) + min(len(s.tokens) + fresh, s.limit) for s in slots if s), default=1
         )
+        # Sizes come from few buckets, since each is a program to compile.
         wanted = batching.row_bucket(longest, smallest=64)
         rows = state.length.shape[0]
         if rows <= CHEAP_POSITIONS // 2:
@@ -341,55 +314,36 @@ class Generator:
         if have == wanted:
             return state
         self._note("resize", rows, have, wanted)
-        return dataclasses.replace(
-            state, cache=_resize(state.cache, wanted), text=_fit_array(state.text, wanted, 1)
-        )
+        return decoding.fit_slots(state, wanted)
 
-    def _empty_state(self, rows: int, slots: int) -> _State:
-        def zeros() -> Array:
-            return jnp.zeros((rows,), jnp.int32)
-
-        text = jnp.zeros((rows, slots), jnp.int32)
-        return _State(
-            self._decoder.init_cache(rows, slots), text, zeros(), zeros(), zeros(), zeros()
-        )
-
-    def _prefill_prefix(self, prompts: Sequence[tuple[int, ...]]) -> tuple[int, KVCache | None]:
-        """Length and cache of the prefix that all prompts share; (0, None) if too short to pay."""
+    def _prefill_prefix(self, prompts: Sequence[tuple[int, ...]]) -> Prefix:
+        """The prefix that all prompts share, computed once."""
+        # Of every prompt one token at least is left over, for the first decoding step to feed.
         shared = min(len(p) for p in prompts) - 1
+        # Comparing slices is fast; the loop over single tokens runs only where prompts part.
         for prompt in prompts:
             while prompt[:shared] != prompts[0][:shared]:
                 shared = next(i for i in range(shared) if prompt[i] != prompts[0][i])
         if len(prompts) < 2 or shared < SHARED_PREFIX_MIN:
-            return 0, None
-        width, slots, _ = _prefill_shape(shared, 0)
+            return Prefix()
+        width, slots, _ = prefill_shape(shared, 0)
         cache = self._fill(
             "prefix", [prompts[0][:shared]], 0, width, self._decoder.init_cache(1, slots)
         )
-        return shared, cache
-
-    def _new_slot(
-        self, request: int, prompt: tuple[int, ...], stream: int, params: SamplingParams
-    ) -> _Slot:
-        room = self.model.decoder.config.max_position - len(prompt)
-        return _Slot(request, stream, prompt, min(params.max_tokens, room), [], [])
+        return Prefix(shared, cache)
 
     def _prefill_prompts(
         self,
-        queue: collections.deque[_Slot],
+        queue: collections.deque[Slot],
         free: int,
-        shared: int,
-        prefix_cache: KVCache | None,
-    ) -> _Prefilled:
+        prefix: Prefix,
+    ) -> Prefilled:
         """Compute the keys and values of the next prompts in a cache of their own.
 
-        Args:
-            queue: Longest prompt first; what is taken leaves it.
-            free: Rows of the batch that wait for a prompt.
-            shared: Tokens that the prefix's cache has already.
-            prefix_cache: Keys and values of the shared prefix.
+        What is taken leaves the queue; `free` rows of the batch wait for a prompt.
         """
-        width, slots, most = _prefill_shape(len(queue[0].prompt), shared)
+        shared = prefix.length
+        width, slots, most = prefill_shape(len(queue[0].prompt), shared)
         # Padding rows cost as much as prompts: waiting prompts take their place. A few prompts are
         # computed one by one, with the program of one.
         count = min(len(queue), max(free, self._min_rows), most)
@@ -398,11 +352,11 @@ class Generator:
         new = [queue.popleft() for _ in range(count)]
         rows = min(most, batching.power_of_two(count))
         cache = self._decoder.init_cache(rows, slots)
-        if prefix_cache is not None:
-            cache = _copy_prefix(cache, prefix_cache, shared)
+        if prefix.cache is not None:
+            cache = decoding.copy_prefix(cache, prefix.cache, shared)
         prompts = [slot.prompt[shared:] for slot in new]
         cache = self._fill("prefill", prompts, shared, width, cache)
-        return _Prefilled(cache, new, list(range(count)))
+        return Prefilled(cache, new, list(range(count)))
 
     def _fill(
         self, kind: str, prompts: Sequence[Sequence[int]], start: int, width: int, cache: KVCache
@@ -422,8 +376,9 @@ class Generator:
         for i, prompt in enumerate(prompts):
             tokens[i, : len(prompt)] = prompt
         self._note(kind, rows, width, cache.num_slots)
+        # Padding behind a short prompt writes keys that the next tokens of its row overwrite.
         for at in range(0, chunks * width, width):
-            cache = _prefill(
+            cache = decoding.prefill(
                 self._decoder,
                 jnp.asarray(tokens[:, at : at + width]),
                 jnp.full((rows,), start + at, jnp.int32),
@@ -431,14 +386,10 @@ class Generator:
             )
         return cache
 
-    def _insert(self, state: _State, prefilled: _Prefilled, moved: dict[int, int]) -> _State:
-        """Copy prefilled rows into the batch.
-
-        Args:
-            state: Before.
-            prefilled: Where the rows come from.
-            moved: Row of the batch to row of `prefilled`.
-        """
+    def _insert(
+        self, state: DecodingState, prefilled: Prefilled, moved: dict[int, int]
+    ) -> DecodingState:
+        """Copy prefilled rows into the batch; `moved` has for rows of it those of `prefilled`."""
         batch = state.length.shape[0]
         rows = jax.tree.leaves(prefilled.cache)[0].shape[-4]
         target = np.full(rows, batch, np.int32)  # out of range: dropped
@@ -453,20 +404,19 @@ class Generator:
             lengths[source], limits[source] = len(slot.prompt) - 1, slot.limit
             streams[source] = slot.stream
         self._note("insert", batch, state.cache.num_slots, rows, prefilled.cache.num_slots)
-        return _insert(
-            state,
-            prefilled.cache,
-            *(jnp.asarray(x) for x in (target, text, lengths, limits, streams)),
-        )
+        counters = (lengths, limits, streams, np.zeros(rows, np.int32))
+        new = DecodingState(prefilled.cache, *(jnp.asarray(x) for x in (text, *counters)))
+        return decoding.insert(state, new, jnp.asarray(target))
 
     def _decode(
-        self, state: _State, params: SamplingParams, drafted: int
-    ) -> tuple[_State, np.ndarray, np.ndarray]:
-        """Up to STEPS_PER_DISPATCH steps of 1 + `drafted` tokens at most.
+        self, state: DecodingState, params: SamplingParams, drafted: int
+    ) -> tuple[DecodingState, Int32[np.ndarray, "steps B W"], Float32[np.ndarray, "steps B W"]]:
+        """Up to STEPS_PER_DISPATCH steps of W = 1 + `drafted` tokens at most.
 
         Returns:
-            The state, tokens and logprobs [steps, B, 1 + drafted]; tokens are -1 where none.
+            The state, tokens (-1 where there is none) and logprobs.
         """
+        # What a program doesn't depend on is set to one value, or each value would compile it anew.
         static = dataclasses.replace(
             params,
             max_tokens=1,
@@ -475,7 +425,7 @@ class Generator:
             temperature=1.0 if params.temperature else 0.0,
         )
         self._note("decode", state.length.shape[0], state.cache.num_slots, drafted, static)
-        state, tokens, logprobs = _decode_steps(
+        state, tokens, logprobs = decoding.decode_steps(
             self._decoder,
             state,
             jax.random.key(params.seed),
@@ -486,221 +436,7 @@ class Generator:
         return state, *jax.device_get((tokens, logprobs))
 
     def _note(self, *shape: Any) -> None:
+        # A first sight of a shape is a compilation: where a run is slow, the log says why.
         if shape not in self._shapes:
             self._shapes.add(shape)
             log.info("generation: compiled shape %d: %s", len(self._shapes), shape)
-
-
-@functools.partial(jax.jit, donate_argnums=3)
-def _prefill(decoder: Decoder, tokens: Array, start: Array, cache: KVCache) -> KVCache:
-    """Write the keys and values of `tokens` [n, T] at `start` [n]."""
-    return decoder.hidden_cached(tokens, start, cache)[1]
-
-
-def _power_of_two_within(limit: int) -> int:
-    """Largest power of two up to `limit`; at least 1."""
-    return 1 << max(limit, 1).bit_length() - 1
-
-
-def _prefill_shape(longest: int, shared: int) -> tuple[int, int, int]:
-    """How prompts are prefilled.
-
-    Args:
-        longest: Tokens of the longest.
-        shared: Tokens of them that are computed already.
-
-    Returns:
-        Tokens of a prompt in one program, slots of the cache, rows at most.
-    """
-    own = longest - shared
-    slots = batching.row_bucket(longest, smallest=64)
-    tokens = min(PREFILL_TOKENS, max(64, _power_of_two_within(PREFILL_SCORES // slots)))
-    # Even chunks, so that the last isn't mostly padding.
-    chunks = -(-own // tokens)
-    width = batching.row_bucket(-(-own // chunks), smallest=32)
-    return width, slots, _power_of_two_within(min(tokens // width, PREFILL_SLOTS // slots))
-
-
-def _resize(cache: KVCache, slots: int) -> KVCache:
-    """The cache in another size, array by array: of most layers there is only one at a time.
-
-    Args:
-        cache: Is used up.
-        slots: After.
-    """
-
-    def fit(x: Array, axis: int) -> Array:
-        fitted = _fit_array(x, slots, axis).block_until_ready()
-        x.delete()
-        return fitted
-
-    return _over_slots(fit, cache)
-
-
-def _over_slots(function: Callable[[Array, int], Array], cache: KVCache) -> KVCache:
-    """`function` of each array and the number of its axis of slots."""
-    return KVCache(
-        jax.tree.map(lambda x: function(x, x.ndim - 1), cache.keys),
-        jax.tree.map(lambda x: function(x, x.ndim - 2), cache.values),
-    )
-
-
-def _fit_axis(x: Array, size: int, axis: int) -> Array:
-    if size <= x.shape[axis]:
-        return jax.lax.slice_in_dim(x, 0, size, axis=axis)
-    widths = [(0, 0)] * x.ndim
-    widths[axis] = (0, size - x.shape[axis])
-    return jnp.pad(x, widths)
-
-
-_fit_array = jax.jit(_fit_axis, static_argnums=(1, 2))
-
-
-@functools.partial(jax.jit, static_argnums=2, donate_argnums=0)
-def _copy_prefix(cache: KVCache, prefix: KVCache, shared: int) -> KVCache:
-    """Write the first `shared` slots of a one-row cache into every row."""
-
-    def keys(x: Array, y: Array) -> Array:
-        return x.at[..., :shared].set(jnp.broadcast_to(y[..., :shared], (*x.shape[:-1], shared)))
-
-    def values(x: Array, y: Array) -> Array:
-        shape = (*x.shape[:-2], shared, x.shape[-1])
-        return x.at[..., :shared, :].set(jnp.broadcast_to(y[..., :shared, :], shape))
-
-    return KVCache(
-        jax.tree.map(keys, cache.keys, prefix.keys),
-        jax.tree.map(values, cache.values, prefix.values),
-    )
-
-
-@functools.partial(jax.jit, donate_argnums=0)
-def _insert(
-    state: _State,
-    cache: KVCache,
-    target: Array,
-    text: Array,
-    length: Array,
-    remaining: Array,
-    stream: Array,
-) -> _State:
-    """Copy prefilled rows [n] into the rows `target` of the state; targets out of range: none."""
-    slots = state.cache.num_slots
-
-    def rows(x: Array, y: Array) -> Array:
-        batch_axis = x.ndim - 4
-        at = (slice(None),) * batch_axis + (target,)
-        return x.at[at].set(y, mode="drop", unique_indices=True)
-
-    fitted = _over_slots(lambda x, axis: _fit_axis(x, slots, axis), cache)
-    return _State(
-        cache=jax.tree.map(rows, state.cache, fitted),
-        text=state.text.at[target].set(_fit_axis(text, slots, 1), mode="drop"),
-        length=state.length.at[target].set(length, mode="drop"),
-        remaining=state.remaining.at[target].set(remaining, mode="drop"),
-        stream=state.stream.at[target].set(stream, mode="drop"),
-        sampled=state.sampled.at[target].set(0, mode="drop"),
-    )
-
-
-@jax.jit
-def _take_rows(state: _State, rows: Array) -> _State:
-    """The rows [n] of the state as a batch of their own."""
-    others = (state.text, state.length, state.remaining, state.stream, state.sampled)
-    return _State(
-        jax.tree.map(lambda x: jnp.take(x, rows, axis=x.ndim - 4), state.cache),
-        *(x[rows] for x in others),
-    )
-
-
-def _draft(text: Array, length: Array, count: int) -> Array:
-    """Guess what follows each row: what followed its last tokens where they stood before.
-
-    Of the places that share most of the last DRAFT_NGRAM tokens, the latest. Where the text there
-    reaches its own end, it is taken to go on repeating. Without such a place any guess will do.
-
-    Args:
-        text: [B, S] int32.
-        length: [B] int32, position of the last token.
-        count: Tokens to guess.
-
-    Returns:
-        [B, count] int32.
-    """
-    slots = text.shape[1]
-    at = jnp.arange(slots)[None]
-    same = at < length[:, None]
-    score = jnp.where(same, at, 0)
-    for back in range(DRAFT_NGRAM):
-        wanted = jnp.take_along_axis(text, jnp.maximum(length - back, 0)[:, None], axis=1)
-        same &= (jnp.roll(text, back, axis=1) == wanted) & (at >= back)
-        score += jnp.where(same, slots, 0)
-    found = jnp.argmax(score, axis=1)[:, None]
-    period = jnp.maximum(length[:, None] - found, 1)
-    return jnp.take_along_axis(text, found + 1 + jnp.arange(count)[None] % period, axis=1)
-
-
-@functools.partial(jax.jit, static_argnums=(4, 5), donate_argnums=1)
-def _decode_steps(
-    decoder: Decoder,
-    state: _State,
-    key: Array,
-    temperature: Array,
-    params: SamplingParams,
-    drafted: int,
-) -> tuple[_State, Array, Array]:
-    """Decode until every row is done or STEPS_PER_DISPATCH steps are taken.
-
-    A step feeds each row's next token and `drafted` guesses of those after it. A guess that equals
-    what is sampled before it was right, and so what is sampled after it counts too. Keys and values
-    of wrong guesses lie beyond the row's length, where the next step overwrites them.
-    """
-    rows, width = state.length.shape[0], 1 + drafted
-    eos = jnp.asarray(decoder.config.eos_token_ids or (-1,), jnp.int32)
-    row, offset = jnp.arange(rows)[:, None], jnp.arange(width)[None]
-
-    def condition(carry: tuple[Array, _State, Array, Array]) -> Array:
-        step, state, _, _ = carry
-        return (step < STEPS_PER_DISPATCH) & jnp.any(state.remaining > 0)
-
-    def body(
-        carry: tuple[Array, _State, Array, Array],
-    ) -> tuple[Array, _State, Array, Array]:
-        step, state, tokens, logprobs = carry
-        fed = jnp.take_along_axis(state.text, state.length[:, None], axis=1)
-        if drafted:
-            fed = jnp.concatenate([fed, _draft(state.text, state.length, drafted)], axis=1)
-        hidden, cache = decoder.hidden_cached(fed, state.length, state.cache)
-        logits = decoder.logits(hidden.reshape(rows * width, -1))
-        counts = (state.sampled[:, None] + offset).reshape(-1)
-        keys = jax.vmap(
-            lambda stream, count: jax.random.fold_in(jax.random.fold_in(key, stream), count)
-        )(jnp.repeat(state.stream, width), counts)
-        token = sample(logits, keys, temperature, params)
-        chosen = jnp.take_along_axis(logits, token[:, None], axis=-1)[:, 0]
-        logprob = (chosen - jax.nn.logsumexp(logits, axis=-1)).reshape(rows, width)
-        token = token.reshape(rows, width)
-        ends = jnp.any(token[..., None] == eos[None, None], axis=-1)
-        # A position counts if all before it were guessed right and none of them ended the text.
-        goes_on = (fed[:, 1:] == token[:, :-1]) & ~ends[:, :-1]
-        right = jnp.cumprod(goes_on.astype(jnp.int32), axis=1)
-        fresh = jnp.minimum(1 + right.sum(axis=1), state.remaining)
-        counted = offset < fresh[:, None]
-        ended = jnp.any(ends & counted, axis=1)
-        # Out of range: dropped.
-        place = jnp.where(counted, state.length[:, None] + 1 + offset, state.text.shape[1])
-        state = _State(
-            cache=cache,
-            text=state.text.at[row, place].set(token, mode="drop"),
-            length=state.length + fresh,
-            remaining=jnp.where(ended, 0, state.remaining - fresh),
-            stream=state.stream,
-            sampled=state.sampled + fresh,
-        )
-        tokens = tokens.at[step].set(jnp.where(counted, token, -1))
-        logprobs = logprobs.at[step].set(jnp.where(counted, logprob, 0.0))
-        return step + 1, state, tokens, logprobs
-
-    empty = jnp.full((STEPS_PER_DISPATCH, rows, width), -1, jnp.int32)
-    start = (jnp.int32(0), state, empty, jnp.zeros(empty.shape))
-    _, state, tokens, logprobs = jax.lax.while_loop(condition, body, start)
-    return state, tokens, logprobs

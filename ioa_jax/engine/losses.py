@@ -13,7 +13,7 @@ import functools
 import jax
 import jax.numpy as jnp
 from jax import Array
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Float32, Int, Shaped
 
 from ioa_jax.models.decoder import mask_padded_vocab
 from ioa_jax.models.precision import Precision, linear
@@ -31,8 +31,8 @@ class Head:
     """Hidden states on their way into an output projection.
 
     Attributes:
-        hidden: [N, D], after the final norm.
-        weight: [V, D].
+        hidden: After the final norm.
+        weight: Row v scores token v.
         num_tokens: Leading rows of `weight` that are real tokens; the others get no probability.
     """
 
@@ -44,23 +44,23 @@ class Head:
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class TokenStatistics:
-    """Per-token results, each [N] float32 unless said otherwise; nats where a unit applies.
+    """Per-token results, of N tokens or of [R, N] in rows; nats where a unit applies.
 
     Attributes:
         logprob: log q(label), q the student.
-        is_greedy: bool; the label is the student's most likely token.
+        is_greedy: The label is the student's most likely token.
         entropy: H(q); None unless asked for.
         forward_kl: KL(p || q), p the teacher; None without a teacher.
         reverse_kl: KL(q || p); None without a teacher.
         teacher_logprob: log p(label); None without a teacher.
     """
 
-    logprob: Array
-    is_greedy: Array
-    entropy: Array | None = None
-    forward_kl: Array | None = None
-    reverse_kl: Array | None = None
-    teacher_logprob: Array | None = None
+    logprob: Float32[Array, "*N"]
+    is_greedy: Bool[Array, "*N"]
+    entropy: Float32[Array, "*N"] | None = None
+    forward_kl: Float32[Array, "*N"] | None = None
+    reverse_kl: Float32[Array, "*N"] | None = None
+    teacher_logprob: Float32[Array, "*N"] | None = None
 
 
 def token_statistics(
@@ -89,60 +89,88 @@ def token_statistics(
         Per-token statistics; differentiable in `student`.
     """
     count = labels.shape[0]
+    # Few tokens are one chunk of their own size; what pads the last of many is cut off again, and
+    # since nothing reads it, no gradient flows from it.
     chunk = min(chunk, max(count, 1))
     padding = -count % chunk
-    num_tokens = student.num_tokens
-    if teacher is not None:
-        num_tokens = min(num_tokens, teacher.num_tokens)
 
-    def chunks(x: Array) -> Array:
+    def chunks(x: Shaped[Array, "N ..."]) -> Shaped[Array, "chunks chunk ..."]:
         widths = [(0, padding)] + [(0, 0)] * (x.ndim - 1)
         return jnp.pad(x, widths).reshape(-1, chunk, *x.shape[1:])
 
+    # Without the checkpoint, every chunk's logits would be kept for the backward pass.
     @functools.partial(jax.checkpoint, prevent_cse=False)
-    def one_chunk(hidden: Array, teacher_hidden: Array | None, labels: Array) -> TokenStatistics:
-        logits = mask_padded_vocab(linear(hidden, student.weight, precision), num_tokens)
-        log_z = jax.nn.logsumexp(logits, axis=-1)
-        # A select instead of a gather, whose gradient would scatter into [chunk, V].
-        at_label = jnp.arange(logits.shape[-1])[None] == labels[:, None]
-        label_logits = jnp.sum(jnp.where(at_label, logits, 0.0), axis=-1)
-        result = TokenStatistics(
-            logprob=label_logits - log_z,
-            is_greedy=label_logits >= jax.lax.stop_gradient(logits.max(axis=-1)),
-        )
-        if not entropy and teacher_hidden is None:
-            return result
-        log_q = logits - log_z[:, None]
-        q = jnp.exp(log_q)
-        if entropy:
-            result = dataclasses.replace(result, entropy=-_expectation(q, log_q))
-        if teacher_hidden is not None and teacher is not None:
-            teacher_logits = linear(teacher_hidden, teacher.weight, precision)
-            width = min(teacher_logits.shape[-1], logits.shape[-1])
-            teacher_logits = mask_padded_vocab(teacher_logits[:, :width], num_tokens)
-            log_p = jax.lax.stop_gradient(jax.nn.log_softmax(teacher_logits, axis=-1))
-            p = jnp.exp(log_p)
-            log_q, q = log_q[:, :width], q[:, :width]
-            result = dataclasses.replace(
-                result,
-                forward_kl=_expectation(p, log_p - log_q),
-                reverse_kl=_expectation(q, log_q - log_p),
-                teacher_logprob=jnp.sum(jnp.where(at_label[:, :width], log_p, 0.0), axis=-1),
-            )
-        return result
+    def one_chunk(
+        hidden: Float[Array, "n D"],
+        teacher_hidden: Float[Array, "n teacher_D"] | None,
+        labels: Int[Array, " n"],
+    ) -> TokenStatistics:
+        part = dataclasses.replace(student, hidden=hidden)
+        other = None if teacher is None else dataclasses.replace(teacher, hidden=teacher_hidden)
+        return _dense_statistics(part, labels, precision, other, entropy)
 
-    if teacher is None:
-        stacked = jax.lax.map(
-            lambda xs: one_chunk(xs[0], None, xs[1]), (chunks(student.hidden), chunks(labels))
-        )
-    else:
-        stacked = jax.lax.map(
-            lambda xs: one_chunk(*xs),
-            (chunks(student.hidden), chunks(teacher.hidden), chunks(labels)),
-        )
+    of_teacher = None if teacher is None else teacher.hidden
+    stacked = jax.lax.map(
+        lambda xs: one_chunk(*xs), jax.tree.map(chunks, (student.hidden, of_teacher, labels))
+    )
     return jax.tree.map(lambda x: x.reshape(-1)[:count], stacked)
 
 
-def _expectation(p: Array, value: Array) -> Array:
+def _dense_statistics(
+    student: Head,
+    labels: Int[Array, " n"],
+    precision: Precision,
+    teacher: Head | None,
+    entropy: bool,
+) -> TokenStatistics:
+    """`token_statistics` of few enough tokens that their logits may exist."""
+    num_tokens = student.num_tokens
+    if teacher is not None:
+        num_tokens = min(num_tokens, teacher.num_tokens)
+    logits = mask_padded_vocab(linear(student.hidden, student.weight, precision), num_tokens)
+    log_z = jax.nn.logsumexp(logits, axis=-1)
+    # A select instead of a gather, whose gradient would scatter into [chunk, V].
+    at_label = jnp.arange(logits.shape[-1])[None] == labels[:, None]
+    label_logits = jnp.sum(jnp.where(at_label, logits, 0.0), axis=-1)
+    result = TokenStatistics(
+        logprob=label_logits - log_z,
+        # Ties count: the label is one of the most likely.
+        is_greedy=label_logits >= jax.lax.stop_gradient(logits.max(axis=-1)),
+    )
+    if not entropy and teacher is None:
+        return result
+    log_q = logits - log_z[:, None]
+    q = jnp.exp(log_q)
+    if entropy:
+        result = dataclasses.replace(result, entropy=-_expectation(q, log_q))
+    if teacher is not None:
+        teacher_logits = linear(teacher.hidden, teacher.weight, precision)
+        width = min(teacher_logits.shape[-1], logits.shape[-1])
+        teacher_logits = mask_padded_vocab(teacher_logits[:, :width], num_tokens)
+        result = _with_divergences(result, teacher_logits, log_q, q, at_label)
+    return result
+
+
+def _with_divergences(
+    result: TokenStatistics,
+    teacher_logits: Float32[Array, "n common_V"],
+    log_q: Float32[Array, "n V"],
+    q: Float32[Array, "n V"],
+    at_label: Bool[Array, "n V"],
+) -> TokenStatistics:
+    """`result` with what compares the student with the teacher, over the smaller vocabulary."""
+    width = teacher_logits.shape[-1]
+    log_p = jax.lax.stop_gradient(jax.nn.log_softmax(teacher_logits, axis=-1))
+    p = jnp.exp(log_p)
+    log_q, q = log_q[:, :width], q[:, :width]
+    return dataclasses.replace(
+        result,
+        forward_kl=_expectation(p, log_p - log_q),
+        reverse_kl=_expectation(q, log_q - log_p),
+        teacher_logprob=jnp.sum(jnp.where(at_label[:, :width], log_p, 0.0), axis=-1),
+    )
+
+
+def _expectation(p: Float32[Array, "n V"], value: Float32[Array, "n V"]) -> Float32[Array, " n"]:
     """Sum of p * value over the vocabulary, with 0 * (-1e30) of masked rows taken as 0."""
     return jnp.sum(jnp.where(p > 0, p * value, 0.0), axis=-1)

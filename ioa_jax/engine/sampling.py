@@ -8,7 +8,7 @@ import math
 import jax
 import jax.numpy as jnp
 from jax import Array
-from jaxtyping import Float, Int
+from jaxtyping import Float, Int, Int32, Key
 
 from ioa_jax.errors import InputError
 
@@ -48,17 +48,21 @@ class SamplingParams:
             raise InputError("stop: an empty stop string would end every completion at once")
 
 
+# Thresholds as int32 bit patterns: one that keeps enough, and one that keeps too little.
+Bounds = tuple[Int32[Array, " B"], Int32[Array, " B"]]
+
+
 def sample(
     logits: Float[Array, "B V"],
-    keys: Array,
+    keys: Key[Array, " B"],
     temperature: Float[Array, ""],
     params: SamplingParams,
-) -> Int[Array, " B"]:
+) -> Int32[Array, " B"]:
     """One token a row.
 
     Args:
         logits: float32.
-        keys: [B] PRNG keys, one a row.
+        keys: One a row.
         temperature: Traced, so that its value needs no new program; only used when
             `params.temperature` is not 0.
         params: Static; decides which filters the program has.
@@ -66,16 +70,18 @@ def sample(
     if params.temperature == 0:
         return _argmax(logits)
     scaled = logits / temperature
+    # One threshold finds both: the k-th largest logit, and the one at which shares reach top_p.
     if params.top_k:
         scaled = _keep_above(scaled, jnp.ones_like(scaled), float(params.top_k))
     if params.top_p < 1:
         scaled = _keep_above(scaled, jax.nn.softmax(scaled, axis=-1), params.top_p)
+    # The largest of logit plus Gumbel noise is a sample of the softmax.
     noise = jax.vmap(lambda key: jax.random.gumbel(key, logits.shape[-1:]))(keys)
     return _argmax(scaled + noise)
 
 
-def _argmax(x: Array) -> Array:
-    """Index of the first maximum of each row, int32.
+def _argmax(x: Float[Array, "B V"]) -> Int32[Array, " B"]:
+    """Index of the first maximum of each row.
 
     Two plain reductions: on CPU, `jnp.argmax`'s reduction of pairs doesn't vectorise and takes as
     long as a third of the head's product.
@@ -85,7 +91,9 @@ def _argmax(x: Array) -> Array:
     return jnp.min(jnp.where(x == x.max(axis=-1, keepdims=True), index, last), axis=-1)
 
 
-def _keep_above(logits: Array, mass: Array, wanted: float) -> Array:
+def _keep_above(
+    logits: Float[Array, "B V"], mass: Float[Array, "B V"], wanted: float
+) -> Float[Array, "B V"]:
     """-inf for all but the smallest set of top tokens whose `mass` reaches `wanted`.
 
     Bisection for the largest threshold that still keeps enough: a sort of the whole vocabulary a
@@ -93,9 +101,10 @@ def _keep_above(logits: Array, mass: Array, wanted: float) -> Array:
     as integers, so that 32 steps find the exact threshold.
     """
     bits = jax.lax.bitcast_convert_type(logits, jnp.int32)
+    # Of negative floats, larger patterns are smaller numbers.
     ordered = jnp.where(bits < 0, jnp.int32(-(2**31)) - bits, bits)
 
-    def halve(_: Array, bounds: tuple[Array, Array]) -> tuple[Array, Array]:
+    def halve(_: Int[Array, ""], bounds: Bounds) -> Bounds:
         low, high = bounds
         # Without overflow: floor of the mean of two int32.
         middle = (low & high) + ((low ^ high) >> 1)

@@ -6,18 +6,18 @@ import dataclasses
 import functools
 import logging
 from collections.abc import Callable, Sequence
-from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax import Array
+from jaxtyping import Bool, Float
 
 from ioa_jax.engine import batching, losses
-from ioa_jax.engine.batching import TokenPair
+from ioa_jax.engine.batching import Rows, TokenPair
 from ioa_jax.errors import InputError
 from ioa_jax.models.decoder import Decoder
 from ioa_jax.models.load import LanguageModel
+from ioa_jax.models.lora import LoRA
 from ioa_jax.models.text import encode_prompt_completion
 
 log = logging.getLogger(__name__)
@@ -113,6 +113,7 @@ class Scorer:
         logprobs: list[list[float]] = [[] for _ in pairs]
         greedy = [True] * len(pairs)
         scores: dict[int, Score] = {}
+        # The longest rows first: what memory doesn't hold fails at once, not after an hour.
         for row_length, rows in self._rows(groups):
             per_call = max(1, self.tokens_per_batch // row_length)
             for start in range(0, len(rows), per_call):
@@ -121,6 +122,7 @@ class Scorer:
                 result = jax.device_get(
                     _score_rows(self.model.decoder, packed.device_arrays(), self._chunk)
                 )
+                # Scored tokens of a pair stand in one row, in their order.
                 real = packed.owners >= 0
                 for owner, logprob, match in zip(
                     packed.owners[real], result[0][real], result[1][real], strict=True
@@ -140,6 +142,7 @@ class Scorer:
         self, groups: Sequence[batching.PrefixGroup]
     ) -> list[tuple[int, list[list[batching.PrefixGroup]]]]:
         """Rows of groups by row length; short groups share rows of one small length."""
+        # No row is shorter than this: single short pairs would be many lengths, each a program.
         smallest = batching.row_bucket(min(256, max((g.size for g in groups), default=1)))
         by_length: dict[int, list[batching.PrefixGroup]] = {}
         for group in groups:
@@ -158,6 +161,7 @@ class Scorer:
         scored = max(
             sum(len(pairs[i].completion) for group in row for i in group.members) for row in rows
         )
+        # All three from few sizes: each combination is a program.
         shape = (
             batching.power_of_two(len(rows)),
             row_length,
@@ -174,18 +178,20 @@ class Scorer:
 
 
 @functools.partial(jax.jit, static_argnums=2)
-def _score_rows(decoder: Decoder, rows: dict[str, Array], chunk: int) -> tuple[Array, Array]:
-    """Log-probabilities and greedy matches, each [R, N]."""
+def _score_rows(
+    decoder: Decoder, rows: Rows, chunk: int
+) -> tuple[Float[Array, "R N"], Bool[Array, "R N"]]:
+    """Log-probabilities and greedy matches."""
     statistics = row_statistics(decoder, rows, chunk=chunk)
     return statistics.logprob, statistics.is_greedy
 
 
 def row_statistics(
     decoder: Decoder,
-    rows: dict[str, Any],
+    rows: Rows,
     *,
     chunk: int,
-    lora: Any = None,
+    lora: LoRA | None = None,
     remat: str = "none",
     reference: Decoder | None = None,
 ) -> losses.TokenStatistics:
@@ -202,7 +208,7 @@ def row_statistics(
     """
     mask = batching.packed_mask(rows["segments"], rows["branches"])
 
-    def head(model: Decoder, adapters: Any, policy: str) -> losses.Head:
+    def head(model: Decoder, adapters: LoRA | None, policy: str) -> losses.Head:
         hidden = model.hidden(rows["tokens"], rows["positions"], mask, lora=adapters, remat=policy)
         # Only positions that predict a scored token meet the head: prompts are often most of a row.
         chosen = jnp.take_along_axis(hidden, rows["sources"][..., None], axis=1)
@@ -222,9 +228,3 @@ def row_statistics(
         chunk=chunk,
     )
     return jax.tree.map(lambda x: x.reshape(shape), statistics)
-
-
-def mean_logprob(scores: Sequence[Score]) -> float:
-    """Mean log-probability a token over all scored tokens, in nats."""
-    values = [value for score in scores for value in score.token_logprobs]
-    return float(np.mean(values)) if values else float("nan")

@@ -8,154 +8,50 @@ may have retained ones, on which the student is kept near what it was before tra
 from __future__ import annotations
 
 import dataclasses
-import functools
 import hashlib
 import json
 import logging
 import math
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
-from jax import Array
 from jax.sharding import Mesh
 
-from ioa_jax.engine import batching, losses
-from ioa_jax.engine.batching import PackedRows, PrefixGroup, RowPacker, TokenPair
+from ioa_jax.engine import batching
+from ioa_jax.engine.batching import HostRows, TokenPair, cut_pair, pack_batch
 from ioa_jax.engine.checkpoint import Checkpoints
-from ioa_jax.engine.scoring import row_statistics
+from ioa_jax.engine.epochs import Batch, endless_batches
+from ioa_jax.engine.optimizer import StepSettings, init_optimizer
+from ioa_jax.engine.train_config import LoRAConfig, TrainConfig
+from ioa_jax.engine.train_step import train_step
 from ioa_jax.errors import InputError
-from ioa_jax.models.decoder import REMAT_POLICIES, Decoder
+from ioa_jax.models.decoder import Decoder
 from ioa_jax.models.lora import LoRA, init_lora, merge_lora
 from ioa_jax.models.mesh import batch_sharding, decoder_shardings
-from ioa_jax.streams import stream
+
+# What training needs, whichever file it is in.
+__all__ = [
+    "Batch",
+    "LoRAConfig",
+    "StepMetrics",
+    "StepSettings",
+    "TrainConfig",
+    "TrainResult",
+    "Trainer",
+    "endless_batches",
+    "pack_batch",
+    "train",
+    "train_step",
+]
 
 log = logging.getLogger(__name__)
 
-Retention = Literal["divergence", "replay"]
-
-
-@dataclasses.dataclass(frozen=True)
-class LoRAConfig:
-    """Adapters to train instead of the weights.
-
-    Attributes:
-        rank: r.
-        alpha: Scale times r.
-        targets: Regular expression over projection names (`q`, `k_proj`, …).
-    """
-
-    rank: int = 16
-    alpha: float = 32.0
-    targets: str = "q|k|v|o"
-
-
-@dataclasses.dataclass(frozen=True)
-class TrainConfig:
-    """Hyperparameters of one training run (defaults: the paper's, section 4 of its appendix).
-
-    Attributes:
-        learning_rate: Peak.
-        epochs: Passes over the data, where `train` makes the batches.
-        batch_rows: Packed rows of one optimiser step.
-        row_length: Tokens of a row; longer sequences lose the end of their completion.
-        accumulation: Parts a step's rows are split into; gradients are summed, then divided by the
-            step's number of scored tokens, so that the split changes nothing.
-        warmup_fraction: Share of the budget with a rising learning rate.
-        final_fraction: Learning rate at the end of the cosine, as a share of the peak.
-        weight_decay: AdamW's, on matrices only.
-        beta1: AdamW's.
-        beta2: AdamW's.
-        clip: Largest global gradient norm.
-        seed: Of the data order and of fresh adapters.
-        shuffle: New order each epoch; off keeps the order of the examples (a curriculum).
-        remat: See `Decoder.hidden`.
-        lora: Train adapters; None trains every weight.
-        save_every: Steps between checkpoints, if a directory is given.
-        retained_share: Share of a step's rows that retained examples fill, in [0, 1); 0: none
-            [ours].
-        retention: What is minimised on them: `divergence`, λ · KL(before ‖ now); or `replay`, the
-            cross-entropy as on all others.
-        retention_weight: λ.
-    """
-
-    learning_rate: float = 2e-5
-    epochs: int = 3
-    batch_rows: int = 8
-    row_length: int = 256
-    accumulation: int = 1
-    warmup_fraction: float = 0.03
-    final_fraction: float = 0.0
-    weight_decay: float = 0.01
-    beta1: float = 0.9
-    beta2: float = 0.95
-    clip: float = 1.0
-    seed: int = 0
-    shuffle: bool = True
-    remat: str = "full"
-    lora: LoRAConfig | None = None
-    save_every: int = 50
-    retained_share: float = 0.0
-    retention: Retention = "divergence"
-    retention_weight: float = 4.0
-
-    def __post_init__(self) -> None:
-        for field in ("epochs", "batch_rows", "row_length", "accumulation", "save_every"):
-            if getattr(self, field) < 1:
-                raise InputError(f"{field}={getattr(self, field)}: at least 1")
-        if not (math.isfinite(self.learning_rate) and 0 < self.learning_rate < 1e3):
-            raise InputError(f"learning_rate={self.learning_rate}: a number above 0")
-        if self.batch_rows % self.accumulation:
-            raise InputError(
-                f"accumulation={self.accumulation} doesn't divide batch_rows={self.batch_rows}"
-            )
-        if self.remat not in REMAT_POLICIES:
-            raise InputError(f"remat={self.remat!r}: choose from {sorted(REMAT_POLICIES)}")
-        if not 0 <= self.retained_share < 1:
-            raise InputError(f"retained_share={self.retained_share}: from 0 up to, but not, 1")
-
-    @property
-    def retained_rows(self) -> int:
-        """Rows of a step that retained examples may fill."""
-        most = self.batch_rows - 1 if self.batch_rows > 1 else 1
-        return min(math.ceil(self.retained_share * self.batch_rows), most)
-
-    @property
-    def needs_student_before(self) -> bool:
-        """Whether a step looks at what the student was before training."""
-        return self.retained_rows > 0 and self.retention == "divergence"
-
-    def step_settings(self) -> StepSettings:
-        """The part that a compiled step depends on."""
-        diverging = self.needs_student_before
-        return StepSettings(
-            self.accumulation,
-            self.weight_decay,
-            self.beta1,
-            self.beta2,
-            self.clip,
-            self.remat,
-            self.retained_rows if diverging else 0,
-            self.retention_weight if diverging else 0.0,
-        )
-
-    def learning_rate_at(self, progress: float) -> float:
-        """Linear warm-up, then a cosine.
-
-        Args:
-            progress: Share of the budget at the middle of a step, in [0, 1].
-        """
-        if progress < self.warmup_fraction:
-            return self.learning_rate * progress / self.warmup_fraction
-        done = (progress - self.warmup_fraction) / max(1 - self.warmup_fraction, 1e-9)
-        cosine = (1 + math.cos(math.pi * min(done, 1.0))) / 2
-        final = self.final_fraction
-        return self.learning_rate * (final + (1 - final) * cosine)
+_LORA_STREAM = 1  # random streams are derived from (seed, purpose)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -203,321 +99,6 @@ class TrainResult:
     truncated: int
 
 
-@dataclasses.dataclass(frozen=True)
-class Batch:
-    """Examples of an optimiser step.
-
-    Attributes:
-        examples: Learnt by cross-entropy.
-        retained: On these the student is kept near what it was before training.
-    """
-
-    examples: tuple[TokenPair, ...]
-    retained: tuple[TokenPair, ...] = ()
-
-
-# -- batches ---------------------------------------------------------------------------------------
-
-
-def cut_pair(pair: TokenPair, row_length: int, where: str) -> TokenPair:
-    """A pair whose completion is cut to what a row holds.
-
-    Raises:
-        InputError: A part is empty, or the prompt leaves no room; names `where`.
-    """
-    room = row_length - len(pair.prompt)
-    if room < 1 or not pair.prompt or not pair.completion:
-        raise InputError(
-            f"{where}: prompt of {len(pair.prompt)} and completion of {len(pair.completion)} "
-            f"tokens; both need at least one, and row_length={row_length} has to hold the prompt "
-            "and part of the completion"
-        )
-    return TokenPair(pair.prompt, pair.completion[:room])
-
-
-def endless_batches(
-    examples: Sequence[TokenPair],
-    config: TrainConfig,
-    *purpose: str | int,
-    retained: Sequence[TokenPair] = (),
-) -> Iterator[Batch]:
-    """Batches that fill `config.batch_rows` packed rows each, without end.
-
-    Examples pass in epochs, each in an order of its own; so do retained ones, in rows of their own
-    whose share is `config.retained_share`. A function of the arguments alone: a run that is resumed
-    passes over the batches that it has had.
-
-    Args:
-        examples: At least one.
-        config: Rows, their length, seed, shuffle and share.
-        purpose: Other words give another order.
-        retained: None are taken where this is empty.
-
-    Raises:
-        InputError: No examples, or one that fits no row.
-    """
-    if not examples:
-        raise InputError("no examples to train on")
-    own = _Epochs(examples, config, *purpose)
-    kept = _Epochs(retained, config, *purpose, "retained") if retained else None
-    number = 0
-    while True:
-        rows = 0
-        if kept is not None:
-            exact = config.retained_share * config.batch_rows
-            rows = math.floor((number + 1) * exact) - math.floor(number * exact)
-            rows = min(rows, config.retained_rows)
-        yield Batch(
-            own.fill(config.batch_rows - rows),
-            kept.fill(rows) if kept is not None and rows else (),
-        )
-        number += 1
-
-
-class _Epochs:
-    """Examples in shuffled passes without end."""
-
-    def __init__(
-        self, pairs: Sequence[TokenPair], config: TrainConfig, *purpose: str | int
-    ) -> None:
-        self._pairs = [
-            cut_pair(pair, config.row_length, f"example {i}") for i, pair in enumerate(pairs)
-        ]
-        self._config = config
-        self._purpose = purpose
-        self._epoch = 0
-        self._order: list[int] = []
-
-    def fill(self, rows: int) -> tuple[TokenPair, ...]:
-        """The next examples that fit into so many rows, within an epoch."""
-        packer = RowPacker(self._config.row_length, rows)
-        chosen: list[TokenPair] = []
-        if not self._order:
-            self._order = self._next_order()
-        while self._order and packer.add(len(self._pairs[self._order[-1]])):
-            chosen.append(self._pairs[self._order.pop()])
-        return tuple(chosen)
-
-    def _next_order(self) -> list[int]:
-        order = np.arange(len(self._pairs))
-        if self._config.shuffle:
-            draws = stream(self._config.seed, "order", *self._purpose, self._epoch)
-            order = draws.permutation(order)
-        self._epoch += 1
-        return [int(i) for i in order[::-1]]
-
-
-def pack_batch(
-    pairs: Sequence[TokenPair],
-    row_length: int,
-    num_rows: int | None = None,
-    num_scored: int | None = None,
-    *,
-    retained: Sequence[TokenPair] = (),
-) -> PackedRows:
-    """Pairs in packed rows, in their order, and retained ones in the last rows.
-
-    Args:
-        pairs: Each fits a row.
-        row_length: Tokens of a row.
-        num_rows: In all; default: as many as are needed. More are padding, before the retained.
-        num_scored: Scored tokens of a row; default: one of few numbers, so that few programs are
-            compiled.
-        retained: Each fits a row.
-    """
-    own = _rows_of(pairs, row_length, 0)
-    kept = _rows_of(retained, row_length, len(pairs))
-    everything = [*pairs, *retained]
-    if num_scored is None:
-        most = max(
-            sum(len(everything[i].completion) for group in row for i in group.members)
-            for row in (*own, *kept)
-        )
-        num_scored = min(batching.row_bucket(most, smallest=32), row_length)
-    padding = [] if num_rows is None else [[]] * (num_rows - len(own) - len(kept))
-    rows = [*own, *padding, *kept]
-    return batching.build_rows(everything, rows, row_length, len(rows), num_scored)
-
-
-def _rows_of(pairs: Sequence[TokenPair], row_length: int, first: int) -> list[list[PrefixGroup]]:
-    """Groups of one pair each, by row; pairs are numbered from `first`."""
-    packed = batching.pack_in_order([len(pair) for pair in pairs], row_length)
-    return [
-        [PrefixGroup(len(pairs[i].prompt), [first + i], len(pairs[i])) for i in row]
-        for row in packed
-    ]
-
-
-# -- a step ----------------------------------------------------------------------------------------
-
-
-@dataclasses.dataclass(frozen=True)
-class StepSettings:
-    """What a compiled step depends on; runs that agree in it share one program.
-
-    Attributes:
-        accumulation: Parts of a step.
-        weight_decay: AdamW's.
-        beta1: AdamW's.
-        beta2: AdamW's.
-        clip: Largest global gradient norm.
-        remat: See `Decoder.hidden`.
-        retained_rows: Of each part, the last rows that may have retained examples; all of its rows
-            where it has no more.
-        retention_weight: λ.
-    """
-
-    accumulation: int
-    weight_decay: float
-    beta1: float
-    beta2: float
-    clip: float
-    remat: str
-    retained_rows: int = 0
-    retention_weight: float = 0.0
-
-    def optimizer(self) -> optax.GradientTransformation:
-        """Clipping, then AdamW without its learning rate, which the step multiplies in."""
-        chain = optax.chain(
-            optax.clip_by_global_norm(self.clip),
-            optax.scale_by_adam(self.beta1, self.beta2),
-            optax.add_decayed_weights(self.weight_decay, mask=_decayed),
-        )
-
-        def update(updates: Any, state: Any, params: Any = None) -> tuple[Any, Any]:
-            # optax mixes Python floats with int32 counters, which strict promotion refuses.
-            with jax.numpy_dtype_promotion("standard"):
-                return chain.update(updates, state, params)
-
-        return optax.GradientTransformation(chain.init, update)
-
-
-def _decayed(tree: Any) -> Any:
-    """True for matrices, False for norms and biases."""
-    return jax.tree_util.tree_map_with_path(
-        lambda path, _: (
-            "norm" not in jax.tree_util.keystr(path) and "bias" not in jax.tree_util.keystr(path)
-        ),
-        tree,
-    )
-
-
-def loss_sum(
-    decoder: Decoder, lora: LoRA | None, rows: dict[str, Any], remat: str
-) -> tuple[Array, Array]:
-    """Negative log-likelihood summed over scored tokens, and their number (both float32)."""
-    statistics = row_statistics(decoder, rows, chunk=losses.CHUNK, lora=lora, remat=remat)
-    weights = rows["weights"].astype(jnp.float32)
-    return -jnp.sum(statistics.logprob * weights), jnp.sum(weights)
-
-
-def retained_loss_sum(
-    decoder: Decoder,
-    lora: LoRA | None,
-    before: Decoder,
-    rows: dict[str, Any],
-    settings: StepSettings,
-) -> tuple[Array, Array]:
-    """As `loss_sum`, with λ · KL(before ‖ now) on the tokens of retained examples.
-
-    Args:
-        decoder: As it is now.
-        lora: Adapters, or None.
-        before: The student before training; no gradient flows into it.
-        rows: With `retained`, [R, N] float32: 1 at tokens of retained examples, which only the last
-            `settings.retained_rows` rows may have.
-        settings: λ, rows and what is computed again.
-    """
-    last = min(settings.retained_rows, rows["tokens"].shape[0])
-    first_rows = {name: x[: x.shape[0] - last] for name, x in rows.items()}
-    last_rows = {name: x[x.shape[0] - last :] for name, x in rows.items()}
-    total, count = jnp.float32(0), jnp.float32(0)
-    if first_rows["tokens"].shape[0]:
-        total, count = loss_sum(decoder, lora, first_rows, settings.remat)
-    statistics = row_statistics(
-        decoder,
-        last_rows,
-        chunk=losses.CHUNK,
-        lora=lora,
-        remat=settings.remat,
-        reference=before,
-    )
-    assert statistics.forward_kl is not None
-    weights = last_rows["weights"].astype(jnp.float32)
-    kept = last_rows["retained"]
-    divergence = settings.retention_weight * statistics.forward_kl * kept
-    taught = -statistics.logprob * (weights - kept)
-    return total + jnp.sum(divergence + taught), count + jnp.sum(weights)
-
-
-@functools.partial(jax.jit, static_argnames=("settings",), donate_argnums=(0, 1))
-def train_step(
-    trainable: Any,
-    optimizer_state: Any,
-    frozen: Decoder | None,
-    rows: dict[str, Any],
-    learning_rate: Array,
-    before: Decoder | None = None,
-    *,
-    settings: StepSettings,
-) -> tuple[Any, Any, dict[str, Array]]:
-    """One optimiser step.
-
-    Args:
-        trainable: The decoder, or a LoRA when `frozen` is given. Donated.
-        optimizer_state: Donated.
-        frozen: Base decoder of a LoRA run.
-        rows: `PackedRows.device_arrays()` of the whole step, with `retained` where `before` is
-            given.
-        learning_rate: float32 scalar.
-        before: The student before training, where examples are retained.
-        settings: Static.
-
-    Returns:
-        New trainable, new optimiser state, and scalars `loss`, `grad_norm`, `scored_tokens`.
-    """
-
-    def objective(trainable: Any, part: dict[str, Any]) -> tuple[Array, Array]:
-        decoder, lora = (trainable, None) if frozen is None else (frozen, trainable)
-        if before is None:
-            return loss_sum(decoder, lora, part, settings.remat)
-        return retained_loss_sum(decoder, lora, before, part, settings)
-
-    gradient = jax.value_and_grad(objective, has_aux=True)
-    if settings.accumulation == 1:
-        (total, count), grads = gradient(trainable, rows)
-    else:
-        parts = jax.tree.map(lambda x: x.reshape(settings.accumulation, -1, *x.shape[1:]), rows)
-
-        def add(carry: Any, part: dict[str, Any]) -> tuple[Any, None]:
-            (total, count), grads = gradient(trainable, part)
-            return jax.tree.map(jnp.add, carry, (total, count, grads)), None
-
-        start = (jnp.float32(0), jnp.float32(0), jax.tree.map(jnp.zeros_like, trainable))
-        (total, count, grads), _ = jax.lax.scan(add, start, parts)
-    grads = jax.tree.map(lambda g: g / jnp.maximum(count, 1).astype(g.dtype), grads)
-    updates, optimizer_state = settings.optimizer().update(grads, optimizer_state, trainable)
-    return (
-        jax.tree.map(lambda w, u: w - (learning_rate * u).astype(w.dtype), trainable, updates),
-        optimizer_state,
-        {
-            "loss": total / jnp.maximum(count, 1),
-            "grad_norm": optax.tree.norm(grads),
-            "scored_tokens": count,
-        },
-    )
-
-
-@functools.partial(jax.jit, static_argnames=("settings",))
-def _init_optimizer(trainable: Any, *, settings: StepSettings) -> Any:
-    return settings.optimizer().init(trainable)
-
-
-# -- the trainer -----------------------------------------------------------------------------------
-
-_LORA_STREAM = 1  # random streams are derived from (seed, purpose)
-
-
 class Trainer:
     """Optimiser steps under one learning-rate schedule over a budget of tokens.
 
@@ -560,13 +141,6 @@ class Trainer:
         """
         if budget_tokens < 1:
             raise InputError(f"budget_tokens={budget_tokens}: at least 1")
-        if not decoder.is_stacked:
-            raise InputError("train the stacked decoder, before unstacked()")
-        if config.lora is None and decoder.embedding.dtype != jnp.float32:
-            raise InputError(
-                f"full fine-tuning needs float32 weights, not {decoder.embedding.dtype}; load the "
-                "student with dtype float32 (precision bfloat16 still computes in bfloat16)"
-            )
         self.config = config
         self.budget_tokens = budget_tokens
         self.steps = self.tokens = self.truncated = 0
@@ -574,13 +148,7 @@ class Trainer:
         self._mesh = mesh
         self._data = data
         self._base = decoder
-        if config.lora is None:
-            # train_step donates its input.
-            trainable: Any = jax.tree.map(jnp.copy, decoder)
-        else:
-            key = jax.random.fold_in(jax.random.key(config.seed), _LORA_STREAM)
-            lora = config.lora
-            trainable = init_lora(decoder.config, key, lora.rank, lora.alpha, lora.targets)
+        trainable = _fresh(decoder, config)
         if mesh is not None:
             trainable = jax.device_put(trainable, decoder_shardings(trainable, mesh))
             if config.lora is not None or config.needs_student_before:
@@ -589,23 +157,26 @@ class Trainer:
         self._before = self._base if config.needs_student_before else None
         self._state: tuple[Any, Any] = (
             trainable,
-            _init_optimizer(trainable, settings=self._settings),
+            init_optimizer(trainable, settings=self._settings),
         )
         self._checkpoints = None if directory is None else Checkpoints(directory)
         self._saved_step = 0
         if self._checkpoints is not None and self._checkpoints.latest is not None:
-            restored, saved = self._checkpoints.restore(self._state)
-            if saved["digest"] != self._digest():
-                self._checkpoints.close()
-                raise InputError(
-                    f"{directory}: the checkpoints are of a run with other data or settings or "
-                    "another budget; name another directory or delete them"
-                )
-            self._state = restored
-            self.steps, self.tokens = int(saved["step"]), int(saved["tokens"])
-            self.truncated = int(saved["truncated"])
-            self._saved_step = self.steps
-            log.info("resumed at step %d, %d of %d tokens", self.steps, self.tokens, budget_tokens)
+            self._resume(self._checkpoints)
+
+    def _resume(self, checkpoints: Checkpoints) -> None:
+        restored, saved = checkpoints.restore(self._state)
+        if saved["digest"] != self._digest():
+            checkpoints.close()
+            raise InputError(
+                f"{checkpoints.directory}: the checkpoints are of a run with other data or "
+                "settings or another budget; name another directory or delete them"
+            )
+        self._state = restored
+        self.steps, self.tokens = int(saved["step"]), int(saved["tokens"])
+        self.truncated = int(saved["truncated"])
+        self._saved_step = self.steps
+        log.info("resumed at step %d, %d of %d tokens", self.steps, self.tokens, self.budget_tokens)
 
     @property
     def decoder(self) -> Decoder:
@@ -650,6 +221,7 @@ class Trainer:
                 until_tokens is not None and self.tokens >= until_tokens
             ):
                 return
+            # Passed over rather than skipped to: what draws the batches then draws the same ones.
             if number < self.steps:
                 continue
             metrics = self.step(batch)
@@ -688,14 +260,17 @@ class Trainer:
             )
         began = time.perf_counter()
         left = self.budget_tokens - self.tokens
+        # Examples before retained ones: at the end of a budget, learning goes before keeping.
         examples = self._fitting(batch.examples, left)
         left -= sum(map(len, examples))
         retained = self._fitting(batch.retained, left)
         if not examples and not retained:
             return None
+        # Now and not when the block ended: see above.
         if self.steps and self.steps % self.config.save_every == 0:
             self.save()
         tokens = sum(map(len, (*examples, *retained)))
+        # At the middle of the step: at its start a first step would have a rate of 0.
         rate = self.config.learning_rate_at((self.tokens + tokens / 2) / self.budget_tokens)
         values = self._update(self._pack(examples, retained), rate)
         self.steps += 1
@@ -748,6 +323,7 @@ class Trainer:
             where = f"step {self.steps + 1}, example {number}"
             cut = cut_pair(pair, self.config.row_length, where)
             left -= len(cut)
+            # Not a shorter one from further behind: the order is a curriculum.
             if left < 0:
                 break
             found.append(cut)
@@ -758,9 +334,7 @@ class Trainer:
         length = self.config.row_length
         return len(batching.pack_in_order([min(len(pair), length) for pair in pairs], length))
 
-    def _pack(
-        self, examples: Sequence[TokenPair], retained: Sequence[TokenPair]
-    ) -> dict[str, np.ndarray]:
+    def _pack(self, examples: Sequence[TokenPair], retained: Sequence[TokenPair]) -> HostRows:
         """Rows of the step; retained examples in the last ones."""
         length, parts = self.config.row_length, self.config.accumulation
         kept = self._rows_taken(retained)
@@ -769,12 +343,13 @@ class Trainer:
         # `batch_rows` times 1.5, 2, 3 and so on, rounded up to one.
         rows = -(-batching.row_bucket(count, self.config.batch_rows) // parts) * parts
         arrays = pack_batch(examples, length, rows, retained=retained).device_arrays()
-        if self._before is not None:
-            is_retained = np.arange(rows)[:, None] >= rows - kept
-            arrays["retained"] = (arrays["weights"] * is_retained).astype(np.float32)
-        return arrays
+        if self._before is None:
+            return arrays
+        is_retained = np.arange(rows)[:, None] >= rows - kept
+        return {**arrays, "retained": (arrays["weights"] * is_retained).astype(np.float32)}
 
-    def _update(self, rows: dict[str, Any], rate: float) -> dict[str, float]:
+    def _update(self, host_rows: HostRows, rate: float) -> dict[str, float]:
+        rows: Any = host_rows
         if self._mesh is not None:
             rows = jax.device_put(rows, batch_sharding(self._mesh))
         *state, scalars = train_step(
@@ -787,6 +362,7 @@ class Trainer:
         )
         self._state = state[0], state[1]
         values = {name: float(x) for name, x in jax.device_get(scalars).items()}
+        # Every later step would be lost too, and a checkpoint would keep it.
         if not math.isfinite(values["loss"]):
             raise InputError(
                 f"the loss is {values['loss']} at step {self.steps + 1}; lower the learning rate "
@@ -795,12 +371,34 @@ class Trainer:
         return values
 
     def _digest(self) -> str:
+        """Identity of the run: checkpoints of another one would go on with the wrong schedule."""
         content: dict[str, Any] = {
             "config": dataclasses.asdict(self.config),
             "budget_tokens": self.budget_tokens,
             "data": self._data,
         }
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+
+def _fresh(decoder: Decoder, config: TrainConfig) -> Decoder | LoRA:
+    """What is trained, before the first step.
+
+    Raises:
+        InputError: Weights that can't be trained.
+    """
+    if not decoder.is_stacked:
+        raise InputError("train the stacked decoder, before unstacked()")
+    if config.lora is not None:
+        key = jax.random.fold_in(jax.random.key(config.seed), _LORA_STREAM)
+        lora = config.lora
+        return init_lora(decoder.config, key, lora.rank, lora.alpha, lora.targets)
+    if decoder.embedding.dtype != jnp.float32:
+        raise InputError(
+            f"full fine-tuning needs float32 weights, not {decoder.embedding.dtype}; load the "
+            "student with dtype float32 (precision bfloat16 still computes in bfloat16)"
+        )
+    # train_step donates its input.
+    return jax.tree.map(jnp.copy, decoder)
 
 
 def train(
@@ -846,6 +444,7 @@ def train(
             on_step(step)
 
     budget = config.epochs * sum(map(len, cut))
+    # Of the tokens that are trained on: examples cut to the same are the same run.
     content = [[pair.prompt, pair.completion] for pair in cut]
     data = hashlib.sha256(json.dumps(content).encode()).hexdigest()
     with Trainer(decoder, config, budget, directory=directory, mesh=mesh, data=data) as trainer:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 from ioa_jax.errors import ModelFormatError
 
@@ -140,31 +140,12 @@ class DecoderConfig:
             ModelFormatError: An architecture or option that this decoder doesn't implement, or a
                 missing field. Computing something else in silence would be worse.
         """
-        model_type = raw.get("model_type")
-        if model_type not in _ARCHITECTURES:
-            raise ModelFormatError(
-                f"{source}: model_type={model_type!r} is not supported; "
-                f"supported: {', '.join(_ARCHITECTURES)}"
-            )
+        model_type = _supported_model_type(raw, source)
 
         def need(field: str) -> Any:
             if raw.get(field) is None:
                 raise ModelFormatError(f"{source}: field {field!r} is missing")
             return raw[field]
-
-        def refuse(field: str, allowed: Any, default: Any) -> None:
-            value = raw.get(field, default)
-            if value is not None and value != allowed:
-                raise ModelFormatError(
-                    f"{source}: {field}={value!r} is not supported (only {allowed!r})"
-                )
-
-        refuse("hidden_act", "silu", "silu")
-        refuse("attention_bias", False, False)
-        refuse("mlp_bias", False, False)
-        refuse("use_sliding_window", False, False)
-        if any(kind != "full_attention" for kind in raw.get("layer_types") or ()):
-            raise ModelFormatError(f"{source}: layer_types other than full_attention")
 
         num_heads = int(need("num_attention_heads"))
         hidden_size = int(need("hidden_size"))
@@ -184,10 +165,12 @@ class DecoderConfig:
             num_layers=int(need("num_hidden_layers")),
             num_heads=num_heads,
             num_kv_heads=int(raw.get("num_key_value_heads") or num_heads),
+            # Left out by files whose heads share the residual stream's width evenly.
             head_dim=int(raw.get("head_dim") or hidden_size // num_heads),
             rms_norm_eps=float(need("rms_norm_eps")),
             rope_theta=theta,
             rope_scaling=scaling,
+            # No fields of these files: they belong to the family.
             qkv_bias=model_type == "qwen2",
             qk_norm=model_type == "qwen3",
             tie_embeddings=bool(raw.get("tie_word_embeddings", False)),
@@ -222,10 +205,12 @@ class DecoderConfig:
             "attention_dropout": 0.0,
             "use_cache": True,
         }
+        # Fields that the family's configuration class has; others would stay as unknown extras.
         if self.model_type != "qwen2":
             raw["attention_bias"] = False
         if self.model_type == "llama":
             raw["mlp_bias"] = False
+        # The form of transformers 4, which 5 reads as well.
         scaling = self.rope_scaling
         if scaling is None:
             raw["rope_scaling"] = None
@@ -240,6 +225,35 @@ class DecoderConfig:
                 "original_max_position_embeddings": scaling.original_max_position,
             }
         return raw
+
+
+def _supported_model_type(raw: dict[str, Any], source: str) -> ModelType:
+    """The family, of which nothing is asked that the decoder lacks.
+
+    Raises:
+        ModelFormatError: Something is; named.
+    """
+    model_type = raw.get("model_type")
+    if model_type not in _ARCHITECTURES:
+        raise ModelFormatError(
+            f"{source}: model_type={model_type!r} is not supported; "
+            f"supported: {', '.join(_ARCHITECTURES)}"
+        )
+    for field, allowed in (
+        ("hidden_act", "silu"),
+        ("attention_bias", False),
+        ("mlp_bias", False),
+        ("use_sliding_window", False),
+    ):
+        # A field that is absent or null is at this value.
+        value = raw.get(field)
+        if value is not None and value != allowed:
+            raise ModelFormatError(
+                f"{source}: {field}={value!r} is not supported (only {allowed!r})"
+            )
+    if any(kind != "full_attention" for kind in raw.get("layer_types") or ()):
+        raise ModelFormatError(f"{source}: layer_types other than full_attention")
+    return cast(ModelType, model_type)
 
 
 def read_token_ids(raw: dict[str, Any], field: str, source: str) -> tuple[int, ...]:
@@ -260,14 +274,8 @@ def read_token_ids(raw: dict[str, Any], field: str, source: str) -> tuple[int, .
     return tuple(ids)
 
 
-def _read_rope(raw: dict[str, Any], source: str) -> tuple[float, RopeScaling | None]:
-    """Rotary base and scaling, from either generation of the file format.
-
-    As transformers 5 reads them (`RotaryEmbeddingConfigMixin`): `rope_scaling` replaces
-    `rope_parameters`, the base is theirs or else the file's, and so is the original context length,
-    which is the context length where it isn't given. transformers passes over an original length
-    that stands beside them; one that says something else is refused.
-    """
+def _rope_settings(raw: dict[str, Any], source: str) -> tuple[str, dict[str, Any]]:
+    """Name and content of the field that says how positions are rotated."""
     name = "rope_scaling" if raw.get("rope_scaling") else "rope_parameters"
     rope = raw.get(name) or {}
     if not isinstance(rope, dict):
@@ -281,6 +289,18 @@ def _read_rope(raw: dict[str, Any], source: str) -> tuple[float, RopeScaling | N
         )
     if (raw.get("partial_rotary_factor") or rope.get("partial_rotary_factor") or 1) != 1:
         raise ModelFormatError(f"{source}: partial_rotary_factor is not supported")
+    return name, rope
+
+
+def _read_rope(raw: dict[str, Any], source: str) -> tuple[float, RopeScaling | None]:
+    """Rotary base and scaling, from either generation of the file format.
+
+    As transformers 5 reads them (`RotaryEmbeddingConfigMixin`): `rope_scaling` replaces
+    `rope_parameters`, the base is theirs or else the file's, and so is the original context length,
+    which is the context length where it isn't given. transformers passes over an original length
+    that stands beside them; one that says something else is refused.
+    """
+    name, rope = _rope_settings(raw, source)
 
     def number(field: str, value: Any, least: float) -> float:
         # A factor that is none would be computed with in silence.

@@ -21,12 +21,12 @@ import jax.numpy as jnp
 from flax import nnx
 from jax import Array
 from jax.ad_checkpoint import checkpoint_name
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float, Float32, Int, PRNGKeyArray
 
 from ioa_jax.errors import InputError
 from ioa_jax.models.attention import MASKED, attention, cached_attention
 from ioa_jax.models.config import DecoderConfig
-from ioa_jax.models.lora import LoRA
+from ioa_jax.models.lora import Adapter, LoRA
 from ioa_jax.models.precision import Precision, linear
 
 REMAT_POLICIES: dict[str, Callable[..., Any] | None] = {
@@ -46,27 +46,37 @@ class Block(nnx.Module):
     """One transformer block; with a leading layer axis on every array, a stack of them.
 
     Attributes:
-        input_norm: [D].
-        qkv: [K, G + 2, H, D]; per key/value head its G query heads, then key, then value.
-        qkv_bias: [K, G + 2, H], or None.
-        q_norm: [H], or None.
-        k_norm: [H], or None.
-        out: [D, K, G, H].
-        mlp_norm: [D].
-        gate_up: [2, F, D].
-        down: [D, F].
+        input_norm: Scale of the norm before attention.
+        qkv: Per key/value head its G query heads, then key, then value.
+        qkv_bias: Qwen2's.
+        q_norm: Qwen3's, of each query head.
+        k_norm: Qwen3's, of each key head.
+        out: From attended values back to the residual stream.
+        mlp_norm: Scale of the norm before the MLP.
+        gate_up: The MLP's two projections of one input.
+        down: From the MLP's width back to the residual stream.
     """
 
-    def __init__(self, config: DecoderConfig, key: Array, dtype: Any = jnp.float32) -> None:
+    input_norm: nnx.Param[Float[Array, "*L D"]]
+    qkv: nnx.Param[Float[Array, "*L K G+2 H D"]]
+    qkv_bias: nnx.Param[Float[Array, "*L K G+2 H"]] | None
+    q_norm: nnx.Param[Float[Array, "*L H"]] | None
+    k_norm: nnx.Param[Float[Array, "*L H"]] | None
+    out: nnx.Param[Float[Array, "*L D K G H"]]
+    mlp_norm: nnx.Param[Float[Array, "*L D"]]
+    gate_up: nnx.Param[Float[Array, "*L 2 F D"]]
+    down: nnx.Param[Float[Array, "*L D F"]]
+
+    def __init__(self, config: DecoderConfig, key: PRNGKeyArray, dtype: Any = jnp.float32) -> None:
         """Random weights of the usual scale (normal, 0.02)."""
         k, g, h = config.num_kv_heads, config.queries_per_kv, config.head_dim
         d, f = config.hidden_size, config.intermediate_size
         keys = jax.random.split(key, 4)
 
-        def matrix(key: Array, *shape: int) -> nnx.Param[Array]:
+        def matrix(key: PRNGKeyArray, *shape: int) -> nnx.Param[Float[Array, "*shape"]]:
             return nnx.Param(0.02 * jax.random.normal(key, shape, dtype))
 
-        def constant(value: float, *shape: int) -> nnx.Param[Array]:
+        def constant(value: float, *shape: int) -> nnx.Param[Float[Array, "*shape"]]:
             return nnx.Param(jnp.full(shape, value, dtype))
 
         self.input_norm = constant(1.0, d)
@@ -86,13 +96,13 @@ class KVCache:
     """Keys and values of every layer; slot s of a row holds the token at position s.
 
     Attributes:
-        keys: [L, B, K, H, S], or a tuple of one [B, K, H, S] a layer for an unstacked decoder.
-            Slots last: the product with a query then runs along contiguous memory.
-        values: [L, B, K, S, H], or a tuple of [B, K, S, H].
+        keys: All layers' in one array, or one a layer for an unstacked decoder. Slots last: the
+            product with a query then runs along contiguous memory.
+        values: Likewise.
     """
 
-    keys: Array | tuple[Array, ...]
-    values: Array | tuple[Array, ...]
+    keys: Float[Array, "L B K H S"] | tuple[Float[Array, "B K H S"], ...]
+    values: Float[Array, "L B K S H"] | tuple[Float[Array, "B K S H"], ...]
 
     @property
     def num_slots(self) -> int:
@@ -101,9 +111,12 @@ class KVCache:
         return keys.shape[-1]
 
 
-# (query [B, T, K, G, H], key [B, T, K, H], value [B, T, K, H], layer state)
-# -> (attended [B, T, K, G, H], new layer state)
-Attend = Callable[[Array, Array, Array, Any], tuple[Array, Any]]
+Queries = Float[Array, "B T K G H"]
+Keys = Float[Array, "B T K H"]
+# (query, key, value, layer state) -> (attended, new layer state)
+Attend = Callable[[Queries, Keys, Keys, Any], tuple[Queries, Any]]
+# Cosines and sines.
+Rope = tuple[Float32[Array, "B T half"], Float32[Array, "B T half"]]
 
 
 class Decoder(nnx.Module):
@@ -112,18 +125,22 @@ class Decoder(nnx.Module):
     `hidden()` is apart from `head_weight()`, so that losses and scoring never need [B, T, V].
 
     Attributes:
-        embedding: [V, D].
+        embedding: Row v stands for token v.
         blocks: Stacked `Block` (scanned), or a list of them (looped; see `unstacked`).
-        final_norm: [D].
-        head: [V, D], or None when tied to the embedding.
+        final_norm: Scale of the last norm.
+        head: Row v scores token v; None when tied to the embedding.
         config: Architecture.
         precision: Dtypes of the arithmetic.
     """
 
+    embedding: nnx.Param[Float[Array, "V D"]]
+    final_norm: nnx.Param[Float[Array, " D"]]
+    head: nnx.Param[Float[Array, "V D"]] | None
+
     def __init__(
         self,
         config: DecoderConfig,
-        key: Array,
+        key: PRNGKeyArray,
         precision: Precision | None = None,
         dtype: Any = jnp.float32,
     ) -> None:
@@ -135,6 +152,7 @@ class Decoder(nnx.Module):
             precision: Default float32.
             dtype: Dtype of the stored weights.
         """
+        # One key a part, so that a tied head changes no other weight.
         embed_key, head_key, block_key = jax.random.split(key, 3)
         shape = (config.vocab_size, config.hidden_size)
         self.config = config
@@ -153,12 +171,6 @@ class Decoder(nnx.Module):
         )
 
     # -- variants of the same weights ------------------------------------------------------------
-
-    def with_precision(self, precision: Precision) -> Decoder:
-        """The same weights under another arithmetic."""
-        other = jax.tree.map(lambda x: x, self)
-        other.precision = precision
-        return other
 
     def astype(self, dtype: Any) -> Decoder:
         """Every weight stored as `dtype`."""
@@ -216,7 +228,7 @@ class Decoder(nnx.Module):
                 jnp.tril(jnp.ones((length, length), bool))[None], (*tokens.shape, length)
             )
 
-        def attend(q: Array, k: Array, v: Array, state: None) -> tuple[Array, None]:
+        def attend(q: Queries, k: Keys, v: Keys, state: None) -> tuple[Queries, None]:
             return attention(q, k, v, mask, self.precision), None
 
         x, _ = self._run_blocks(tokens, positions, attend, None, lora, remat)
@@ -245,15 +257,18 @@ class Decoder(nnx.Module):
         Returns:
             Hidden states after the last norm, and the updated cache.
         """
+        # Slots are positions, so that a mask of slots is a comparison with the query's position.
         batch, length = tokens.shape
         positions = start[:, None] + jnp.arange(length)[None]
         mask = jnp.arange(cache.num_slots)[None, None] <= positions[:, :, None]
         rows = jnp.arange(batch)[:, None]
 
-        def write(buffer: Array, new: Array, index: tuple[Any, ...]) -> Array:
+        def write(
+            buffer: Float[Array, "*slots"], new: Float[Array, "*new"], index: tuple[Any, ...]
+        ) -> Float[Array, "*slots"]:
             return buffer.at[index].set(new.astype(buffer.dtype), mode="drop", unique_indices=True)
 
-        def attend(q: Array, k: Array, v: Array, state: Any) -> tuple[Array, Any]:
+        def attend(q: Queries, k: Keys, v: Keys, state: Any) -> tuple[Queries, Any]:
             if self.is_stacked:
                 (keys, values), layer = state
                 at: tuple[Any, ...] = (layer,)
@@ -294,8 +309,8 @@ class Decoder(nnx.Module):
         """Output projection; row v scores token v."""
         return (self.embedding if self.head is None else self.head)[...]
 
-    def logits(self, hidden: Float[Array, "... D"]) -> Float[Array, "... V"]:
-        """float32 logits; rows of a padded vocabulary that are no tokens get -1e30."""
+    def logits(self, hidden: Float[Array, "*N D"]) -> Float32[Array, "*N V"]:
+        """Logits; rows of a padded vocabulary that are no tokens get -1e30."""
         logits = linear(hidden, self.head_weight(), self.precision)
         return mask_padded_vocab(logits, self.config.num_tokens)
 
@@ -303,32 +318,35 @@ class Decoder(nnx.Module):
 
     def _run_blocks(
         self,
-        tokens: Array,
-        positions: Array,
+        tokens: Int[Array, "B T"],
+        positions: Int[Array, "B T"],
         attend: Attend,
         state: Any,
         lora: LoRA | None,
         remat: str,
-    ) -> tuple[Array, Any]:
+    ) -> tuple[Float[Array, "B T D"], Any]:
         """Embed, run every block, norm. `state` is threaded through `attend`.
 
         For stacked blocks `state` (None, or a stacked cache) is the scan's carry, so that its
         buffers are updated in place; for a list of blocks it is one tuple of per-layer arrays.
         """
         x = _embed(self.embedding[...], tokens, self.precision)
+        # Once for all layers: angles depend on positions alone.
         rope = rotary_tables(self.config, positions)
         layers = {} if lora is None else lora.layers
 
         def run(
-            x: Array, block: Block, adapters: dict[str, Any], layer_state: Any
-        ) -> tuple[Array, Any]:
+            x: Float[Array, "B T D"], block: Block, adapters: dict[str, Adapter], layer_state: Any
+        ) -> tuple[Float[Array, "B T D"], Any]:
             x = checkpoint_name(x, "block_input")
             return self._block(x, block, adapters, rope, attend, layer_state)
 
         if self.is_stacked:
             index = jnp.arange(self.config.num_layers)
 
-            def body(carry: tuple[Array, Any], xs: Any) -> tuple[tuple[Array, Any], None]:
+            def body(
+                carry: tuple[Float[Array, "B T D"], Any], xs: Any
+            ) -> tuple[tuple[Float[Array, "B T D"], Any], None]:
                 x, state = carry
                 block, adapters, layer = xs
                 if state is None:
@@ -337,6 +355,7 @@ class Decoder(nnx.Module):
                 x, (state, _) = run(x, block, adapters, (state, layer))
                 return (x, state), None
 
+            # In a scan, XLA can't undo the checkpoint by merging common subexpressions.
             if remat != "none":
                 body = jax.checkpoint(body, policy=REMAT_POLICIES[remat], prevent_cse=False)
             (x, state), _ = jax.lax.scan(body, (x, state), (self.blocks, layers, index))
@@ -360,34 +379,30 @@ class Decoder(nnx.Module):
 
     def _block(
         self,
-        x: Array,
+        x: Float[Array, "B T D"],
         block: Block,
-        adapters: dict[str, Any],
-        rope: tuple[Array, Array],
+        adapters: dict[str, Adapter],
+        rope: Rope,
         attend: Attend,
         state: Any,
-    ) -> tuple[Array, Any]:
+    ) -> tuple[Float[Array, "B T D"], Any]:
+        """Attention and MLP, each behind a norm and added to the residual stream `x`."""
         config, precision = self.config, self.precision
         g = config.queries_per_kv
         activation = precision.activation
 
-        def project(name: str, x: Array, weight: Array) -> Array:
-            y = linear(x, weight, precision)
-            if name in adapters:
-                y = y + adapters[name].delta(x, precision)
-            return y
+        def adapted(
+            name: str, y: Float32[Array, "B T *O"], x: Float[Array, "B T I"]
+        ) -> Float32[Array, "B T *O"]:
+            """A projection `y` of `x`, with its adapter if it has one."""
+            return y + adapters[name].delta(x, precision) if name in adapters else y
 
         h = rms_norm(x, block.input_norm[...], config.rms_norm_eps)
         qkv = linear(h, block.qkv[...], precision)
         if block.qkv_bias is not None:
             qkv = qkv + block.qkv_bias[...].astype(jnp.float32)[None, None]
         q, k, v = qkv[..., :g, :], qkv[..., g, :], qkv[..., g + 1, :]
-        if "q" in adapters:
-            q = q + adapters["q"].delta(h, precision)
-        if "k" in adapters:
-            k = k + adapters["k"].delta(h, precision)
-        if "v" in adapters:
-            v = v + adapters["v"].delta(h, precision)
+        q, k, v = adapted("q", q, h), adapted("k", k, h), adapted("v", v, h)
         if block.q_norm is not None and block.k_norm is not None:
             q = rms_norm(q, block.q_norm[...], config.rms_norm_eps)
             k = rms_norm(k, block.k_norm[...], config.rms_norm_eps)
@@ -395,21 +410,21 @@ class Decoder(nnx.Module):
         attended, state = attend(q, k, v, state)
         attended = attended.reshape(*x.shape[:2], -1)
         out = block.out[...].reshape(config.hidden_size, -1)
-        x = x + project("o", attended, out).astype(activation)
+        x = x + adapted("o", linear(attended, out, precision), attended).astype(activation)
 
         h = rms_norm(x, block.mlp_norm[...], config.rms_norm_eps)
         gate_up = linear(h, block.gate_up[...], precision)
         gate, up = gate_up[..., 0, :], gate_up[..., 1, :]
-        if "gate" in adapters:
-            gate = gate + adapters["gate"].delta(h, precision)
-        if "up" in adapters:
-            up = up + adapters["up"].delta(h, precision)
-        x = x + project("down", jax.nn.silu(gate) * up, block.down[...]).astype(activation)
-        return x, state
+        gate, up = adapted("gate", gate, h), adapted("up", up, h)
+        h = jax.nn.silu(gate) * up
+        down = adapted("down", linear(h, block.down[...], precision), h)
+        return x + down.astype(activation), state
 
 
-def _embed(embedding: Array, tokens: Array, precision: Precision) -> Array:
-    """Rows of the embedding in the activation dtype: [B, T, D]."""
+def _embed(
+    embedding: Float[Array, "V D"], tokens: Int[Array, "B T"], precision: Precision
+) -> Float[Array, "B T D"]:
+    """Rows of the embedding in the activation dtype."""
     if precision.on_cpu and embedding.dtype == jnp.bfloat16:
         # XLA's CPU backend would convert the whole table to float32 to gather bf16 from it. Without
         # the barrier, it would copy the table before a loop over tokens, decoding's for one.
@@ -419,8 +434,11 @@ def _embed(embedding: Array, tokens: Array, precision: Precision) -> Array:
     return embedding[tokens].astype(precision.activation)
 
 
-def rms_norm(x: Float[Array, "... D"], scale: Float[Array, " D"], eps: float) -> Array:
+def rms_norm(
+    x: Float[Array, "*N D"], scale: Float[Array, " D"], eps: float
+) -> Float[Array, "*N D"]:
     """RMSNorm in float32, returned in x's dtype."""
+    # A mean of squares in bf16 would be off in the third digit.
     y = x.astype(jnp.float32)
     y = y * jax.lax.rsqrt(jnp.mean(jnp.square(y), axis=-1, keepdims=True) + eps)
     scale = scale.astype(jnp.float32).reshape((1,) * (x.ndim - 1) + (-1,))
@@ -436,6 +454,8 @@ def rotary_frequencies(config: DecoderConfig) -> Float[Array, " half"]:
         return frequencies
     if scaling.kind == "linear":
         return frequencies / scaling.factor
+    # Positions in a full turn. Rotations that turn often within the old context tell near tokens
+    # apart and stay; slow ones, which it never completed, are stretched.
     wavelengths = 2 * jnp.pi / frequencies
     smooth = (scaling.original_max_position / wavelengths - scaling.low_freq_factor) / (
         scaling.high_freq_factor - scaling.low_freq_factor
@@ -444,13 +464,13 @@ def rotary_frequencies(config: DecoderConfig) -> Float[Array, " half"]:
     return smooth * frequencies + (1 - smooth) * frequencies / scaling.factor
 
 
-def rotary_tables(config: DecoderConfig, positions: Int[Array, "B T"]) -> tuple[Array, Array]:
-    """Cosines and sines, each [B, T, H/2] float32."""
+def rotary_tables(config: DecoderConfig, positions: Int[Array, "B T"]) -> Rope:
+    """Cosines and sines of every angle."""
     angles = positions[..., None].astype(jnp.float32) * rotary_frequencies(config)[None, None]
     return jnp.cos(angles), jnp.sin(angles)
 
 
-def rotate(x: Float[Array, "B T ... H"], rope: tuple[Array, Array]) -> Array:
+def rotate(x: Float32[Array, "B T *heads H"], rope: Rope) -> Float32[Array, "B T *heads H"]:
     """Rotary embedding on the halves (Hugging Face's order), in float32."""
     batch, length = x.shape[:2]
     shape = (batch, length, *(1,) * (x.ndim - 3), x.shape[-1] // 2)
@@ -459,8 +479,9 @@ def rotate(x: Float[Array, "B T ... H"], rope: tuple[Array, Array]) -> Array:
     return jnp.concatenate([first * cos - second * sin, second * cos + first * sin], axis=-1)
 
 
-def mask_padded_vocab(logits: Float[Array, "... V"], num_tokens: int) -> Float[Array, "... V"]:
+def mask_padded_vocab(logits: Float32[Array, "*N V"], num_tokens: int) -> Float32[Array, "*N V"]:
     """Set the rows of a padded vocabulary that stand for no token to -1e30."""
+    # Nothing to mask: spares a pass over the logits.
     if logits.shape[-1] == num_tokens:
         return logits
     real = (jnp.arange(logits.shape[-1]) < num_tokens).reshape((1,) * (logits.ndim - 1) + (-1,))
@@ -468,6 +489,8 @@ def mask_padded_vocab(logits: Float[Array, "... V"], num_tokens: int) -> Float[A
 
 
 @functools.partial(jax.jit, static_argnums=(0, 2, 3))
-def init_decoder(config: DecoderConfig, key: Array, precision: Precision, dtype: Any) -> Decoder:
+def init_decoder(
+    config: DecoderConfig, key: PRNGKeyArray, precision: Precision, dtype: Any
+) -> Decoder:
     """Random decoder, compiled as one program."""
     return Decoder(config, key, precision, dtype)

@@ -7,7 +7,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, cast, get_args
 
-import jax.numpy as jnp
 import numpy as np
 from gguf import (
     MODEL_ARCH,
@@ -19,14 +18,13 @@ from gguf import (
     get_tensor_name_map,
 )
 from gguf.quants import dequantize
+from jaxtyping import Float, Float32
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers
 from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 from ioa_jax.errors import InputError, ModelFormatError
 from ioa_jax.models.config import DecoderConfig, ModelType, RopeScaling
-from ioa_jax.models.decoder import Decoder
-from ioa_jax.models.precision import Precision
-from ioa_jax.models.tensors import build_decoder, check_names, hf_shapes, require_finite
+from ioa_jax.models.tensors import check_names, hf_shapes, require_finite
 
 ARCHITECTURES: dict[str, MODEL_ARCH] = {
     name: arch for arch, name in MODEL_ARCH_NAMES.items() if name in get_args(ModelType)
@@ -83,6 +81,7 @@ class GGUFFile:
                 f"{path}: is one of several parts; join them with llama-gguf-split --merge"
             )
         self.config = self._read_config()
+        # Now and not at the first read, which may come after minutes of other work.
         self._gguf_names = self._name_tensors()
 
     # -- metadata --------------------------------------------------------------------------------
@@ -128,7 +127,9 @@ class GGUFFile:
                 raise ModelFormatError(
                     f"{self.path}: {key(other)} isn't the key width {head_dim}; not supported"
                 )
+        # llama.cpp's default, where a file names no base.
         theta = self._float(key(Keys.Rope.FREQ_BASE), 10000.0)
+        # Chat models end a turn by another token than a text, and messages to tools by a third.
         eos = [
             self._get(name, int)
             for name in (Keys.Tokenizer.EOS_ID, Keys.Tokenizer.EOT_ID, Keys.Tokenizer.EOM_ID)
@@ -197,6 +198,7 @@ class GGUFFile:
             other = names.get_name(name, try_suffixes=(".weight", ".bias"))
             assert other is not None, name
             renamed[name] = other
+        # Read as part of the configuration, not as a weight.
         found = self._tensors.keys() - {ROPE_FACTORS}
         check_names(found, renamed.values(), self.config, str(self.path))
         for name, other in renamed.items():
@@ -208,8 +210,10 @@ class GGUFFile:
                 )
         return renamed
 
-    def _dequantize(self, tensor: ReaderTensor, rows: slice = slice(None)) -> np.ndarray:
-        """Rows of a tensor (of a vector: all of it) in float32."""
+    def _dequantize(
+        self, tensor: ReaderTensor, rows: slice = slice(None)
+    ) -> Float32[np.ndarray, "*hf"]:
+        """Rows of a tensor; of a vector, all of it."""
         data = tensor.data[rows] if tensor.data.ndim > 1 else tensor.data
         try:
             return dequantize(data, tensor.tensor_type)
@@ -219,15 +223,15 @@ class GGUFFile:
                 "gguf package can't dequantise; requantise the model, for instance to Q8_0"
             ) from None
 
-    def read(self, name: str, index: tuple[slice, ...]) -> np.ndarray:
-        """A rectangle of a tensor in float32, by its Hugging Face name and row order.
+    def read(self, name: str, index: tuple[slice, ...]) -> Float32[np.ndarray, "*hf"]:
+        """A rectangle of a tensor, by its Hugging Face name and row order.
 
         Raises:
             ModelFormatError: It holds values that aren't finite.
         """
         return require_finite(self._gguf_names[name], self._read(name, index), str(self.path))
 
-    def _read(self, name: str, index: tuple[slice, ...]) -> np.ndarray:
+    def _read(self, name: str, index: tuple[slice, ...]) -> Float32[np.ndarray, "*hf"]:
         tensor = self._tensors[self._gguf_names[name]]
         if len(index) == 1:
             return self._dequantize(tensor)[index]
@@ -240,31 +244,12 @@ class GGUFFile:
         if not interleaved:
             return self._dequantize(tensor, rows)[:, columns]
         width = self.config.head_dim
+        # Whole heads around the wanted rows, since the halves of each are apart from each other.
         first = rows.start // width * width
         heads = self._dequantize(tensor, slice(first, -(-rows.stop // width) * width))
         heads = heads.reshape(-1, width // 2, 2, heads.shape[-1]).swapaxes(1, 2)
         heads = heads.reshape(-1, heads.shape[-1])
         return heads[rows.start - first : rows.stop - first, columns]
-
-    def read_decoder(
-        self,
-        precision: Precision,
-        dtype: Any = jnp.float32,
-        shardings: Any = None,
-        config: DecoderConfig | None = None,
-    ) -> Decoder:
-        """The dequantised weights.
-
-        Args:
-            precision: Dtypes of the arithmetic.
-            dtype: Dtype of the stored weights.
-            shardings: Decoder-shaped pytree of shardings, or None for the default device.
-            config: Replaces `self.config`; may differ in what is no matter of shapes.
-
-        Returns:
-            A stacked decoder.
-        """
-        return build_decoder(config or self.config, precision, dtype, shardings, self.read)
 
     def stored_bytes(self) -> Iterator[bytes | memoryview]:
         """What identifies the weights: name, quantisation, shape and bytes of each as stored."""
@@ -305,50 +290,28 @@ class GGUFFile:
                 f"supported: {', '.join(_SPLITS)}"
             )
         texts = cast("list[str]", self._get(Keys.Tokenizer.LIST, list))
-        types = cast("list[int]", self._get(Keys.Tokenizer.TOKEN_TYPE, list))
+        types = self._token_types(texts)
         merges = cast("list[str]", self._get(Keys.Tokenizer.MERGES, list))
-        if len(types) != len(texts):
-            raise ModelFormatError(f"{self.path}: {len(types)} token types for {len(texts)} tokens")
-        # Padding of the vocabulary, which is no part of the tokenizer.
-        while types and types[-1] == TokenType.UNUSED:
-            types.pop()
-        vocab = {text: number for number, text in enumerate(texts[: len(types)])}
-        if len(vocab) != len(types):
-            raise ModelFormatError(f"{self.path}: {Keys.Tokenizer.LIST} holds a token twice")
-
-        core = Tokenizer(
-            models.BPE(
-                vocab=vocab,
-                merges=[cast("tuple[str, str]", tuple(merge.split(" "))) for merge in merges],
-                # Llama 3 takes a word that is a token as it is, even where no merges lead to it.
-                ignore_merges=pre == "llama-bpe",
-            )
-        )
-        if pre == "qwen2":
-            core.normalizer = normalizers.NFC()
-        core.pre_tokenizer = pre_tokenizers.Sequence(
-            [
-                *(pre_tokenizers.Split(Regex(regex), "isolated") for regex in _SPLITS[pre]),
-                pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
-            ]
-        )
-        core.decoder = decoders.ByteLevel()
-        for kind, special in ((TokenType.CONTROL, True), (TokenType.USER_DEFINED, False)):
-            core.add_tokens(
-                [
-                    AddedToken(text, special=special, normalized=False)
-                    for text, found in zip(vocab, types, strict=True)
-                    if found == kind
-                ]
-            )
         return PreTrainedTokenizerFast(
-            tokenizer_object=core,
+            tokenizer_object=_byte_level_bpe(texts, types, merges, pre),
             clean_up_tokenization_spaces=False,
             model_max_length=self.config.max_position,
             add_bos_token=self._get(Keys.Tokenizer.ADD_BOS, bool, pre == "llama-bpe"),
             add_eos_token=self._get(Keys.Tokenizer.ADD_EOS, bool, False),
             **self._special_tokens(texts),
         )
+
+    def _token_types(self, texts: list[str]) -> list[int]:
+        """Type of each token, without the padding at the end of the vocabulary."""
+        types = cast("list[int]", self._get(Keys.Tokenizer.TOKEN_TYPE, list))
+        if len(types) != len(texts):
+            raise ModelFormatError(f"{self.path}: {len(types)} token types for {len(texts)} tokens")
+        # Padding is no part of the tokenizer.
+        while types and types[-1] == TokenType.UNUSED:
+            types.pop()
+        if len(set(texts[: len(types)])) != len(types):
+            raise ModelFormatError(f"{self.path}: {Keys.Tokenizer.LIST} holds a token twice")
+        return types
 
     def _special_tokens(self, texts: list[str]) -> dict[str, str | None]:
         """Keyword arguments of the tokenizer: its named tokens and chat template."""
@@ -368,12 +331,45 @@ class GGUFFile:
         return named
 
 
+def _byte_level_bpe(texts: list[str], types: list[int], merges: list[str], pre: str) -> Tokenizer:
+    """A tokenizer of the `len(types)` first texts; `pre` is a key of `_SPLITS`."""
+    vocab = {text: number for number, text in enumerate(texts[: len(types)])}
+    core = Tokenizer(
+        models.BPE(
+            vocab=vocab,
+            merges=[cast("tuple[str, str]", tuple(merge.split(" "))) for merge in merges],
+            # Llama 3 takes a word that is a token as it is, even where no merges lead to it.
+            ignore_merges=pre == "llama-bpe",
+        )
+    )
+    if pre == "qwen2":
+        core.normalizer = normalizers.NFC()
+    core.pre_tokenizer = pre_tokenizers.Sequence(
+        [
+            *(pre_tokenizers.Split(Regex(regex), "isolated") for regex in _SPLITS[pre]),
+            pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
+        ]
+    )
+    core.decoder = decoders.ByteLevel()
+    for kind, special in ((TokenType.CONTROL, True), (TokenType.USER_DEFINED, False)):
+        core.add_tokens(
+            [
+                AddedToken(text, special=special, normalized=False)
+                for text, found in zip(vocab, types, strict=True)
+                if found == kind
+            ]
+        )
+    return core
+
+
 def _shape(tensor: ReaderTensor) -> tuple[int, ...]:
     # GGUF lists the innermost axis first.
     return tuple(int(size) for size in reversed(tensor.shape))
 
 
-def fit_llama3_scaling(factors: np.ndarray, theta: float, head_dim: int) -> RopeScaling | None:
+def fit_llama3_scaling(
+    factors: Float[np.ndarray, " half"], theta: float, head_dim: int
+) -> RopeScaling | None:
     """The Llama 3 scaling whose frequency divisors these are, or None if there is none.
 
     Divisor i is `1 / (s + (1 - s) / factor)`, where s rises linearly in the frequency from 0 to 1
@@ -381,12 +377,13 @@ def fit_llama3_scaling(factors: np.ndarray, theta: float, head_dim: int) -> Rope
     bound is put at 1, as in every published model.
 
     Args:
-        factors: [head_dim / 2] divisors, from the highest frequency to the lowest.
+        factors: Divisors of head_dim / 2 frequencies, from the highest frequency to the lowest.
         theta: Base of the rotary frequencies.
         head_dim: Width of a head.
     """
     if factors.shape != (head_dim // 2,) or not np.all(np.isfinite(factors) & (factors >= 1)):
         return None
+    # In float64: the fit's residuals are compared with float32's own rounding.
     inverse = 1 / factors.astype(np.float64)
     frequency = theta ** (-np.arange(0, head_dim, 2) / head_dim) / (2 * np.pi)
     factor = float(factors.max())

@@ -15,19 +15,18 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from huggingface_hub import split_state_dict_into_shards_factory
+from huggingface_hub import StateDictSplit, split_state_dict_into_shards_factory
+from jaxtyping import Float
 from safetensors import SafetensorError, safe_open
 from transformers import PreTrainedTokenizerBase
 
 from ioa_jax.errors import InputError, ModelFormatError
 from ioa_jax.models.config import DecoderConfig, read_token_ids
 from ioa_jax.models.decoder import Decoder
-from ioa_jax.models.precision import Precision
 from ioa_jax.models.tensors import (
     EMBEDDING,
     FLOAT_DTYPES,
     HEAD,
-    build_decoder,
     check_names,
     export_tensors,
     hf_shapes,
@@ -37,7 +36,7 @@ from ioa_jax.models.tensors import (
 
 SINGLE = "model.safetensors"
 INDEX = "model.safetensors.index.json"
-CHUNK_BYTES = 64 * 2**20
+CHUNK_BYTES = 64 * 2**20  # of a tensor that is compared or hashed, on the host at a time
 
 
 class SafetensorsCheckpoint:
@@ -48,6 +47,7 @@ class SafetensorsCheckpoint:
     of the memory-mapped files go straight into the stacked array instead.
 
     Attributes:
+        path: The directory.
         config: Architecture.
     """
 
@@ -67,9 +67,10 @@ class SafetensorsCheckpoint:
                 `lm_head.weight` that differs from the embedding it is said to be tied to.
         """
         self.config = config
-        self._directory = directory
+        self.path = directory
         self._stack = contextlib.ExitStack()
         self._tensors: dict[str, Any] = {}
+        # Without `__init__` ending well there is no `with` that would close the files.
         try:
             self._open()
         except BaseException:
@@ -90,28 +91,30 @@ class SafetensorsCheckpoint:
 
     def _open(self) -> None:
         listed = self._listed()
-        for path in sorted({self._directory / file for file in listed.values()}):
+        for path in sorted({self.path / file for file in listed.values()}):
             try:
                 file = self._stack.enter_context(safe_open(path, framework="numpy"))
             except FileNotFoundError:
                 raise ModelFormatError(
-                    f"{self._directory / INDEX} names {path.name}, which is missing"
+                    f"{self.path / INDEX} names {path.name}, which is missing"
                 ) from None
             except SafetensorError as error:
                 raise ModelFormatError(
                     f"{path}: not a readable safetensors file: {error}"
                 ) from None
+            # A file may hold more than its index says: a tensor counts where the index has it.
             for name in file.keys():  # noqa: SIM118 - not a mapping
                 if listed.get(name, path.name) == path.name:
                     self._tensors[name] = file.get_slice(name)
-        source = str(self._directory)
+        source = str(self.path)
         absent = [name for name in listed if name and name not in self._tensors]
         if absent:
             raise ModelFormatError(
-                f"{self._directory / INDEX} lists tensors that its files lack: "
-                + ", ".join(absent[:8])
+                f"{self.path / INDEX} lists tensors that its files lack: " + ", ".join(absent[:8])
             )
         shapes = hf_shapes(self.config)
+        # Some files keep a tied head beside the embedding. A copy does no harm; of another matrix,
+        # nothing tells which of the two is meant.
         tied_head = self.config.tie_embeddings and HEAD in self._tensors
         if tied_head:
             shapes[HEAD] = shapes[EMBEDDING]
@@ -138,12 +141,12 @@ class SafetensorsCheckpoint:
 
     def _listed(self) -> dict[str, str]:
         """Tensor to file name; `{"": file}` for a single file."""
-        index, single = self._directory / INDEX, self._directory / SINGLE
+        index, single = self.path / INDEX, self.path / SINGLE
         if single.is_file():
             shards = self._shards(index) if index.is_file() else set[str]()
-            if shards - {SINGLE} and all((self._directory / name).is_file() for name in shards):
+            if shards - {SINGLE} and all((self.path / name).is_file() for name in shards):
                 raise ModelFormatError(
-                    f"{self._directory} holds two sets of weights: {SINGLE}, and {INDEX} with "
+                    f"{self.path} holds two sets of weights: {SINGLE}, and {INDEX} with "
                     f"{', '.join(sorted(shards))}; remove the one that isn't meant"
                 )
             return {"": SINGLE}
@@ -153,10 +156,10 @@ class SafetensorsCheckpoint:
         other = sorted(
             path.name
             for pattern in ("*.bin", "*.pt", "*.pth", "*.gguf", "*.safetensors")
-            for path in self._directory.glob(pattern)
+            for path in self.path.glob(pattern)
         )
         raise ModelFormatError(
-            f"{self._directory} has neither {SINGLE} nor {INDEX}"
+            f"{self.path} has neither {SINGLE} nor {INDEX}"
             + (f", only {', '.join(other)}" if other else "")
             + "; save the model with transformers' save_pretrained, which writes them"
         )
@@ -166,6 +169,7 @@ class SafetensorsCheckpoint:
         mapping = _read_json(index).get("weight_map")
         if not isinstance(mapping, dict) or not mapping:
             raise ModelFormatError(f"{index}: field 'weight_map' is missing or empty")
+        # An index is untrusted: a path would lead out of the directory.
         strange = [file for file in mapping.values() if Path(str(file)).name != file]
         if strange:
             raise ModelFormatError(
@@ -173,15 +177,15 @@ class SafetensorsCheckpoint:
             )
         return set(mapping.values())
 
-    def read(self, name: str, index: tuple[slice, ...]) -> np.ndarray:
+    def read(self, name: str, index: tuple[slice, ...]) -> Float[np.ndarray, "*hf"]:
         """A rectangle of a tensor, in the dtype it is stored in.
 
         Raises:
             ModelFormatError: It holds values that aren't finite.
         """
-        return require_finite(name, self._tensors[name][index], str(self._directory))
+        return require_finite(name, self._tensors[name][index], str(self.path))
 
-    def _chunks(self, name: str) -> Iterable[np.ndarray]:
+    def _chunks(self, name: str) -> Iterable[Float[np.ndarray, "rows ..."]]:
         """A tensor in runs of rows."""
         tensor = self._tensors[name]
         rows, *rest = tensor.get_shape()
@@ -228,33 +232,6 @@ def read_config(directory: Path) -> DecoderConfig:
     return config
 
 
-def read_decoder(
-    directory: Path,
-    precision: Precision,
-    dtype: Any = jnp.float32,
-    shardings: Any = None,
-    config: DecoderConfig | None = None,
-) -> Decoder:
-    """Read a Hugging Face directory's weights.
-
-    Args:
-        directory: Holds `config.json` and safetensors, in one file or several with an index.
-        precision: Dtypes of the arithmetic.
-        dtype: Dtype of the stored weights, whatever the files hold.
-        shardings: Pytree of shardings in the shape of `tensors.abstract_decoder(config, …)`; each
-            process reads what its devices hold. None: the default device.
-        config: Replaces `read_config(directory)`; may differ in what is no matter of shapes.
-
-    Returns:
-        A stacked decoder.
-
-    Raises:
-        ModelFormatError: As for `read_config` and `SafetensorsCheckpoint`.
-    """
-    with SafetensorsCheckpoint(directory, config or read_config(directory)) as checkpoint:
-        return build_decoder(checkpoint.config, precision, dtype, shardings, checkpoint.read)
-
-
 def write_decoder(
     decoder: Decoder,
     tokenizer: PreTrainedTokenizerBase,
@@ -283,12 +260,7 @@ def write_decoder(
     """
     if not decoder.is_stacked:
         raise InputError("write the stacked decoder, not what unstacked() returns")
-    if directory.exists() and not directory.is_dir():
-        raise InputError(f"{directory} is a file; name a directory")
-    if directory.is_dir() and any(directory.iterdir()) and not overwrite:
-        raise InputError(f"{directory} is not empty; name a new directory")
-    if not directory.absolute().parent.is_dir():
-        raise InputError(f"{directory.absolute().parent} is not a directory")
+    _check_target(directory, overwrite)
     dtype = jnp.dtype(decoder.embedding[...].dtype if dtype is None else dtype)
     shapes = {
         name: jax.ShapeDtypeStruct(shape, dtype)
@@ -302,6 +274,7 @@ def write_decoder(
     )
     tensors = export_tensors(decoder, dtype)
     if jax.process_index() != 0:
+        # Sharded arrays are gathered by all processes together.
         for _ in tensors:
             pass
         return
@@ -309,27 +282,50 @@ def write_decoder(
     temporary = directory.with_name(f".{directory.name}.{uuid.uuid4().hex[:8]}")
     temporary.mkdir()
     try:
-        # Shards hold tensors in the order of `hf_shapes`, so one pass over the decoder fills them.
-        for file, names in plan.filename_to_tensors.items():
-            shard = {
-                name: require_finite(name, tensor, f"{directory} isn't written")
-                for _, (name, tensor) in zip(names, tensors, strict=False)
-            }
-            if list(shard) != names:
-                raise AssertionError(f"{file} should hold {names}, not {list(shard)}")
-            save_tensors(shard, temporary / file)
-        if plan.is_sharded:
-            index = {"metadata": plan.metadata, "weight_map": plan.tensor_to_filename}
-            _write_json(temporary / INDEX, index)
-        # transformers 4 reads `torch_dtype`, 5 reads either.
-        fields = {**decoder.config.to_hf(), "torch_dtype": dtype.name}
-        _write_json(temporary / "config.json", fields)
-        _write_json(temporary / "generation_config.json", _generation_config(decoder.config))
+        _write_weights(tensors, plan, temporary, directory)
+        _write_configs(decoder.config, dtype, temporary)
         _write_tokenizer(tokenizer, temporary)
         _move(temporary, directory)
     except BaseException:
         shutil.rmtree(temporary, ignore_errors=True)
         raise
+
+
+def _check_target(directory: Path, overwrite: bool) -> None:
+    """Raise what `write_decoder` says of the directory."""
+    if directory.exists() and not directory.is_dir():
+        raise InputError(f"{directory} is a file; name a directory")
+    if directory.is_dir() and any(directory.iterdir()) and not overwrite:
+        raise InputError(f"{directory} is not empty; name a new directory")
+    if not directory.absolute().parent.is_dir():
+        raise InputError(f"{directory.absolute().parent} is not a directory")
+
+
+def _write_weights(
+    tensors: Iterator[tuple[str, Float[np.ndarray, "*hf"]]],
+    plan: StateDictSplit,
+    directory: Path,
+    target: Path,
+) -> None:
+    """Files of `plan`; `target` is what errors call the directory."""
+    # Shards hold tensors in the order of `hf_shapes`, so one pass over the decoder fills them.
+    for file, names in plan.filename_to_tensors.items():
+        shard = {
+            name: require_finite(name, tensor, f"{target} isn't written")
+            for _, (name, tensor) in zip(names, tensors, strict=False)
+        }
+        if list(shard) != names:
+            raise AssertionError(f"{file} should hold {names}, not {list(shard)}")
+        save_tensors(shard, directory / file)
+    if plan.is_sharded:
+        index = {"metadata": plan.metadata, "weight_map": plan.tensor_to_filename}
+        _write_json(directory / INDEX, index)
+
+
+def _write_configs(config: DecoderConfig, dtype: Any, directory: Path) -> None:
+    # transformers 4 reads `torch_dtype`, 5 reads either.
+    _write_json(directory / "config.json", {**config.to_hf(), "torch_dtype": dtype.name})
+    _write_json(directory / "generation_config.json", _generation_config(config))
 
 
 def _write_tokenizer(tokenizer: PreTrainedTokenizerBase, directory: Path) -> None:
@@ -343,6 +339,7 @@ def _write_tokenizer(tokenizer: PreTrainedTokenizerBase, directory: Path) -> Non
 
 def _move(source: Path, target: Path) -> None:
     """Rename a directory, over another one if need be."""
+    # A rename replaces an empty directory; a full one is moved aside first, and deleted last.
     if not target.exists() or not any(target.iterdir()):
         source.replace(target)
         return

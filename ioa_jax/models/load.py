@@ -35,6 +35,7 @@ SPECS = (
 )
 
 _HUB_ID = re.compile(r"[\w-][\w.-]*/[\w.-]+")
+# What is read of a repository; many hold the same weights in other formats as well.
 _HUB_PATTERNS = (
     "config.json",
     "generation_config.json",
@@ -94,7 +95,7 @@ def load_model(
     config = read_config(directory)
     tokenizer = read_tokenizer(directory)
     with SafetensorsCheckpoint(directory, config) as weights:
-        return _assemble(weights, config, tokenizer, spec, str(directory), arithmetic, dtype, mesh)
+        return _assemble(weights, tokenizer, spec, arithmetic, dtype, mesh)
 
 
 def find_smollm2() -> Path:
@@ -131,26 +132,24 @@ def _load_gguf(
     path: Path, spec: str, precision: Precision, dtype: Any, mesh: Mesh | None
 ) -> LanguageModel:
     file = GGUFFile(path)
-    tokenizer = file.read_tokenizer()
-    return _assemble(file, file.config, tokenizer, spec, str(path), precision, dtype, mesh)
+    return _assemble(file, file.read_tokenizer(), spec, precision, dtype, mesh)
 
 
 def _assemble(
     weights: SafetensorsCheckpoint | GGUFFile,
-    config: DecoderConfig,
     tokenizer: PreTrainedTokenizerBase,
     spec: str,
-    source: str,
     precision: Precision,
     dtype: Any,
     mesh: Mesh | None,
 ) -> LanguageModel:
     """Reconcile the configuration with the tokenizer and read the weights."""
+    config = weights.config
     # Not len(tokenizer): ids may have gaps, and tokens beyond the count would be masked.
     num_tokens = max(tokenizer.get_vocab().values()) + 1
     if num_tokens > config.vocab_size:
         raise ModelFormatError(
-            f"{source}: the tokenizer has {num_tokens} tokens, but the embedding only "
+            f"{weights.path}: the tokenizer has {num_tokens} tokens, but the embedding only "
             f"{config.vocab_size} rows; the tokenizer belongs to another model"
         )
     config = dataclasses.replace(
@@ -160,6 +159,7 @@ def _assemble(
         bos_token_id=_first(config.bos_token_id, _token_id(tokenizer, "bos")),
         pad_token_id=_first(config.pad_token_id, _token_id(tokenizer, "pad")),
     )
+    # Each process reads its own share from the start: no device ever holds the whole.
     shardings = None
     if mesh is not None:
         shardings = decoder_shardings(abstract_decoder(config, precision, dtype), mesh)
@@ -186,6 +186,7 @@ def _fingerprint(
     def add(value: Any) -> None:
         hasher.update(json.dumps(value, sort_keys=True, ensure_ascii=True).encode() + b"\n")
 
+    # What the model computes, whatever its files are called.
     add([config.to_hf(), config.num_tokens])
     backend = cast(Tokenizer, tokenizer.backend_tokenizer)
     add([json.loads(backend.to_str()), tokenizer.chat_template])

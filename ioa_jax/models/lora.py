@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import jax
 import jax.numpy as jnp
 from jax import Array
+from jaxtyping import Float, Float32, PRNGKeyArray
 
 from ioa_jax.errors import InputError
 from ioa_jax.models.config import DecoderConfig
@@ -35,17 +36,18 @@ class Adapter:
     """One projection's adapter; `x -> scale * B (A x)`, with a leading layer axis when stacked.
 
     Attributes:
-        a: [r, in] (stacked: [L, r, in]).
-        b: [*out, r] (stacked: [L, *out, r]).
+        a: Down to the rank; drawn at random.
+        b: Up from the rank; zero at first, so that nothing changes.
         scale: alpha / r.
     """
 
-    a: Any  # Array, or what a tree transformation puts in its place (a mask, a sharding)
-    b: Any
+    # Any: what a tree transformation puts in an array's place, such as a mask or a sharding.
+    a: Float[Array, "*L r I"] | Any
+    b: Float[Array, "*L_and_O r"] | Any
     scale: float = dataclasses.field(metadata={"static": True})
 
-    def delta(self, x: Array, precision: Precision) -> Array:
-        """What the adapter adds to the projection of x: [..., in] -> [..., *out], float32."""
+    def delta(self, x: Float[Array, "*N I"], precision: Precision) -> Float32[Array, "*N_and_O"]:
+        """What the adapter adds to the projection of x."""
         return self.scale * linear(linear(x, self.a, precision), self.b, precision)
 
 
@@ -88,7 +90,7 @@ def projection_shapes(config: DecoderConfig) -> dict[str, tuple[tuple[int, ...],
 
 def init_lora(
     config: DecoderConfig,
-    key: Array,
+    key: PRNGKeyArray,
     rank: int = 16,
     alpha: float = 32.0,
     targets: str = "q|k|v|o",
@@ -97,7 +99,7 @@ def init_lora(
 
     Args:
         config: The decoder's architecture.
-        key: PRNG key.
+        key: Each projection draws from a key of its own.
         rank: r.
         alpha: Scale times r.
         targets: Regular expression that a projection's name (ours, or Hugging Face's such as
@@ -113,6 +115,7 @@ def init_lora(
         hf_name = PROJECTIONS[name].split(".")[-1]
         if not (re.fullmatch(targets, name) or re.fullmatch(targets, hf_name)):
             continue
+        # By the projection's number: other targets change no adapter that both choices have.
         a = jax.random.normal(jax.random.fold_in(key, i), (config.num_layers, rank, width))
         layers[name] = Adapter(
             a * width**-0.5, jnp.zeros((config.num_layers, *out, rank)), alpha / rank
@@ -131,7 +134,8 @@ def merge_lora(decoder: Decoder, lora: LoRA) -> Decoder:
     """
     if not decoder.is_stacked:
         raise InputError("merge into the stacked decoder, before unstacked()")
-    merged = jax.tree.map(lambda x: x, decoder)
+    merged = jax.tree.map(lambda x: x, decoder)  # a new tree of the same arrays
+    # Of the fused axis of query, key and value, the first g places are queries'.
     g = decoder.config.queries_per_kv
     for name, adapter in lora.layers.items():
         flat = adapter.b.reshape(adapter.b.shape[0], -1, adapter.b.shape[-1])
@@ -140,10 +144,13 @@ def merge_lora(decoder: Decoder, lora: LoRA) -> Decoder:
         )
         product = product.reshape(*adapter.b.shape[:-1], adapter.a.shape[-1])
 
-        def add(weight: Array, delta: Array = product) -> Array:
+        def add(
+            weight: Float[Array, "*W"], delta: Float32[Array, "*W"] = product
+        ) -> Float[Array, "*W"]:
             return (weight.astype(jnp.float32) + delta).astype(weight.dtype)
 
         blocks = merged.blocks
+        # Projections of one input are fused: each has its place in the array.
         if name in ("q", "k", "v"):
             index = {"q": slice(0, g), "k": g, "v": g + 1}[name]
             qkv = blocks.qkv[...]

@@ -18,7 +18,7 @@ from ioa_jax.errors import InputError
 log = logging.getLogger(__name__)
 
 AXES = ("data", "fsdp", "tensor")
-BATCH_AXES = ("data", "fsdp")
+BATCH_AXES = ("data", "fsdp")  # heads of a row are split over `tensor`, rows are not
 
 # Path of an array in the decoder, adapter or optimiser state -> mesh axis of each of its axes.
 # Stacked arrays lead with the layer axis, which is never split (the layer scan runs over it).
@@ -71,6 +71,7 @@ def partition_spec(path: str, shape: tuple[int, ...], mesh: Mesh) -> PartitionSp
             continue
         if not axes:
             return PartitionSpec()
+        # Of another rank: most likely a new kind of state, which no rule was written for.
         if len(axes) != len(shape):
             break
         kept: list[str | None] = []

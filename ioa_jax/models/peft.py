@@ -11,6 +11,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Float
 from safetensors import SafetensorError, safe_open
 
 from ioa_jax.errors import InputError, ModelFormatError
@@ -64,7 +65,7 @@ def write_lora(lora: LoRA, directory: Path, base_model: str) -> None:
     adapters = lora.layers
     if len({(adapter.a.shape[-2], adapter.scale) for adapter in adapters.values()}) != 1:
         raise InputError("the adapters differ in rank or scale; PEFT's plain LoRA has one of each")
-    tensors: dict[str, np.ndarray] = {}
+    tensors: dict[str, Float[np.ndarray, "*hf"]] = {}
     for name, adapter in adapters.items():
         a, b = np.asarray(adapter.a), np.asarray(adapter.b)
         # [L, *out, r] -> [L, out, r]: heads are in Hugging Face's order already.
@@ -91,6 +92,7 @@ def write_lora(lora: LoRA, directory: Path, base_model: str) -> None:
         "use_dora": False,
         "use_rslora": False,
     }
+    # Only now: what is wrong is raised in every process, though one writes.
     if jax.process_index() != 0:
         return
     directory.mkdir(parents=True, exist_ok=True)
@@ -124,6 +126,7 @@ def read_lora(directory: Path, config: DecoderConfig) -> LoRA:
         raise ModelFormatError(f"{path}: not valid JSON: {error}") from None
     if not isinstance(raw, dict) or raw.get("peft_type") != "LORA":
         raise ModelFormatError(f"{path}: peft_type has to be LORA")
+    # Options that are unknown count too: PEFT adds some that change how an adapter is applied.
     for option, value in raw.items():
         if option not in _HARMLESS and _matters(option, value):
             raise ModelFormatError(f"{path}: {option}={value!r} is not supported")
@@ -158,7 +161,7 @@ def _read_adapters(
                     raise ModelFormatError(
                         f"{path}: {key} is stored as {dtype}; only {', '.join(_DTYPES)} are read"
                     )
-            tensors: dict[str, np.ndarray] = {
+            tensors: dict[str, Float[np.ndarray, "*hf"]] = {
                 key: require_finite(key, file.get_tensor(key), str(path)) for key in dtypes
             }
     except FileNotFoundError:

@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 from jax.experimental.layout import Layout, with_layout_constraint
+from jaxtyping import Float, Float32
 
 from ioa_jax.errors import InputError
 
@@ -56,7 +57,7 @@ class Precision:
         raise InputError(f"precision {name!r} is unknown; choose float32 or bfloat16")
 
 
-def cast_operand(x: Array, precision: Precision) -> Array:
+def cast_operand(x: Float[Array, "*X"], precision: Precision) -> Float[Array, "*X"]:
     """x in the operand dtype."""
     if x.dtype == precision.operand:
         return x
@@ -67,7 +68,9 @@ def cast_operand(x: Array, precision: Precision) -> Array:
     return x.astype(precision.operand)
 
 
-def einsum(spec: str, a: Array, b: Array, precision: Precision) -> Array:
+def einsum(
+    spec: str, a: Float[Array, "*A"], b: Float[Array, "*B"], precision: Precision
+) -> Float32[Array, "*C"]:
     """Two-operand einsum with operands cast to `precision.operand` and a float32 result.
 
     The gradient casts the cotangent too. Plain autodiff would multiply a float32 cotangent with a
@@ -79,19 +82,20 @@ def einsum(spec: str, a: Array, b: Array, precision: Precision) -> Array:
         a: First operand.
         b: Second operand.
         precision: What the operands are cast to.
-
-    Returns:
-        float32 array.
     """
     return cast(Array, _einsum(spec, a, b, precision))
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0, 3))
-def _einsum(spec: str, a: Array, b: Array, precision: Precision) -> Array:
+def _einsum(
+    spec: str, a: Float[Array, "*A"], b: Float[Array, "*B"], precision: Precision
+) -> Float32[Array, "*C"]:
     return product(spec, cast_operand(a, precision), cast_operand(b, precision), precision)
 
 
-def product(spec: str, a: Array, b: Array, precision: Precision) -> Array:
+def product(
+    spec: str, a: Float[Array, "*A"], b: Float[Array, "*B"], precision: Precision
+) -> Float32[Array, "*C"]:
     """`einsum` of operands that are already cast, with the gradient of plain autodiff."""
     if precision.on_cpu:
         inputs, out = spec.split("->")
@@ -112,16 +116,22 @@ def product(spec: str, a: Array, b: Array, precision: Precision) -> Array:
         spec,
         a,
         b,
+        # By default TPUs multiply float32 in bf16 and GPUs in TF32.
         precision=jax.lax.Precision.HIGHEST if a.dtype == jnp.float32 else None,
+        # Sums of bf16 products in bf16 would lose most of their digits.
         preferred_element_type=jnp.float32,
     )
 
 
+# Both operands as they were multiplied, and two empty arrays: these carry the dtypes that the
+# gradients have to come back in.
+_Residuals = tuple[Float[Array, "*A"], Float[Array, "*B"], Float[Array, " 0"], Float[Array, " 0"]]
+
+
 def _einsum_forward(
-    spec: str, a: Array, b: Array, precision: Precision
-) -> tuple[Array, tuple[Array, Array, Array, Array]]:
+    spec: str, a: Float[Array, "*A"], b: Float[Array, "*B"], precision: Precision
+) -> tuple[Float32[Array, "*C"], _Residuals]:
     a_cast, b_cast = cast_operand(a, precision), cast_operand(b, precision)
-    # Zero-size arrays carry the dtypes that the gradients have to come back in.
     return product(spec, a_cast, b_cast, precision), (
         a_cast,
         b_cast,
@@ -133,12 +143,13 @@ def _einsum_forward(
 def _einsum_backward(
     spec: str,
     precision: Precision,
-    residuals: tuple[Array, Array, Array, Array],
-    cotangent: Array,
-) -> tuple[Array, Array]:
+    residuals: _Residuals,
+    cotangent: Float32[Array, "*C"],
+) -> tuple[Float[Array, "*A"], Float[Array, "*B"]]:
     a, b, a_like, b_like = residuals
     inputs, out = spec.split("->")
     a_spec, b_spec = inputs.split(",")
+    # Index letters say what each gradient sums over: those of the result that it lacks.
     g = cast_operand(cotangent, precision)
     grad_a = product(f"{out},{b_spec}->{a_spec}", g, b, precision)
     grad_b = product(f"{out},{a_spec}->{b_spec}", g, a, precision)
@@ -148,16 +159,15 @@ def _einsum_backward(
 _einsum.defvjp(_einsum_forward, _einsum_backward)
 
 
-def linear(x: Array, weight: Array, precision: Precision) -> Array:
-    """`x @ weight.T` over the last axis of both.
+def linear(
+    x: Float[Array, "*N I"], weight: Float[Array, "*O I"], precision: Precision
+) -> Float32[Array, "*N_and_O"]:
+    """`x @ weight.T` over the last axis of both: [*N, I] and [*O, I] give [*N, *O].
 
     Args:
-        x: [..., I].
-        weight: [*O, I], any number of output axes.
+        x: Any number of leading axes.
+        weight: Any number of output axes.
         precision: Dtype of the operands.
-
-    Returns:
-        [..., *O] float32.
     """
     rows = x.reshape(-1, x.shape[-1])
     matrix = weight.reshape(-1, weight.shape[-1])

@@ -58,6 +58,7 @@ def evenly_spaced_layers(num_layers: int, keep_count: int) -> tuple[int, ...]:
             f"stay), not {keep_count}"
         )
     steps = keep_count - 1
+    # In whole numbers: a half in floating point rounds either way.
     return tuple((2 * i * (num_layers - 1) + steps) // (2 * steps) for i in range(keep_count))
 
 

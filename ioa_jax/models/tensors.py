@@ -24,6 +24,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 from jax.sharding import NamedSharding, PartitionSpec
+from jaxtyping import Float, Int
 from safetensors.numpy import save_file
 
 from ioa_jax.errors import InputError, ModelFormatError
@@ -31,8 +32,8 @@ from ioa_jax.models.config import DecoderConfig
 from ioa_jax.models.decoder import Decoder
 from ioa_jax.models.precision import Precision
 
-# (name of a Hugging Face tensor, one slice for each of its axes) -> those elements, any float dtype
-ReadTensor = Callable[[str, tuple[slice, ...]], np.ndarray]
+# (name of a Hugging Face tensor, one slice for each of its axes) -> those elements
+ReadTensor = Callable[[str, tuple[slice, ...]], Float[np.ndarray, "*hf"]]
 Bounds = tuple[tuple[int, int], ...]
 
 EMBEDDING = "model.embed_tokens.weight"
@@ -72,7 +73,7 @@ class Part:
         """Shape of the Hugging Face tensor."""
         return tuple(math.prod(self.shape[axis] for axis in group) for group in self.groups)
 
-    def read(self, bounds: Bounds, layer: int, read: ReadTensor) -> np.ndarray:
+    def read(self, bounds: Bounds, layer: int, read: ReadTensor) -> Float[np.ndarray, "*axes"]:
         """Elements of the tensor in the decoder's layout.
 
         Args:
@@ -119,7 +120,9 @@ class Weight:
         """Shape in the decoder."""
         return self.shape if self.num_layers is None else (self.num_layers, *self.shape)
 
-    def read(self, index: tuple[slice, ...], dtype: Any, read: ReadTensor) -> np.ndarray:
+    def read(
+        self, index: tuple[slice, ...], dtype: Any, read: ReadTensor
+    ) -> Float[np.ndarray, "*axes"]:
         """A rectangle of the array, read from no more than the tensors that it touches.
 
         Args:
@@ -130,6 +133,7 @@ class Weight:
         bounds = tuple(
             part.indices(size)[:2] for part, size in zip(index, self.full_shape, strict=True)
         )
+        # In the target dtype at once: a float32 stack of a bf16 model would double the peak.
         out = np.empty([stop - start for start, stop in bounds], dtype)
         layers, inner = ((0, 1), bounds) if self.num_layers is None else (bounds[0], bounds[1:])
         stacked = out[None] if self.num_layers is None else out
@@ -141,6 +145,7 @@ class Weight:
                     low, high = inner[self.fused_axis]
                     start = max(low, part.start)
                     stop = min(high, part.start + part.shape[self.fused_axis])
+                    # No row of this tensor is wanted: its file isn't touched.
                     if start >= stop:
                         continue
                     wanted[self.fused_axis] = (start - part.start, stop - part.start)
@@ -148,7 +153,7 @@ class Weight:
                 target[tuple(place)] = part.read(tuple(wanted), layer, read)
         return out
 
-    def split(self, array: np.ndarray, part: Part) -> np.ndarray:
+    def split(self, array: Float[np.ndarray, "*axes"], part: Part) -> Float[np.ndarray, "*hf"]:
         """A part's Hugging Face tensor, cut out of the array of one layer."""
         if self.fused_axis is not None:
             place = [slice(None)] * array.ndim
@@ -225,6 +230,8 @@ def hf_shapes(config: DecoderConfig) -> dict[str, tuple[int, ...]]:
 
 
 def _tensors(config: DecoderConfig) -> Iterator[tuple[Weight, Part, int]]:
+    # Layer by layer, although arrays are stacked: files list tensors that way, and an export that
+    # follows them has one layer's tensors in memory.
     declared = weights(config)
     blocks = [weight for weight in declared if weight.num_layers is not None]
     first = declared.index(blocks[0])
@@ -251,6 +258,7 @@ def check_names(
     have, want = set(found), set(expected)
     missing = [name for name in expected if name not in have]
     unmapped = sorted(name for name in have - want if not NON_WEIGHTS.fullmatch(name))
+    # Both at once: a name that is missing often is the one that is unknown, spelt differently.
     problems = [
         f"{len(names)} tensor{'s' if len(names) > 1 else ''} {what}: "
         + ", ".join(names[:8])
@@ -265,12 +273,14 @@ def check_names(
         )
 
 
-def require_finite(name: str, values: np.ndarray, source: str) -> np.ndarray:
+def require_finite(
+    name: str, values: Float[np.ndarray, "*hf"], source: str
+) -> Float[np.ndarray, "*hf"]:
     """The values of a tensor, all of which are numbers.
 
     Args:
         name: Of the tensor.
-        values: Any float dtype.
+        values: Of any float dtype.
         source: Name of the checkpoint, for the message.
 
     Raises:
@@ -282,8 +292,9 @@ def require_finite(name: str, values: np.ndarray, source: str) -> np.ndarray:
     return values
 
 
-def save_tensors(tensors: dict[str, np.ndarray], path: Path) -> None:
+def save_tensors(tensors: dict[str, Float[np.ndarray, "*hf"]], path: Path) -> None:
     """Write a safetensors file that others may read like any other: the library's own are 0600."""
+    # What the process's umask gives a new file.
     path.touch()
     mode = path.stat().st_mode
     save_file(tensors, path, metadata={"format": "pt"})
@@ -316,6 +327,7 @@ def build_decoder(
         shardings: Decoder-shaped pytree of shardings, or None for the default device.
         read: Reads a Hugging Face tensor by slices.
     """
+    # Random weights are never made: the tree alone says which arrays there are.
     abstract = abstract_decoder(config, precision, dtype)
     leaves, treedef = jax.tree_util.tree_flatten_with_path(abstract)
     by_path = {weight.path: weight for weight in weights(config)}
@@ -327,13 +339,13 @@ def build_decoder(
     return jax.tree.unflatten(treedef, arrays)
 
 
-def _place(weight: Weight, dtype: Any, sharding: Any, read: ReadTensor) -> Array:
+def _place(weight: Weight, dtype: Any, sharding: Any, read: ReadTensor) -> Float[Array, "*axes"]:
     if sharding is None:
         return jax.device_put(weight.read((slice(None),) * len(weight.full_shape), dtype, read))
     # JAX asks once a device; replicas share one copy.
-    cache: dict[str, np.ndarray] = {}
+    cache: dict[str, Float[np.ndarray, "*axes"]] = {}
 
-    def rectangle(index: tuple[slice, ...] | None) -> np.ndarray:
+    def rectangle(index: tuple[slice, ...] | None) -> Float[np.ndarray, "*axes"]:
         assert index is not None
         key = repr(index)
         if key not in cache:
@@ -348,7 +360,9 @@ def _attribute_path(path: Any) -> str:
     return ".".join(key.name for key in path[:-1])
 
 
-def export_tensors(decoder: Decoder, dtype: Any = None) -> Iterator[tuple[str, np.ndarray]]:
+def export_tensors(
+    decoder: Decoder, dtype: Any = None
+) -> Iterator[tuple[str, Float[np.ndarray, "*hf"]]]:
     """Hugging Face's tensors of a decoder, one at a time, in the order of `hf_shapes`.
 
     In a run of several processes every one has to iterate: sharded arrays are gathered.
@@ -375,7 +389,7 @@ def export_tensors(decoder: Decoder, dtype: Any = None) -> Iterator[tuple[str, n
         yield part.name.format(layer=layer), np.ascontiguousarray(tensor, dtype)
 
 
-def _fetch(leaf: Array, weight: Weight, layer: int) -> np.ndarray:
+def _fetch(leaf: Float[Array, "*stack"], weight: Weight, layer: int) -> Float[np.ndarray, "*axes"]:
     """One layer's array on the host of every process."""
     sharding = leaf.sharding
     replicated = None
@@ -388,10 +402,12 @@ def _fetch(leaf: Array, weight: Weight, layer: int) -> np.ndarray:
 
 
 @functools.lru_cache
-def _take_layer(sharding: NamedSharding | None) -> Callable[[Array, int | None], Array]:
+def _take_layer(
+    sharding: NamedSharding | None,
+) -> Callable[[Float[Array, "*stack"], int | None], Float[Array, "*axes"]]:
     # Indexing under jit with a traced layer compiles once a shape, not once a layer, and keeps the
     # stack on its device: np.asarray of it would leave a copy of it on the host.
-    def take(stack: Array, layer: Any) -> Array:
+    def take(stack: Float[Array, "*stack"], layer: Int[Array, ""] | None) -> Float[Array, "*axes"]:
         if layer is None:
             return stack
         return jax.lax.dynamic_index_in_dim(stack, layer, keepdims=False)

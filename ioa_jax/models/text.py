@@ -81,6 +81,7 @@ def encode_prompt_completion(
     if whole[: len(own)] == own:
         cut = len(own)
     else:
+        # Tokens don't break where the prompt ends: find the one that covers the place.
         spans = _untrimmed(tokenizer).encode(text, add_special_tokens=False).offsets
         cut = next((index for index, span in enumerate(spans) if span[1] > end), len(spans))
     before, after = whole[:cut], whole[cut:]
@@ -109,6 +110,7 @@ def _encode(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
 
 def _start(tokenizer: PreTrainedTokenizerBase) -> list[int]:
     """What the tokenizer puts before a text, without what it may put behind."""
+    # What stands before one text stands before each; tokenizers of every kind have a letter.
     plain, full = _encode(tokenizer, "a"), list(tokenizer("a")["input_ids"])
     return full[: next(i for i in range(len(full)) if full[i : i + len(plain)] == plain)]
 
@@ -189,6 +191,8 @@ def render_chat(
     except (TemplateError, ArithmeticError, LookupError, TypeError, ValueError) as error:
         raise InputError(f"the chat template refuses these messages: {error}") from None
     assert isinstance(text, str)
+    # Templates drop what they don't expect, without a word: a second system turn, for one. Equal
+    # messages have to stand there as often as they were given.
     contents = [_shown(message) for message in messages]
     for number, content in enumerate(contents, start=1):
         if text.count(content) < contents.count(content):
@@ -311,6 +315,8 @@ def cut_at_stop(
 
     if not ended(len(tokens)):
         return None
+    # Back to the token that completes one. The text is decoded whole each time: a character may
+    # span tokens, and a tokenizer may treat a token by what stands before it.
     count = len(tokens)
     while count and ended(count - 1):
         count -= 1

@@ -50,6 +50,7 @@ class ThoughtForm:
             return cls("", "", "", "as they stand: the model's chat template writes no thoughts")
         closing = closing_tag(opening or head)
         before, _, after = head.partition(closing)
+        # One line end between thought and tag belongs to the tag: thoughts are stripped of theirs.
         seam = before[-1:] if before.endswith("\n") else ""
         return cls(
             before.removesuffix(seam),

@@ -5,8 +5,15 @@ import itertools
 
 import pytest
 
-from ioa_jax.engine.batching import PrefixGroup, TokenPair, pack_groups, pack_in_order
-from ioa_jax.engine.training import TrainConfig, endless_batches, pack_batch
+from ioa_jax.engine.batching import (
+    PrefixGroup,
+    TokenPair,
+    pack_batch,
+    pack_groups,
+    pack_in_order,
+)
+from ioa_jax.engine.epochs import endless_batches
+from ioa_jax.engine.train_config import TrainConfig
 from ioa_jax.errors import InputError
 from tests.tiny import random_pairs
 

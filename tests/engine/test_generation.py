@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from ioa_jax.engine import generation
+from ioa_jax.engine import decoding, generation, scheduling
 from ioa_jax.engine.generation import Generator
 from ioa_jax.engine.sampling import SamplingParams, sample
 from ioa_jax.errors import InputError
@@ -81,9 +81,9 @@ def test_shared_prefix_changes_nothing():
 
 
 def limit_memory(monkeypatch, tokens):
-    monkeypatch.setattr(generation, "PREFILL_TOKENS", tokens)
-    monkeypatch.setattr(generation, "PREFILL_SCORES", tokens * 2 * tokens)
-    monkeypatch.setattr(generation, "PREFILL_SLOTS", 8 * tokens)
+    monkeypatch.setattr(scheduling, "PREFILL_TOKENS", tokens)
+    monkeypatch.setattr(scheduling, "PREFILL_SCORES", tokens * 2 * tokens)
+    monkeypatch.setattr(scheduling, "PREFILL_SLOTS", 8 * tokens)
     monkeypatch.setattr(generation, "ROW_SLOTS", 2 * tokens)
 
 
@@ -126,13 +126,13 @@ def test_prompts_in_parts_and_few_rows_change_nothing(monkeypatch):
 @pytest.mark.parametrize("shared", [0, 400])
 def test_a_prefill_stays_within_its_memory(longest, shared):
     longest += shared
-    width, slots, rows = generation._prefill_shape(longest, shared)
+    width, slots, rows = scheduling.prefill_shape(longest, shared)
     assert rows >= 1
     assert longest <= slots < max(65, 1.5 * longest)
-    assert rows * width <= generation.PREFILL_TOKENS
-    assert rows * slots <= max(generation.PREFILL_SLOTS, slots)
+    assert rows * width <= scheduling.PREFILL_TOKENS
+    assert rows * slots <= max(scheduling.PREFILL_SLOTS, slots)
     # A power of two, so up to twice the slots of the bound's own.
-    assert rows * width * slots <= max(generation.PREFILL_SCORES, 64 * slots)
+    assert rows * width * slots <= max(scheduling.PREFILL_SCORES, 64 * slots)
     # Less than a third is padding, but for the shortest.
     parts = -(-(longest - shared) // width)
     assert parts * width <= max(32, 1.5 * (longest - shared))
@@ -144,10 +144,10 @@ def test_a_cache_in_another_size_takes_the_place_of_the_old_one():
         tokens = jnp.asarray(np.arange(2, 14).reshape(2, 6), jnp.int32)
         _, cache = decoder.hidden_cached(tokens, jnp.zeros((2,), jnp.int32), cache)
         before = [np.array(x) for x in jax.tree.leaves(cache)]
-        larger = generation._resize(cache, 12)
+        larger = decoding.resize(cache, 12)
         assert all(x.is_deleted() for x in jax.tree.leaves(cache))
         assert larger.num_slots == 12
-        again = generation._resize(larger, 8)
+        again = decoding.resize(larger, 8)
         for one, other in zip(jax.tree.leaves(again), before, strict=True):
             np.testing.assert_array_equal(one, other)
 
@@ -410,11 +410,11 @@ def test_drafts_follow_the_longest_then_the_latest_match():
     text = jnp.array(
         [[5, 6, 7, 8, 6, 7, 9, 4, 7, 5, 6, 7, 0, 0], [3, 4, 3, 4, 3, 9, 9, 9, 9, 9, 9, 9, 9, 9]]
     )
-    guess = generation._draft(text, jnp.array([11, 4]), 3)
+    guess = decoding.draft(text, jnp.array([11, 4]), 3)
     # 5 6 7 was followed by 8 6 7; and 3 4 repeats.
     assert np.asarray(guess).tolist() == [[8, 6, 7], [4, 3, 4]]
     # Without the 5, the latest 6 7.
-    guess = generation._draft(text.at[0, 9].set(2), jnp.array([11, 4]), 3)
+    guess = decoding.draft(text.at[0, 9].set(2), jnp.array([11, 4]), 3)
     assert np.asarray(guess)[0].tolist() == [9, 4, 7]
 
 

@@ -12,17 +12,9 @@ import optax
 import pytest
 
 from ioa_jax.engine import batching
-from ioa_jax.engine.batching import TokenPair
-from ioa_jax.engine.training import (
-    Batch,
-    LoRAConfig,
-    TrainConfig,
-    Trainer,
-    loss_sum,
-    pack_batch,
-    retained_loss_sum,
-    train,
-)
+from ioa_jax.engine.batching import TokenPair, pack_batch
+from ioa_jax.engine.train_step import loss_sum, retained_loss_sum
+from ioa_jax.engine.training import Batch, LoRAConfig, TrainConfig, Trainer, train
 from ioa_jax.errors import InputError
 from tests.tiny import random_pairs, tiny_decoder
 

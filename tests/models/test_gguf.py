@@ -14,12 +14,13 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from ioa_jax.errors import InputError, ModelFormatError
 from ioa_jax.models.decoder import rotary_frequencies
 from ioa_jax.models.gguf import GGUFFile, fit_llama3_scaling
-from ioa_jax.models.huggingface import read_decoder, write_decoder
+from ioa_jax.models.huggingface import write_decoder
 from ioa_jax.models.load import find_smollm2, load_model
 from ioa_jax.models.mesh import decoder_shardings, make_mesh
 from ioa_jax.models.precision import Precision
 from ioa_jax.models.tensors import abstract_decoder, build_decoder, export_tensors, hf_shapes
 from ioa_jax.models.text import encode_prompt_completion, render_chat
+from tests.models.reading import read_decoder, read_gguf
 from tests.tiny import CONFIGS
 
 FLOAT32 = Precision.named("float32")
@@ -163,7 +164,7 @@ def test_weights(quantization, family, tmp_path):
     stored = write_gguf(tmp_path / "model.gguf", decoder, quantization)
     file = GGUFFile(tmp_path / "model.gguf")
     assert file.config == decoder.config
-    tensors = dict(export_tensors(file.read_decoder(FLOAT32)))
+    tensors = dict(export_tensors(read_gguf(file, FLOAT32)))
     assert tensors.keys() == stored.keys()
     for name, tensor in tensors.items():
         np.testing.assert_array_equal(tensor, stored[name], name)
@@ -177,7 +178,7 @@ def test_reads_into_a_sharding(tmp_path):
     stored = write_gguf(tmp_path / "model.gguf", decoder_for("llama"), Quantization.Q8_0)
     file = GGUFFile(tmp_path / "model.gguf")
     shardings = decoder_shardings(abstract_decoder(file.config, FLOAT32), make_mesh(tensor=2))
-    decoder = file.read_decoder(FLOAT32, jnp.float32, shardings)
+    decoder = read_gguf(file, FLOAT32, shardings)
     assert len(decoder.blocks.qkv[...].sharding.device_set) == 2
     for name, tensor in export_tensors(decoder):
         np.testing.assert_array_equal(tensor, stored[name], name)
@@ -226,7 +227,7 @@ def test_llama3_scaling_in_a_file(tmp_path):
     factors = llama3_factors(8.0, 1.0, 4.0, 1000, config.rope_theta, 64)
     path = tmp_path / "model.gguf"
     write_gguf(path, decoder, extra={"rope_freqs.weight": factors})
-    read = GGUFFile(path).read_decoder(FLOAT32)
+    read = read_gguf(GGUFFile(path), FLOAT32)
     plain = rotary_frequencies(config)
     np.testing.assert_allclose(rotary_frequencies(read.config), plain / factors, rtol=1e-5)
 
@@ -270,7 +271,7 @@ def test_weights_that_are_not_finite_are_refused(tmp_path):
         path, decoder, extra={"output_norm.weight": np.asarray(norm)}, skip=("output_norm.weight",)
     )
     with pytest.raises(ModelFormatError, match=r"output_norm\.weight holds values that aren't"):
-        GGUFFile(path).read_decoder(FLOAT32)
+        read_gguf(GGUFFile(path), FLOAT32)
 
 
 def test_every_token_that_ends_a_text_counts(tmp_path):

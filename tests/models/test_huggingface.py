@@ -14,11 +14,12 @@ from safetensors.numpy import load_file, save_file
 from transformers import LlamaConfig
 
 from ioa_jax.errors import InputError, MissingDependencyError, ModelFormatError
-from ioa_jax.models.huggingface import INDEX, read_config, read_decoder, write_decoder
+from ioa_jax.models.huggingface import INDEX, read_config, write_decoder
 from ioa_jax.models.load import load_model
 from ioa_jax.models.mesh import decoder_shardings, make_mesh
 from ioa_jax.models.precision import Precision
 from ioa_jax.models.tensors import abstract_decoder, export_tensors, hf_shapes, weights
+from tests.models.reading import read_decoder
 from tests.tiny import CONFIGS, tiny_decoder, tiny_tokenizer
 
 FLOAT32 = Precision.named("float32")

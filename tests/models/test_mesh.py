@@ -24,7 +24,7 @@ from tests.tiny import random_pairs, tiny_decoder, tiny_model
 shape, on_cpu, lora = json.loads(sys.argv[1])
 assert len(jax.devices()) == 8
 decoder = tiny_decoder()
-decoder = decoder.with_precision(dataclasses.replace(decoder.precision, on_cpu=on_cpu))
+decoder.precision = dataclasses.replace(decoder.precision, on_cpu=on_cpu)
 mesh = make_mesh(*shape) if shape else None
 config = TrainConfig(
     learning_rate=1e-2, epochs=3, batch_rows=8, row_length=48,

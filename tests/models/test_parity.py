@@ -10,12 +10,13 @@ import pytest
 from ioa_jax.engine.generation import Generator
 from ioa_jax.engine.sampling import SamplingParams
 from ioa_jax.models.config import RopeScaling
-from ioa_jax.models.huggingface import read_decoder, write_decoder
+from ioa_jax.models.huggingface import write_decoder
 from ioa_jax.models.load import load_model
 from ioa_jax.models.precision import Precision
 from ioa_jax.models.tensors import build_decoder, hf_shapes
 from ioa_jax.models.text import render_chat
 from suite.tasks.seeds import load_seed_tasks
+from tests.models.reading import read_decoder
 from tests.tiny import CONFIGS, tiny_tokenizer
 
 pytestmark = [pytest.mark.parity, pytest.mark.filterwarnings("ignore::DeprecationWarning:torch.*")]
