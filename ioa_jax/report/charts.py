@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 WIDTH = 8.5  # of a figure, in inches
 # Of a graph's nodes, and from one column and row to the next, in inches.
-NODE, PITCH = (1.5, 0.56), (2.05, 0.7)
+NODE, PITCH = (1.65, 0.56), (2.1, 0.7)
 
 Edge = tuple[str, str]
 
@@ -249,7 +249,7 @@ def _draw_node(
     word, colour = mark or ("", "soft")
     category, _, name = node.partition("/")
     lines = textwrap.wrap(name, 18, max_lines=2, placeholder="…")
-    above = f"{shorten(category, 20 - len(word))} · {word}" if word else shorten(category, 20)
+    above = f"{shorten(category, 19 - len(word))} · {word}" if word else shorten(category, 20)
     axis.add_patch(
         FancyBboxPatch(
             (x, y - NODE[1] / 2),

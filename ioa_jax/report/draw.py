@@ -96,10 +96,9 @@ class Plot:
         width = PIXELS_PER_POINT * float(points[1]) if points else 800
         least = width * READABLE / (PIXELS_PER_POINT * SMALLEST)
         svg = re.sub(r' (width|height)="[\d.]+pt"', "", svg, count=2)
+        name = escape(_CONTROL.sub("\ufffd", self.title))
         style = f'style="min-width:{least:.0f}px;max-width:{width:.0f}px"'
-        return svg.replace(
-            "<svg", f'<svg role="img" aria-label="{escape(self.title)}" {style}', 1
-        ).strip()
+        return svg.replace("<svg", f'<svg role="img" aria-label="{name}" {style}', 1).strip()
 
 
 def draw_plot(

@@ -169,35 +169,10 @@ def _gates(by_method: ByMethod) -> Answer:
     for method, cells in by_method.items():
         first = [gate for one in cells for gate in one.run.gates if gate.remedial_round == 0]
         passed = [float(gate.passed) for gate in first]
-        rounds = sum(
-            "remedial" in part
-            for one in cells
-            for part in one.run.record.spend.student_tokens_by_part
-        )
-        student = [
-            _remedial_share(
-                one.run.record.spend.student_tokens_by_part, one.cell.file.spend.student_tokens
-            )
-            for one in cells
-        ]
-        teacher = [
-            _remedial_share(one.run.teacher_tokens(total), total)
-            for one in cells
-            for total in (one.cell.file.spend.teacher_tokens,)
-        ]
-        rows.append(
-            (
-                label(method),
-                str(len(first)),
-                percent(mean_interval(passed, [str(i) for i in range(len(passed))]))
-                if passed
-                else "-",
-                f"{rounds / len(cells):.1f}",
-                f"{np.mean([len(one.run.record.parked) for one in cells]):.1f}",
-                f"{100 * float(np.mean(student)):.1f}",
-                f"{100 * float(np.mean(teacher)):.1f}",
-            )
-        )
+        interval = mean_interval(passed, [str(i) for i in range(len(passed))]) if passed else None
+        shown = "-" if interval is None else percent(interval)
+        means = np.mean([_remediation(one) for one in cells], axis=0)
+        rows.append((label(method), str(len(first)), shown, *(f"{mean:.1f}" for mean in means)))
     return Answer(
         "A stage's first gate (Eq. 9) comes after its lessons. Where it isn't passed, lessons for "
         "the weak modules alone are written: in stages that follow each other they are trained on "
@@ -285,10 +260,9 @@ def _levels(by_method: ByMethod, reference: str | None) -> Answer:
 
 
 def _summed(counts: Sequence[Mapping[str, int]]) -> dict[str, int]:
-    found: dict[str, int] = {}
+    found: collections.Counter[str] = collections.Counter()
     for own in counts:
-        for name, number in own.items():
-            found[name] = found.get(name, 0) + number
+        found.update(own)
     return found
 
 
@@ -300,10 +274,22 @@ def _part(counts: Mapping[str, int], name: str) -> tuple[str, str]:
     return count(counts.get(name, 0)), f"{100 * counts.get(name, 0) / total:.0f}"
 
 
-def _remedial_share(parts: dict[str, int], total: int) -> float:
-    """Of a cell's tokens, those of remedial parts, and of what the gates were waited for with."""
-    remedial = (n for part, n in parts.items() if "remedial" in part or part == "late")
-    return sum(remedial) / total if total else 0.0
+def _remediation(one: Taught) -> tuple[float, ...]:
+    """Rounds, modules given up, and of the student's and the teacher's tokens the % of remedial
+    parts, and of what the gates were waited for with.
+    """
+    record, spend = one.run.record, one.cell.file.spend
+    parts = record.spend.student_tokens_by_part
+    shares = [
+        100
+        * sum(n for part, n in own.items() if "remedial" in part or part == "late")
+        / (total or 1)
+        for own, total in (
+            (parts, spend.student_tokens),
+            (one.run.teacher_tokens(spend.teacher_tokens), spend.teacher_tokens),
+        )
+    ]
+    return (sum("remedial" in part for part in parts), len(record.parked), *shares)
 
 
 def _forgetting(by_method: ByMethod) -> Answer:

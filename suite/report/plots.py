@@ -9,7 +9,7 @@ import numpy as np
 
 from ioa_jax.report import course
 from ioa_jax.report.charts import WIDTH, Curve, Edge, draw_curves, name_rows
-from ioa_jax.report.draw import LIGHT, Plot, draw_plot, series_look
+from ioa_jax.report.draw import LIGHT, SMALLEST, Plot, draw_plot, series_look
 from ioa_jax.report.finished import FinishedRun
 from suite.cells import TEACHER, UNDISTILLED
 from suite.report.tables import label
@@ -134,7 +134,7 @@ def _methods(table: TableFile) -> Plot:
             axis.margins(x=0.12)
             axis.locator_params(axis="x", nbins=3)
             # Below each other, as wide as a panel is.
-            axis.set_title(title.replace(", ", ",\n"))
+            axis.set_title(title.replace(", ", ",\n"), fontsize=SMALLEST)
             axis.set_xlabel("%")
 
     return draw_plot(
@@ -142,7 +142,7 @@ def _methods(table: TableFile) -> Plot:
         "Methods compared",
         "Means over seeds and items with 95 % intervals; further right is better. The dashed line "
         f"is {table.reference or 'the teacher'}.",
-        (2.0 * len(panels) + 1.7, 0.3 * len(table.rows) + 1.2),
+        (1.65 * len(panels) + 1.5, 0.3 * len(table.rows) + 1.2),
         draw,
     )
 

@@ -288,6 +288,13 @@ def latex(table: TableFile) -> str:
     return "\n".join(text).rstrip("\n") + "\n"
 
 
+CSV_HEADER = (
+    "method,seeds,task,metric,items,mean,low,high,interval,retained,retained_low,retained_high,"
+    "forgotten,logprob,teacher_tokens,student_tokens,reference,difference,difference_low,"
+    "difference_high,p_bootstrap,p_bootstrap_holm,p_mcnemar,p_mcnemar_holm"
+)
+
+
 def comma_separated(table: TableFile) -> str:
     """One line a method and task with every figure unrounded; sweeps too."""
     compared = {(one.method, one.task): one for one in table.comparisons}
@@ -297,7 +304,7 @@ def comma_separated(table: TableFile) -> str:
         for task in table.tasks
     ]
     file = io.StringIO()
-    writer = csv.DictWriter(file, list(rows[0]), lineterminator="\n")
+    writer = csv.DictWriter(file, CSV_HEADER.split(","), lineterminator="\n")
     writer.writeheader()
     writer.writerows(rows)
     return file.getvalue()

@@ -332,8 +332,11 @@ def test_a_narrow_window_scrolls_tables_not_the_page(run, tmp_path):
 @needs_browser
 def test_text_of_figures_can_be_read_in_a_narrow_window(run, tmp_path):
     script = """
-      const sizes = [...document.querySelectorAll("svg text")].map((text) =>
-        parseFloat(getComputedStyle(text).fontSize) * text.getScreenCTM().a);
+      const size = (text) => {
+        const {a, b} = text.getScreenCTM();
+        return parseFloat(getComputedStyle(text).fontSize) * Math.hypot(a, b);
+      };
+      const sizes = [...document.querySelectorAll("svg text")].map(size);
       document.title = sizes.length > 100 && Math.min(...sizes) >= 10.9;
     """
     assert acted(run, tmp_path, script, "--window-size=500,900") == "true"
