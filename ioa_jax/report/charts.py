@@ -97,7 +97,7 @@ def bar_chart(
             if bar.interval is not None:
                 axis.plot(bar.interval, (row, row), "|-", color=LIGHT["ink"], linewidth=1.3)
             if bar.after is not None:
-                own = {"color": LIGHT["green"], "markeredgecolor": LIGHT["paper"]}
+                own: dict[str, Any] = {"color": LIGHT["green"], "markeredgecolor": LIGHT["paper"]}
                 axis.plot(bar.after, row, "o", markersize=9, markeredgewidth=1.2, **own)
         axis.axvline(0, color=LIGHT["soft"], linewidth=1)
         if mark is not None:
@@ -261,6 +261,6 @@ def _draw_node(
             zorder=2,
         )
     )
-    own = {"fontsize": SMALLEST, "zorder": 3}
+    own: dict[str, Any] = {"fontsize": SMALLEST, "zorder": 3}
     axis.text(x + 0.07, y - 0.16, above, va="center", color=LIGHT["soft"], **own)
     axis.text(x + 0.07, y + 0.09, "\n".join(lines), va="center", linespacing=1.05, **own)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection, Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -239,7 +239,7 @@ def forgetting(title: str, name: str, matrix: ForgettingMatrix, has_first_pass: 
                 if value is not None:
                     shade = SHADES[int(np.searchsorted(BOUNDS, value, side="right"))]
                     axis.bar(x, 0.92, width=0.94, bottom=y - 0.46, color=shade)
-                    own = {"color": INK, "fontsize": SMALLEST}
+                    own: dict[str, Any] = {"color": INK, "fontsize": SMALLEST}
                     axis.text(x, y, f"{value:.2f}", ha="center", va="center", **own)
         name_rows(axis, matrix.modules)
         axis.grid(visible=False)

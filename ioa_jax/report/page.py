@@ -13,7 +13,7 @@ import hashlib
 import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup, escape
@@ -149,7 +149,7 @@ def _environment() -> Environment:
         lstrip_blocks=True,
     )
     environment.filters["cell"] = _cell
-    environment.filters["picture"] = lambda plot: Markup(plot.inline())
+    environment.filters["picture"] = _picture
     script = (FOLDER / "page.js").read_text(encoding="utf-8")
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     # Whatever a page has in it: nothing is loaded, and no other script runs.
@@ -158,8 +158,13 @@ def _environment() -> Environment:
         "img-src data:; base-uri 'none'; form-action 'none'"
     )
     style = _variables() + (FOLDER / "page.css").read_text(encoding="utf-8")
-    environment.globals.update(policy=policy, style=Markup(style), script=Markup(script))
+    page: dict[str, Any] = {"policy": policy, "style": Markup(style), "script": Markup(script)}
+    environment.globals.update(page)
     return environment
+
+
+def _picture(plot: Plot) -> Markup:
+    return Markup(plot.inline())
 
 
 def _cell(text: str) -> Markup:
