@@ -16,7 +16,7 @@ from ioa_jax.identifier.forecast import forecast
 from ioa_jax.identifier.settings import DiagnoseSettings
 from ioa_jax.organizer.curriculum import plan_curriculum
 from ioa_jax.seeds import SeedItem
-from tests.page import values
+from tests.report import values
 from tests.suite.world import write_model
 from tests.teachers.recorded import ScriptedTeacher
 

@@ -21,7 +21,7 @@ LAYERS = (
     ("adapter", "organizer"),
     ("config",),
     ("run", "run_record", "card"),
-    ("distillation", "page"),
+    ("distillation", "report"),
     ("commands",),
     ("cli",),
 )

@@ -235,7 +235,7 @@ def run_distillation(
     """
     from ioa_jax.card import model_card
     from ioa_jax.distillation import distill as run_method
-    from ioa_jax.page.run import run_page
+    from ioa_jax.report.pages import run_page
 
     with ledgered(directory, config, opened) as teacher:
         result = run_method(

@@ -180,6 +180,7 @@ def diagnose(
     check_seeds(read, str(seeds))
     from ioa_jax.files import locked, write_text
     from ioa_jax.identifier import diagnosis as identifier
+    from ioa_jax.report.pages import diagnosis_page
     from ioa_jax.student import Student
     from ioa_jax.teachers.spec import open_teacher
 
@@ -217,14 +218,6 @@ def _progress() -> Generator[Callable[[str, int, int], None]]:
             bars[label](done, total)
 
         yield show
-
-
-def diagnosis_page(diagnosis: Diagnosis, subtitle: str) -> str:
-    """The page of a diagnosis, as HTML."""
-    from ioa_jax.page.document import render_page
-    from ioa_jax.page.sections import diagnosis_sections
-
-    return render_page("What the student lacks", subtitle, diagnosis_sections(diagnosis))
 
 
 def print_diagnosis(diagnosis: Diagnosis) -> None:

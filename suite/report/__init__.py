@@ -6,7 +6,6 @@ import dataclasses
 from pathlib import Path
 
 from ioa_jax.files import write_text
-from suite.report.distilled import Distilled, distilled_of
 from suite.report.summary import Figures, summarize
 from suite.report.tables import comma_separated, latex, markdown
 from suite.results import RunResult, read_run
@@ -63,7 +62,9 @@ def write_report(directory: Path, reference: str | None = None) -> list[Path]:
         InputError: It isn't a run of this version, a file doesn't fit its schema, or it can't be
             written.
     """
+    # What is drawn is read by JAX's side, which `verify` needn't wait for.
     from suite.power import find_power
+    from suite.report.answers import shown
     from suite.report.page import page
     from suite.report.plots import all_plots
 
@@ -82,18 +83,6 @@ def write_report(directory: Path, reference: str | None = None) -> list[Path]:
     paths.append(directory / "report.html")
     write_text(paths[-1], page(result, made.table, plots))
     return paths
-
-
-def shown(result: RunResult, table: TableFile) -> tuple[Distilled, ...]:
-    """The cells whose course the report shows: the reference's, else the first method's that has
-    one.
-    """
-    methods = [row.method for row in table.rows]
-    for method in sorted(methods, key=lambda name: name != table.reference):
-        found = distilled_of(result, method)
-        if found:
-            return found
-    return ()
 
 
 def _true_edges(result: RunResult) -> frozenset[tuple[str, str]] | None:

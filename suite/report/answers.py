@@ -10,11 +10,12 @@ from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
-from suite.cells import UNDISTILLED
-from suite.report.course import edges_of
-from suite.report.distilled import Distilled, Gates, distilled_of, oracle_gates
-from suite.report.tables import View, count, is_significant, label, p_value, percent, points_from
-from suite.results import RunResult
+from ioa_jax.report.finished import FinishedRun, Gates, read_finished
+from ioa_jax.report.page import View
+from suite.cells import ORACLE, UNDISTILLED
+from suite.report.tables import count, is_significant, label, p_value, percent, points_from
+from suite.results import CellResult, RunResult
+from suite.schema import check
 from suite.schema.models import Row, SpendRecord, TableFile
 from suite.stats import mean_interval
 
@@ -23,47 +24,127 @@ MATCHED = "sft_matched"
 SIZES = ("seeds", "adapter.examples_per_seed")
 
 
+QUESTIONS = {
+    "matched": "Is it better than fine-tuning on as many teacher tokens?",
+    "gates": "How often is the gate passed without remediation, and what does remediation cost?",
+    "passed": "How many modules and stages pass their gates, and how many could?",
+    "levels": "Do lessons have the range of difficulty that is tested?",
+    "earlier-stages": "How much of earlier stages is forgotten?",
+    "agreement": "How much do modules, graph and targets agree between seeds?",
+    "seconds": "Where does the time go?",
+    "tokens": "What are the teacher's tokens spent on?",
+    "training": "What are the student's tokens spent on?",
+    "sizes": "What do more seeds, and more examples a seed, buy?",
+}
+NO_FOLDER = "No finished cell has the folder that IOA and its controls leave (distill/)."
+
+
 @dataclasses.dataclass(frozen=True)
 class Answer:
-    """A question with what the run has to say to it.
+    """What the run has to say to a question.
 
     Attributes:
+        text: The answer in words, a paragraph a line.
+        header: Of the table of its figures; () where there are none.
+        rows: Of the table.
+        notes: What stands under it.
         name: For its anchor.
         question: In words.
-        text: The answer in words, a paragraph a line.
-        view: Its figures; None where there are none.
     """
 
-    name: str
-    question: str
     text: str
-    view: View | None = None
+    header: tuple[str, ...] = ()
+    rows: Sequence[tuple[str, ...]] = ()
+    notes: tuple[str, ...] = ()
+    name: str = ""
+    question: str = ""
+
+    @property
+    def view(self) -> View | None:
+        """The figures; None where there are none."""
+        if not self.header:
+            return None
+        return View(self.name, self.question, self.header, tuple(self.rows), self.notes)
+
+
+@dataclasses.dataclass(frozen=True)
+class Taught:
+    """A finished cell with the folder that IOA and its controls leave in it."""
+
+    cell: CellResult
+    run: FinishedRun
+
+
+ByMethod = Mapping[str, Sequence[Taught]]
+
+
+def taught_of(result: RunResult, method: str) -> tuple[Taught, ...]:
+    """Of a method's finished cells, those that have such a folder.
+
+    Raises:
+        InputError: A file in one is missing or doesn't fit.
+    """
+    with result.files.naming():
+        return tuple(
+            Taught(cell, read_finished(cell.distill, cell.name))
+            for cell in result.cells_of(method)
+            if cell.distill.is_dir()
+        )
+
+
+def shown(result: RunResult, table: TableFile) -> list[FinishedRun]:
+    """The runs whose course the report shows: the reference's, else of the first method that has
+    some.
+    """
+    methods = [row.method for row in table.rows]
+    for method in sorted(methods, key=lambda name: name != table.reference):
+        found = taught_of(result, method)
+        if found:
+            return [one.run for one in found]
+    return []
 
 
 def answers(result: RunResult, table: TableFile) -> list[Answer]:
     """All of them, in the page's order."""
-    by_method = {row.method: distilled_of(result, row.method) for row in table.rows}
-    by_method = {method: found for method, found in by_method.items() if found}
+    by_method = {
+        row.method: found for row in table.rows if (found := taught_of(result, row.method))
+    }
+    found = {
+        "matched": _matched(table),
+        "gates": _gates(by_method),
+        "passed": _passed(by_method, _oracle_gates(result)),
+        "levels": _levels(by_method, table.reference),
+        "earlier-stages": _forgetting(by_method),
+        "agreement": _agreement(by_method, table.reference),
+        "seconds": _steps(result, table),
+        "tokens": _tokens(result, table),
+        "training": _training(result, table),
+        "sizes": _sizes(table),
+    }
     return [
-        _matched(table),
-        _gates(by_method),
-        _passed(by_method, oracle_gates(result)),
-        _levels(by_method, table.reference),
-        _forgetting(by_method),
-        _agreement(by_method, table.reference),
-        _steps(result, table),
-        _tokens(result, table),
-        _training(result, table),
-        _sizes(table),
+        dataclasses.replace(answer, name=name, question=QUESTIONS[name])
+        for name, answer in found.items()
     ]
 
 
+def _oracle_gates(result: RunResult) -> dict[int | None, Gates]:
+    """By seed, the gates that the oracle's students pass at the end; its cells have no folder, and
+    say it in their notes.
+    """
+    return {
+        cell.file.seed: check(
+            Gates,
+            (cell.file.notes.model_extra or {}).get("gates", {}),
+            result.files.named(f"{cell.folder / 'cell.json'}: notes.gates"),
+        )
+        for cell in result.cells_of(ORACLE)
+    }
+
+
 def _matched(table: TableFile) -> Answer:
-    question = "Is it better than fine-tuning on as many teacher tokens?"
-    name = "matched"
     found = [one for one in table.comparisons if one.method == MATCHED]
     if not found:
-        return Answer(name, question, f"The run has no comparison with {MATCHED}.")
+        return Answer(f"The run has no comparison with {MATCHED}.")
     sentences = []
     for one in found:
         value = one.difference
@@ -74,7 +155,7 @@ def _matched(table: TableFile) -> Answer:
             f"{'more than chance explains' if sure else 'which chance may explain'} "
             f"(p {_p(one.p_bootstrap_holm)} after Holm's correction)."
         )
-    return Answer(name, question, "\n".join(sentences))
+    return Answer("\n".join(sentences))
 
 
 def _p(value: float) -> str:
@@ -82,78 +163,42 @@ def _p(value: float) -> str:
     return text if text.startswith("<") else f"= {text}"
 
 
-NO_FOLDER = "No finished cell has the folder that IOA and its controls leave (distill/)."
-
-
-def _gates(by_method: dict[str, tuple[Distilled, ...]]) -> Answer:
-    name = "gates"
-    question = "How often is the gate passed without remediation, and what does remediation cost?"
+def _gates(by_method: ByMethod) -> Answer:
     if not by_method:
-        return Answer(name, question, NO_FOLDER)
+        return Answer(NO_FOLDER)
     rows = []
     for method, cells in by_method.items():
-        first = [gate for one in cells for gate in one.gates if gate.remedial_round == 0]
+        first = [gate for one in cells for gate in one.run.gates if gate.remedial_round == 0]
         passed = [float(gate.passed) for gate in first]
-        rounds = sum(
-            "remedial" in part for one in cells for part in one.record.spend.student_tokens_by_part
-        )
-        student = [
-            _remedial_share(
-                one.record.spend.student_tokens_by_part, one.cell.file.spend.student_tokens
-            )
-            for one in cells
-        ]
-        teacher = [
-            _remedial_share(one.teacher_tokens, one.cell.file.spend.teacher_tokens) for one in cells
-        ]
-        rows.append(
-            (
-                label(method),
-                str(len(first)),
-                percent(mean_interval(passed, [str(i) for i in range(len(passed))]))
-                if passed
-                else "-",
-                f"{rounds / len(cells):.1f}",
-                f"{np.mean([len(one.record.parked) for one in cells]):.1f}",
-                f"{100 * float(np.mean(student)):.1f}",
-                f"{100 * float(np.mean(teacher)):.1f}",
-            )
-        )
+        interval = mean_interval(passed, [str(i) for i in range(len(passed))]) if passed else None
+        shown = "-" if interval is None else percent(interval)
+        means = np.mean([_remediation(one) for one in cells], axis=0)
+        rows.append((label(method), str(len(first)), shown, *(f"{mean:.1f}" for mean in means)))
     return Answer(
-        name,
-        question,
         "A stage's first gate (Eq. 9) comes after its lessons. Where it isn't passed, lessons for "
         "the weak modules alone are written: in stages that follow each other they are trained on "
         "at once, and after a first pass through all stages with everything else.",
-        View(
-            "gates",
-            question,
-            (
-                "method",
-                "stages",
-                "passed at once, %",
-                "remedial rounds a seed",
-                "modules given up a seed",
-                "student tokens in remediation, %",
-                "teacher tokens in remediation, %",
-            ),
-            tuple(rows),
-            (
-                "Stages of all seeds together, with Wilson's 95 % interval as if they were "
-                "independent. Tokens: of all that the cell spent, means over seeds.",
-            ),
+        (
+            "method",
+            "stages",
+            "passed at once, %",
+            "remedial rounds a seed",
+            "modules given up a seed",
+            "student tokens in remediation, %",
+            "teacher tokens in remediation, %",
+        ),
+        rows,
+        (
+            "Stages of all seeds together, with Wilson's 95 % interval as if they were "
+            "independent. Tokens: of all that the cell spent, means over seeds.",
         ),
     )
 
 
-def _passed(
-    by_method: dict[str, tuple[Distilled, ...]], oracle: Mapping[int | None, Gates]
-) -> Answer:
-    name = "passed"
-    question = "How many modules and stages pass their gates, and how many could?"
+def _passed(by_method: ByMethod, oracle: Mapping[int | None, Gates]) -> Answer:
     rows = []
     for method, cells in by_method.items():
-        gates = [one.record.gates for one in cells]
+        gates = [one.run.record.gates for one in cells]
         if not any(one.end for one in gates):
             continue
         # The oracle's of the same seed, on the modules that this cell taught.
@@ -172,26 +217,20 @@ def _passed(
             )
         )
     if not rows:
-        return Answer(name, question, "No cell recorded its gates by module.")
+        return Answer("No cell recorded its gates by module.")
     return Answer(
-        name,
-        question,
         "Passed of measured gates, over all seeds.",
-        View(
-            "passed",
-            question,
-            (
-                "method",
-                "modules after the first pass",
-                "modules at the end",
-                "of the same, the oracle",
-                "stages at the end",
-            ),
-            tuple(rows),
-            (
-                "The oracle is the student after unlimited right answers, under the same gate: "
-                "what it doesn't pass, no budget of the teacher's would. - where the run has none.",
-            ),
+        (
+            "method",
+            "modules after the first pass",
+            "modules at the end",
+            "of the same, the oracle",
+            "stages at the end",
+        ),
+        rows,
+        (
+            "The oracle is the student after unlimited right answers, under the same gate: "
+            "what it doesn't pass, no budget of the teacher's would. - where the run has none.",
         ),
     )
 
@@ -204,35 +243,27 @@ def _of_all(gates: Sequence[Mapping[str, bool]]) -> str:
     return f"{sum(passed)} of {len(passed)} ({100 * sum(passed) / len(passed):.0f} %)"
 
 
-def _levels(by_method: dict[str, tuple[Distilled, ...]], reference: str | None) -> Answer:
-    name, question = "levels", "Do lessons have the range of difficulty that is tested?"
+def _levels(by_method: ByMethod, reference: str | None) -> Answer:
     method = reference if reference in by_method else next(iter(by_method), None)
-    records = [one.record for one in by_method[method]] if method is not None else []
+    records = [one.run.record for one in by_method[method]] if method is not None else []
     lessons = _summed([one.lessons_by_level for one in records])
     if not lessons:
-        return Answer(name, question, "No cell recorded its lessons by level.")
+        return Answer("No cell recorded its lessons by level.")
     probes = _summed([one.probes_by_level for one in records])
     return Answer(
-        name,
-        question,
         f"Lessons of {method} beside the probes, over all seeds.",
-        View(
-            "levels",
-            question,
-            ("level", "lessons", "of all, %", "probes", "of all, %"),
-            tuple(
-                (level, *_part(lessons, level), *_part(probes, level))
-                for level in dict.fromkeys([*lessons, *probes])
-            ),
+        ("level", "lessons", "of all, %", "probes", "of all, %"),
+        tuple(
+            (level, *_part(lessons, level), *_part(probes, level))
+            for level in dict.fromkeys([*lessons, *probes])
         ),
     )
 
 
 def _summed(counts: Sequence[Mapping[str, int]]) -> dict[str, int]:
-    found: dict[str, int] = {}
+    found: collections.Counter[str] = collections.Counter()
     for own in counts:
-        for name, number in own.items():
-            found[name] = found.get(name, 0) + number
+        found.update(own)
     return found
 
 
@@ -244,43 +275,47 @@ def _part(counts: Mapping[str, int], name: str) -> tuple[str, str]:
     return count(counts.get(name, 0)), f"{100 * counts.get(name, 0) / total:.0f}"
 
 
-def _remedial_share(parts: dict[str, int], total: int) -> float:
-    """Of a cell's tokens, those of remedial parts, and of what the gates were waited for with."""
-    remedial = (n for part, n in parts.items() if "remedial" in part or part == "late")
-    return sum(remedial) / total if total else 0.0
+def _remediation(one: Taught) -> tuple[float, ...]:
+    """Rounds, modules given up, and of the student's and the teacher's tokens the % of remedial
+    parts, and of what the gates were waited for with.
+    """
+    record, spend = one.run.record, one.cell.file.spend
+    parts = record.spend.student_tokens_by_part
+    shares = [
+        100
+        * sum(n for part, n in own.items() if "remedial" in part or part == "late")
+        / (total or 1)
+        for own, total in (
+            (parts, spend.student_tokens),
+            (one.run.teacher_tokens(spend.teacher_tokens), spend.teacher_tokens),
+        )
+    ]
+    return (sum("remedial" in part for part in parts), len(record.parked), *shares)
 
 
-def _forgetting(by_method: dict[str, tuple[Distilled, ...]]) -> Answer:
-    name, question = "earlier-stages", "How much of earlier stages is forgotten?"
+def _forgetting(by_method: ByMethod) -> Answer:
     if not by_method:
-        return Answer(name, question, NO_FOLDER)
+        return Answer(NO_FOLDER)
     rows = []
     for method, cells in by_method.items():
         falls, known = [], []
         for one in cells:
-            taught = {m for plan in one.plans for stage in plan.stages for m in stage.modules}
-            found = one.matrix.forgetting()
+            found, taught = one.run.forgetting.forgetting(), one.run.taught
             falls.append([value for module, value in found.items() if module in taught])
             known.append([value for module, value in found.items() if module not in taught])
         rows.append(
             (label(method), *(_mean_of(values) for values in (falls, known)), _worst(cells))
         )
     return Answer(
-        name,
-        question,
         "How far r(k) is, at the end, under the best that it was after any stage; below 0 the end "
         "is the best.",
-        View(
-            "earlier-stages",
-            question,
-            ("method", "taught modules, mean fall", "other modules, mean fall", "largest fall"),
-            tuple(rows),
-            (
-                "Mean over modules and seeds of max r(k) before the end minus r(k) at the end "
-                "(Chaudhry et al., 2018, Eq. 3), on the method's own probes. The best of several "
-                "noisy measurements is too high, so some of each fall is noise. What benchmark "
-                "items lost is in the table of shares.",
-            ),
+        ("method", "taught modules, mean fall", "other modules, mean fall", "largest fall"),
+        rows,
+        (
+            "Mean over modules and seeds of max r(k) before the end minus r(k) at the end "
+            "(Chaudhry et al., 2018, Eq. 3), on the method's own probes. The best of several "
+            "noisy measurements is too high, so some of each fall is noise. What benchmark "
+            "items lost is in the table of shares.",
         ),
     )
 
@@ -290,26 +325,25 @@ def _mean_of(values: Sequence[Sequence[float]]) -> str:
     return f"{np.mean(flat):.3f}" if flat else "-"
 
 
-def _worst(cells: Sequence[Distilled]) -> str:
-    falls = {(value, module) for one in cells for module, value in one.matrix.forgetting().items()}
+def _worst(cells: Sequence[Taught]) -> str:
+    falls = [(v, m) for one in cells for m, v in one.run.forgetting.forgetting().items()]
     if not falls:
         return "-"
     value, module = max(falls)
     return f"{value:.3f} ({module})"
 
 
-def _agreement(by_method: dict[str, tuple[Distilled, ...]], reference: str | None) -> Answer:
-    name, question = "agreement", "How much do modules, graph and targets agree between seeds?"
+def _agreement(by_method: ByMethod, reference: str | None) -> Answer:
     method = reference if reference in by_method else next(iter(by_method), None)
     if method is None:
-        return Answer(name, question, NO_FOLDER)
+        return Answer(NO_FOLDER)
     cells = by_method[method]
     if len(cells) < 2:
-        return Answer(name, question, f"{method} has one finished seed; two are needed.")
+        return Answer(f"{method} has one finished seed; two are needed.")
     parts = {
-        "modules": [frozenset(one.diagnosis.dependencies.graph.modules) for one in cells],
-        "edges of the graph": [edges_of(one) for one in cells],
-        "targets": [frozenset(one.diagnosis.targets.modules) for one in cells],
+        "modules": [frozenset(one.run.diagnosis.graph.modules) for one in cells],
+        "edges of the graph": [one.run.edges for one in cells],
+        "targets": [frozenset(one.run.diagnosis.targets.modules) for one in cells],
     }
     rows = []
     for what, sets in parts.items():
@@ -325,18 +359,12 @@ def _agreement(by_method: dict[str, tuple[Distilled, ...]], reference: str | Non
             )
         )
     return Answer(
-        name,
-        question,
         f"Of {method}, {len(cells)} seeds.",
-        View(
-            "agreement",
-            question,
-            ("what", "agreement", "least of two seeds", "in all seeds", "mean number"),
-            tuple(rows),
-            (
-                "Agreement: members that two seeds share over members that either has, mean over "
-                "all pairs of seeds; 1 is the same set.",
-            ),
+        ("what", "agreement", "least of two seeds", "in all seeds", "mean number"),
+        rows,
+        (
+            "Agreement: members that two seeds share over members that either has, mean over "
+            "all pairs of seeds; 1 is the same set.",
         ),
     )
 
@@ -346,30 +374,23 @@ def _jaccard(a: frozenset, b: frozenset) -> float:
 
 
 def _steps(result: RunResult, table: TableFile) -> Answer:
-    name, question = "seconds", "Where does the time go?"
     found = {
         row.method: [cell.file.spend.seconds for cell in result.cells_of(row.method)]
         for row in table.rows
     }
     steps, rows = _by_method(found, lambda seconds: f"{seconds:,.1f}")
     if not steps:
-        return Answer(name, question, "No cell recorded its seconds.")
+        return Answer("No cell recorded its seconds.")
     return Answer(
-        name,
-        question,
         "Wall clock of each step in seconds, mean over the seeds.",
-        View(
-            "seconds",
-            question,
-            ("method", *(f"{step}, s" for step in steps)),
-            rows,
-            (
-                "Compilation included; all but evaluation are parts of the column method. Of a "
-                "step in which a process was killed, what that process took is missing. Answers "
-                "that another cell had asked the teacher for come from the ledger, and "
-                "dependencies that another cell had estimated from there; they take no time, so a "
-                "later cell seems quicker.",
-            ),
+        ("method", *(f"{step}, s" for step in steps)),
+        rows,
+        (
+            "Compilation included; all but evaluation are parts of the column method. Of a "
+            "step in which a process was killed, what that process took is missing. Answers "
+            "that another cell had asked the teacher for come from the ledger, and "
+            "dependencies that another cell had estimated from there; they take no time, so a "
+            "later cell seems quicker.",
         ),
     )
 
@@ -406,7 +427,6 @@ def _by_method(
 
 
 def _tokens(result: RunResult, table: TableFile) -> Answer:
-    name, question = "tokens", "What are the teacher's tokens spent on?"
     rows: list[tuple[str, ...]] = []
     for row in table.rows:
         cells = result.cells_of(row.method)
@@ -428,43 +448,30 @@ def _tokens(result: RunResult, table: TableFile) -> Answer:
                 )
             )
     if not rows:
-        return Answer(name, question, "No cell asked a teacher.")
+        return Answer("No cell asked a teacher.")
     return Answer(
-        name,
-        question,
         "Calls and tokens by purpose, mean over the seeds.",
-        View(
-            "tokens",
-            question,
-            ("method", "purpose", "calls", "prompt tokens", "generated tokens"),
-            tuple(rows),
-            ("The budget counts generated tokens.",),
-        ),
+        ("method", "purpose", "calls", "prompt tokens", "generated tokens"),
+        rows,
+        ("The budget counts generated tokens.",),
     )
 
 
 def _training(result: RunResult, table: TableFile) -> Answer:
-    name, question = "training", "What are the student's tokens spent on?"
     found = {
         row.method: [_by_kind(cell.file.spend) for cell in result.cells_of(row.method)]
         for row in table.rows
     }
     kinds, rows = _by_method(found, count)
     if not kinds:
-        return Answer(name, question, "No cell recorded the parts of its training.")
+        return Answer("No cell recorded the parts of its training.")
     return Answer(
-        name,
-        question,
         "Tokens trained on by part, mean over the seeds.",
-        View(
-            "training",
-            question,
-            ("method", *kinds),
-            rows,
-            (
-                "Parts of a kind, such as all stages, together. further: of no step of the "
-                "training, which in IOA are the adapters by which dependencies are found.",
-            ),
+        ("method", *kinds),
+        rows,
+        (
+            "Parts of a kind, such as all stages, together. further: of no step of the "
+            "training, which in IOA are the adapters by which dependencies are found.",
         ),
     )
 
@@ -479,7 +486,6 @@ def _by_kind(spend: SpendRecord) -> dict[str, int]:
 
 
 def _sizes(table: TableFile) -> Answer:
-    name, question = "sizes", "What do more seeds, and more examples a seed, buy?"
     # By method, setting and value, so that a method stands once with its usual value.
     found: dict[tuple[str, str, float], Row] = {}
     by_name = {row.method: row for row in table.rows}
@@ -490,28 +496,18 @@ def _sizes(table: TableFile) -> Answer:
             if of in by_name:
                 found[of, setting, row.sweep.default] = by_name[of]
     if not found:
-        return Answer(
-            name,
-            question,
-            f"The run has no cells in which {' or '.join(SIZES)} alone is changed.",
-        )
+        return Answer(f"The run has no cells in which {' or '.join(SIZES)} alone is changed.")
     before = by_name.get(UNDISTILLED)
     return Answer(
-        name,
-        question,
         "Mean of the tasks with one of the two changed, budgets as they are.",
-        View(
-            "sizes",
-            question,
-            ("method@setting", "value", "mean of tasks, %", "gain over the undistilled, points"),
-            tuple(
-                (
-                    f"{of}@{setting}",
-                    f"{value:g}",
-                    percent(row.mean),
-                    "-" if before is None else f"{100 * (row.mean.mean - before.mean.mean):+.1f}",
-                )
-                for (of, setting, value), row in sorted(found.items(), key=lambda one: one[0])
-            ),
+        ("method@setting", "value", "mean of tasks, %", "gain over the undistilled, points"),
+        tuple(
+            (
+                f"{of}@{setting}",
+                f"{value:g}",
+                percent(row.mean),
+                "-" if before is None else f"{100 * (row.mean.mean - before.mean.mean):+.1f}",
+            )
+            for (of, setting, value), row in sorted(found.items(), key=lambda one: one[0])
         ),
     )

@@ -1,22 +1,19 @@
-"""report.html: one page without other files, light and dark, usable from a keyboard."""
+"""report.html: what a run found, and how it was made."""
 
 from __future__ import annotations
 
-import re
+import dataclasses
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 from typing import Any
 
 import yaml
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
-from markupsafe import Markup, escape
 
+from ioa_jax.report.draw import Plot
+from ioa_jax.report.page import Block, Bullets, Details, Pairs, Section, Text, View, render_page
 from suite.cells import ORACLE, TEACHER, UNDISTILLED, UNIFORM
 from suite.report.answers import answers
-from suite.report.draw import COLOURS, Plot, for_page
 from suite.report.paper import paper_view
 from suite.report.tables import (
-    View,
     count,
     is_significant,
     label,
@@ -27,10 +24,9 @@ from suite.report.tables import (
     views,
 )
 from suite.results import RunResult
-from suite.schema.models import Comparison, ModuleComparison, Row, TableFile
+from suite.schema.models import Comparison, ModuleComparison, Row, RunFile, TableFile, TaskRecord
 from suite.stats import Estimate
 
-FOLDER = Path(__file__).parent
 COURSE = ("gaps", "graph", "timeline", "mastery", "forgetting")
 
 
@@ -42,42 +38,95 @@ def page(result: RunResult, table: TableFile, plots: Sequence[Plot]) -> str:
         table: Its figures.
         plots: Its figures as pictures, in their order.
     """
-    environment = Environment(
-        loader=FileSystemLoader(FOLDER),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters["cell"] = _cell
-    environment.filters["word_columns"] = _word_columns
-    environment.filters["picture"] = lambda plot: Markup(for_page(plot.svg, plot.title))
-    own = views(table)
+    run = result.run
+    comparison, *others = [
+        dataclasses.replace(view, marked=table.reference) for view in views(table)
+    ]
+    modules = [view for view in others if view.name == "modules"]
+    rest = [view for view in others if view.name != "modules"]
     by_name = {plot.name: plot for plot in plots}
-    reference = next((row for row in table.rows if row.method == table.reference), None)
-    return environment.get_template("page.html.j2").render(
-        run=result.run,
-        table=table,
-        colours=_variables(),
-        style=Markup((FOLDER / "page.css").read_text(encoding="utf-8")),
-        script=Markup((FOLDER / "page.js").read_text(encoding="utf-8")),
-        sentences=list(_sentences(table)),
-        cards=_cards(reference),
-        power=None if table.power is None else power_sentence(table.power),
-        comparison=own[0],
-        modules=next((view for view in own if view.name == "modules"), None),
-        tables=[view for view in own[1:] if view.name != "modules"],
-        methods=by_name["methods"],
-        budgets=[plot for plot in plots if plot.name.startswith("budget")],
-        course=[by_name[name] for name in COURSE],
-        sensitivity=by_name["sensitivity"],
-        answers=answers(result, table),
-        paper=paper_view(table),
-        environment=_leaves(result.run.environments[-1]) if result.run.environments else [],
-        environments=len(result.run.environments),
-        models=_leaves(result.run.models or {}),
-        settings=yaml.safe_dump(result.run.settings, sort_keys=False, allow_unicode=True),
+    budgets = [plot for plot in plots if plot.name.startswith("budget")]
+    paper = paper_view(table)
+    sections = [
+        Section("found", "What was found", list(_found(table))),
+        Section("methods", "Methods compared", [by_name["methods"], comparison, *modules]),
+        Section("budgets", "Against the budget", budgets),
+        Section("course", "What IOA did", [by_name[name] for name in COURSE]),
+        Section("sensitivity", "Sensitivity", [by_name["sensitivity"]]),
+        Section(
+            "answers",
+            "What reviewers of the paper asked",
+            list(_answered(result, table)),
+            "Reviewers' questions",
+        ),
+        *([] if paper is None else [Section("paper", paper.title, [paper], "The paper's numbers")]),
+        Section("tables", "More tables", list(_tables(rest))),
+        Section("made", "How it was made", list(_made(run, table))),
+    ]
+    lines = (
+        "Distillation methods compared",
+        run.settings.get("description", ""),
+        f"Run {run.run_id}, begun {run.created}, {run.status}.",
     )
+    return render_page(run.profile, lines, sections)
+
+
+def _found(table: TableFile) -> Iterator[Block]:
+    cards = _cards(next((row for row in table.rows if row.method == table.reference), None))
+    if cards:
+        yield Pairs(cards, as_cards=True)
+    if table.power is not None:
+        yield Text(power_sentence(table.power), name="power")
+    yield Bullets(list(_sentences(table)))
+    for one in table.unfinished:
+        yield Text(f"Not in this report: {one.cell}, {one.reason}.", "absent")
+
+
+def _answered(result: RunResult, table: TableFile) -> Iterator[Block]:
+    for answer in answers(result, table):
+        yield Text(answer.question, "heading", f"answer-{answer.name}")
+        yield from answer.text.splitlines()
+        if answer.view is not None:
+            yield dataclasses.replace(answer.view, marked=table.reference)
+
+
+def _tables(shown: Sequence[View]) -> Iterator[Block]:
+    yield Text(
+        "The same figures, unrounded, are in table.csv and table.json beside this page; table.tex "
+        "has the tables for a paper.",
+        "note",
+    )
+    for view in shown:
+        yield Text(view.title, "heading")
+        yield view
+
+
+def _made(run: RunFile, table: TableFile) -> Iterator[Block]:
+    header = ("task", "version", "figure", "items", "data")
+    rows = tuple(
+        (task.name, str(task.version), task.metric or "", str(task.items), _sources(task))
+        for task in table.tasks
+    )
+    yield View("tasks", "Tasks", header, rows)
+    yield Text("Environment", "heading")
+    if len(run.environments) > 1:
+        yield Text(
+            f"The run was made in {len(run.environments)} environments; this is the last, run.json "
+            "has all.",
+            "note",
+        )
+    yield Pairs(_leaves(run.environments[-1]) if run.environments else [])
+    yield Text("Models", "heading")
+    yield Pairs(_leaves(run.models or {}))
+    settings = yaml.safe_dump(run.settings, sort_keys=False, allow_unicode=True)
+    yield Details("All settings", [Text(settings, "verbatim")])
+    yield Text(f"Settings' sha256: {run.settings_sha256}", "note")
+
+
+def _sources(task: TaskRecord) -> str:
+    """Where a task's items are from."""
+    sources = (task.model_extra or {}).get("provenance", [])
+    return " ".join(f"{one.get('subset', '')} ({one.get('origin', '')})" for one in sources)
 
 
 def best_baseline(table: TableFile, task: str) -> Row | None:
@@ -173,35 +222,6 @@ def _cards(reference: Row | None) -> list[tuple[str, str]]:
         ("teacher tokens", count(reference.teacher_tokens)),
         ("student tokens", count(reference.student_tokens)),
     ]
-
-
-def _cell(text: str) -> Markup:
-    """A table's cell with its interval set apart."""
-    return Markup(
-        re.sub(r"(\[[^\]]*\])", r'<span class="interval">\1</span>', str(escape(text)), count=1)
-    )
-
-
-def _word_columns(view: View) -> set[int]:
-    """Numbers of a table's columns, the first aside, whose cells begin with a letter."""
-    return {
-        column
-        for column in range(1, len(view.header))
-        if any(row[column][:1].isalpha() for row in view.rows)
-    }
-
-
-def _variables() -> Markup:
-    """The colours of both themes, for pictures and text alike."""
-    light, dark = (
-        "".join(f"--{name}:{pair[i]};" for name, pair in COLOURS.items()) for i in (0, 1)
-    )
-    return Markup(
-        f":root{{color-scheme:light;{light}}}"
-        f"@media (prefers-color-scheme:dark){{:root:not([data-theme=light])"
-        f"{{color-scheme:dark;{dark}}}}}"
-        f":root[data-theme=dark]{{color-scheme:dark;{dark}}}"
-    )
 
 
 def _leaves(value: Any, place: str = "") -> list[tuple[str, str]]:

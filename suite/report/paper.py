@@ -6,7 +6,8 @@ extraction of its evaluation aren't public, and it gives neither seeds nor inter
 
 from __future__ import annotations
 
-from suite.report.tables import View, label, percent
+from ioa_jax.report.page import View
+from suite.report.tables import label, percent
 from suite.schema.models import TableFile
 
 PROFILE = "paper-qwen2.5-3b"  # the student that these numbers are of

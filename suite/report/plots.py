@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ioa_jax.report import course
+from ioa_jax.report.charts import WIDTH, Curve, Edge, draw_curves, name_rows
+from ioa_jax.report.draw import LIGHT, SMALLEST, Plot, draw_plot, series_look
+from ioa_jax.report.finished import FinishedRun
 from suite.cells import TEACHER, UNDISTILLED
-from suite.report import course
-from suite.report.distilled import Distilled
-from suite.report.draw import LIGHT, SERIES, STYLES, Plot, draw_plot
 from suite.report.tables import label
 from suite.results import CellResult, RunResult
 from suite.schema.models import Row, TableFile
@@ -23,60 +24,98 @@ if TYPE_CHECKING:
 def all_plots(
     result: RunResult,
     table: TableFile,
-    distilled: Sequence[Distilled],
-    true_edges: frozenset[tuple[str, str]] | None,
+    runs: Sequence[FinishedRun],
+    true_edges: frozenset[Edge] | None,
 ) -> list[Plot]:
     """Every figure, in the page's order.
 
     Args:
         result: The run.
         table: Its figures.
-        distilled: Of the method that the report shows, one a seed; () where none has such a folder.
+        runs: Of the method that the report shows, one a seed; () where none has left a folder.
         true_edges: (prerequisite, dependent) of the world's own modules, where it has them.
     """
-    plots = [_methods(table), *_budgets(result, table)]
-    names = (
-        ("gaps", "How far the student was behind, before and after"),
-        ("graph", "Which module needs which"),
-        ("timeline", "The curriculum, with its gates"),
-        ("mastery", "Mastery by stage"),
-        ("forgetting", "What was forgotten on the way"),
-    )
-    if not distilled:
+    return [
+        _methods(table),
+        *_budgets(result, table),
+        *course_plots(runs, true_edges),
+        _sensitivity(table),
+    ]
+
+
+def course_plots(runs: Sequence[FinishedRun], true_edges: frozenset[Edge] | None) -> list[Plot]:
+    """What the method did, in its first run, and where its runs led to; as of `all_plots`."""
+    titles = {
+        "gaps": "How far the student was behind, before and after",
+        "graph": "Which module needs which",
+        "timeline": "The curriculum, with its gates",
+        "mastery": "Mastery by stage",
+        "forgetting": "What was forgotten on the way",
+    }
+    if not runs:
         why = "No finished cell has the folder that IOA and its controls leave (distill/)."
-        plots += [Plot(name, title, why, None) for name, title in names]
-    else:
-        titles = dict(names)
-        first = distilled[0]
-        plots += [
-            course.gaps(titles["gaps"], distilled),
-            course.graph(titles["graph"], first, true_edges),
-            course.timeline(titles["timeline"], first),
-            course.mastery(titles["mastery"], first),
-            course.forgetting(titles["forgetting"], first),
-        ]
-    return [*plots, _sensitivity(table)]
+        return [Plot(name, title, why, None) for name, title in titles.items()]
+    first = runs[0]
+    return [
+        _gaps(titles["gaps"], runs),
+        _graph(titles["graph"], first, true_edges),
+        course.timeline(titles["timeline"], first),
+        course.mastery(titles["mastery"], first),
+        course.forgetting(titles["forgetting"], first.name, first.forgetting, first.has_first_pass),
+    ]
 
 
-def _colour(method: str, table: TableFile) -> str:
+def _gaps(title: str, runs: Sequence[FinishedRun]) -> Plot:
+    after: dict[str, list[float]] = {}
+    for run in runs:
+        for module, value in run.record.performance.items():
+            # The teacher's is 0 where it can't teach the module, and then there is no gap.
+            if value.teacher:
+                after.setdefault(module, []).append((value.teacher - value.after) / value.teacher)
+    diagnosis = runs[0].diagnosis
+    text = (
+        f"Bars: the diagnosis of {runs[0].name}, with the interval over its probes; red bars are "
+        f"deficient, and behind them stand the gap, and the teacher's and the student's score. "
+        f"Dots: after, mean over {len(runs)} seed{'s' if len(runs) > 1 else ''}. The dashed line "
+        f"is τ_gap ({diagnosis.tau_gap:g}). Left is better; under 0 the student is ahead. Taught "
+        f"were {', '.join(sorted(runs[0].taught)) or 'no modules'}."
+    )
+    means = {module: float(np.mean(values)) for module, values in after.items()}
+    return course.gaps(title, text, diagnosis, means)
+
+
+def recovered(found: frozenset[Edge], true: frozenset[Edge]) -> tuple[int, int, int]:
+    """Edges that are in both, and the numbers of each."""
+    return len(found & true), len(found), len(true)
+
+
+def _graph(title: str, run: FinishedRun, true: frozenset[Edge] | None) -> Plot:
+    modules = set(run.diagnosis.graph.modules)
+    text = f"Eq. 3 in {run.name}; an arrow goes from what is needed to what needs it."
+    used = set(run.edges)
+    if true is not None:
+        true = frozenset(edge for edge in true if modules.issuperset(edge))
+        used |= true
+        both, number, of_true = recovered(run.edges, true)
+        text += (
+            f" Solid: in this graph and in the world's own. Dashed: found alone. Dotted: missed. "
+            f"Of {number} found edges {both} are true, of {of_true} true ones {both} were found."
+        )
+    alone = len(modules.difference(*used))
+    if alone:
+        text += f" {alone} modules without an edge are left out."
+    return course.graph(title, text, run.diagnosis, true)
+
+
+def _look(method: str, table: TableFile) -> dict[str, Any]:
     """The reference is blue, the teacher and the undistilled student are ink and soft."""
     if method == table.reference:
-        return LIGHT["blue"]
+        return {"color": LIGHT["blue"], "linestyle": "-"}
     if method in (TEACHER, UNDISTILLED):
-        return LIGHT["ink" if method == TEACHER else "soft"]
-    others = [
-        row.method
-        for row in table.rows
-        if row.method not in (TEACHER, UNDISTILLED, table.reference)
-    ]
-    return LIGHT[SERIES[others.index(method) % len(SERIES)]]
-
-
-def _style(method: str, table: TableFile) -> str:
-    if method == table.reference:
-        return "-"
-    others = [row.method for row in table.rows if row.method != table.reference]
-    return STYLES[others.index(method) // len(SERIES) % len(STYLES)]
+        return {"color": LIGHT["ink" if method == TEACHER else "soft"], "linestyle": "-"}
+    plain = (TEACHER, UNDISTILLED, table.reference)
+    others = [row.method for row in table.rows if row.method not in plain]
+    return series_look(others.index(method))
 
 
 # -- methods -------------------------------------------------------------------------------------
@@ -95,7 +134,7 @@ def _methods(table: TableFile) -> Plot:
             axis.margins(x=0.12)
             axis.locator_params(axis="x", nbins=3)
             # Below each other, as wide as a panel is.
-            axis.set_title(title.replace(", ", ",\n"))
+            axis.set_title(title.replace(", ", ",\n"), fontsize=SMALLEST)
             axis.set_xlabel("%")
 
     return draw_plot(
@@ -103,7 +142,7 @@ def _methods(table: TableFile) -> Plot:
         "Methods compared",
         "Means over seeds and items with 95 % intervals; further right is better. The dashed line "
         f"is {table.reference or 'the teacher'}.",
-        (2.0 * len(panels) + 1.7, 0.3 * len(table.rows) + 1.2),
+        (1.65 * len(panels) + 1.5, 0.3 * len(table.rows) + 1.2),
         draw,
     )
 
@@ -113,14 +152,10 @@ def _intervals(axis: Axes, table: TableFile, task: str) -> None:
         return row.scores[task] if task else row.mean
 
     for place, row in enumerate(table.rows):
-        value, colour = found(row), _colour(row.method, table)
+        value, colour = found(row), _look(row.method, table)["color"]
         axis.plot([100 * value.low, 100 * value.high], [place, place], color=colour, linewidth=2.2)
         axis.plot(100 * value.mean, place, "o", color=colour, markersize=6)
-    axis.set_yticks(range(len(table.rows)), [label(row.method) for row in table.rows])
-    axis.invert_yaxis()
-    axis.grid(axis="x")
-    axis.set_axisbelow(True)
-    axis.tick_params(length=0)
+    name_rows(axis, [label(row.method) for row in table.rows])
     reference = [row for row in table.rows if row.method == (table.reference or TEACHER)]
     for row in reference:
         axis.axvline(100 * found(row).mean, color=LIGHT["blue"], linestyle="--", linewidth=1)
@@ -217,31 +252,29 @@ def _curves(
     curves: Mapping[str, Sequence[tuple[float, float]]],
     table: TableFile,
 ) -> Plot:
+    lines = [
+        Curve(
+            label(method),
+            [(tokens, 100 * score) for tokens, score in curve],
+            _look(method, table)
+            | {"linewidth": 2.6 if method == table.reference else 1.5, "marker": "o"}
+            | {"markersize": 3},
+        )
+        for method, curve in curves.items()
+    ]
+
     def draw(figure: Figure) -> None:
-        axis = figure.subplots()
-        for method, curve in curves.items():
-            axis.plot(
-                [tokens for tokens, _ in curve],
-                [100 * score for _, score in curve],
-                color=_colour(method, table),
-                linestyle=_style(method, table),
-                linewidth=2.6 if method == table.reference else 1.5,
-                marker="o",
-                markersize=3,
-                label=label(method),
-            )
+        axis = draw_curves(figure, lines)
         axis.set_xlabel(words)
         axis.set_ylabel("mean of tasks, %")
         axis.xaxis.set_major_formatter(lambda value, _: f"{value:,.0f}")
-        axis.grid()
-        figure.legend(loc="outside right upper")
 
     return draw_plot(
         name,
         title,
         f"Measured before, during and after training on a fixed part of the items, mean over tasks "
-        f"and seeds: what a number of {words} buys.",
-        (8.5, max(3.6, 0.24 * len(curves) + 0.5)),
+        f"and seeds: what a number of {words} buys. Beside each name what it ends at.",
+        (WIDTH, max(3.6, 0.24 * len(curves) + 0.5)),
         draw,
     )
 
@@ -295,6 +328,6 @@ def _sensitivity(table: TableFile) -> Plot:
         title,
         "Mean of tasks with 95 % intervals, one setting changed at a time; the dashed line is the "
         "usual value.",
-        (3.6 * columns + 0.4, 2.6 * lines + 0.3),
+        (3.1 * columns + 0.4, 2.6 * lines + 0.3),
         draw,
     )

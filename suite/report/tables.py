@@ -3,38 +3,19 @@
 from __future__ import annotations
 
 import csv
-import dataclasses
 import io
 from collections.abc import Iterable, Sequence
 
+from ioa_jax.report.page import View
 from suite.cells import TEACHER, UNDISTILLED
 from suite.probes import PROBES
-from suite.schema.models import Comparison, ModuleComparison, PowerFile, Row, TableFile
+from suite.schema.models import Comparison, ModuleComparison, PowerFile, Row, TableFile, TaskRecord
 from suite.stats import Difference, Estimate, Share
 
 ALPHA = 0.05
 # A world in which uniform and oracle are fewer standard deviations apart can't tell methods apart.
 LEAST_RATIO = 5.0
 LABELS = {TEACHER: "teacher (reference line)", UNDISTILLED: "undistilled student"}
-
-
-@dataclasses.dataclass(frozen=True)
-class View:
-    """A table as it is read.
-
-    Attributes:
-        name: Short, for anchors.
-        title: What it shows.
-        header: The first column names the row; the others are figures.
-        rows: As many cells each as the header.
-        notes: What stands under it.
-    """
-
-    name: str
-    title: str
-    header: tuple[str, ...]
-    rows: tuple[tuple[str, ...], ...]
-    notes: tuple[str, ...] = ()
 
 
 def views(table: TableFile) -> list[View]:
@@ -308,81 +289,59 @@ def latex(table: TableFile) -> str:
 
 
 CSV_HEADER = (
-    "method",
-    "seeds",
-    "task",
-    "metric",
-    "items",
-    "mean",
-    "low",
-    "high",
-    "interval",
-    "retained",
-    "retained_low",
-    "retained_high",
-    "forgotten",
-    "logprob",
-    "teacher_tokens",
-    "student_tokens",
-    "reference",
-    "difference",
-    "difference_low",
-    "difference_high",
-    "p_bootstrap",
-    "p_bootstrap_holm",
-    "p_mcnemar",
-    "p_mcnemar_holm",
+    "method,seeds,task,metric,items,mean,low,high,interval,retained,retained_low,retained_high,"
+    "forgotten,logprob,teacher_tokens,student_tokens,reference,difference,difference_low,"
+    "difference_high,p_bootstrap,p_bootstrap_holm,p_mcnemar,p_mcnemar_holm"
 )
 
 
 def comma_separated(table: TableFile) -> str:
     """One line a method and task with every figure unrounded; sweeps too."""
     compared = {(one.method, one.task): one for one in table.comparisons}
+    rows = [
+        _figures(row, task, compared.get((row.method, task.name)), table.reference)
+        for row in (*table.rows, *table.sweeps)
+        for task in table.tasks
+    ]
     file = io.StringIO()
-    writer = csv.writer(file, lineterminator="\n")
-    writer.writerow(CSV_HEADER)
-    for row in (*table.rows, *table.sweeps):
-        for task in table.tasks:
-            score, kept = row.scores[task.name], row.retained.get(task.name)
-            lost, logprob = row.lost.get(task.name), row.logprob.get(task.name)
-            writer.writerow(
-                [
-                    row.method,
-                    len(row.seeds),
-                    task.name,
-                    task.metric,
-                    score.clusters,
-                    score.mean,
-                    score.low,
-                    score.high,
-                    score.method,
-                    *((None, None, None) if kept is None else (kept.value, kept.low, kept.high)),
-                    None if lost is None else lost.value,
-                    None if logprob is None else logprob.mean,
-                    row.teacher_tokens,
-                    row.student_tokens,
-                    *_compared_fields(table.reference, compared.get((row.method, task.name))),
-                ]
-            )
+    writer = csv.DictWriter(file, CSV_HEADER.split(","), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
     return file.getvalue()
 
 
-def _compared_fields(
-    reference: str | None, one: Comparison | None
-) -> tuple[str | float | None, ...]:
-    if one is None:
-        return (None,) * 8
-    found = one.difference
-    return (
-        reference,
-        found.mean,
-        found.low,
-        found.high,
-        found.p_bootstrap,
-        one.p_bootstrap_holm,
-        found.p_mcnemar,
-        one.p_mcnemar_holm,
-    )
+def _figures(
+    row: Row, task: TaskRecord, one: Comparison | None, reference: str | None
+) -> dict[str, str | float | None]:
+    score, kept = row.scores[task.name], row.retained.get(task.name)
+    lost, logprob = row.lost.get(task.name), row.logprob.get(task.name)
+    found = None if one is None else one.difference
+    return {
+        "method": row.method,
+        "seeds": len(row.seeds),
+        "task": task.name,
+        "metric": task.metric,
+        "items": score.clusters,
+        "mean": score.mean,
+        "low": score.low,
+        "high": score.high,
+        "interval": score.method,
+        "retained": kept and kept.value,
+        "retained_low": kept and kept.low,
+        "retained_high": kept and kept.high,
+        "forgotten": lost and lost.value,
+        "logprob": logprob and logprob.mean,
+        "teacher_tokens": row.teacher_tokens,
+        "student_tokens": row.student_tokens,
+        "reference": one and reference,
+        "difference": found and found.mean,
+        "difference_low": found and found.low,
+        "difference_high": found and found.high,
+        "p_bootstrap": found and found.p_bootstrap,
+        "p_bootstrap_holm": one and one.p_bootstrap_holm,
+        "p_mcnemar": found and found.p_mcnemar,
+        "p_mcnemar_holm": one and one.p_mcnemar_holm,
+    }
 
 
 # -- cells ---------------------------------------------------------------------------------------
@@ -492,25 +451,11 @@ def _latex_row(cells: Sequence[str]) -> str:
     return " & ".join(map(_escape, cells)) + " \\\\"
 
 
-_LATEX = {
-    "\\": "\\textbackslash{}",
-    "&": "\\&",
-    "%": "\\%",
-    "$": "\\$",
-    "#": "\\#",
-    "_": "\\_",
-    "{": "\\{",
-    "}": "\\}",
-    "~": "\\textasciitilde{}",
-    "^": "\\textasciicircum{}",
-    "<": "$<$",
-    ">": "$>$",
-    "†": "$\\dagger$",
-    # At the beginning of a row a bracket would be read as an option.
-    "[": "{[}",
-    "]": "{]}",
-}
+# At the beginning of a row a bracket would be read as an option.
+_LATEX = {"\\": "\\textbackslash{}", "~": "\\textasciitilde{}", "^": "\\textasciicircum{}"}
+_LATEX |= {"<": "$<$", ">": "$>$", "†": "$\\dagger$", "[": "{[}", "]": "{]}"}
+_LATEX |= {character: f"\\{character}" for character in "&%$#_{}"}
 
 
 def _escape(text: str) -> str:
-    return "".join(_LATEX.get(character, character) for character in text)
+    return text.translate(str.maketrans(_LATEX))

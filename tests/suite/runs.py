@@ -256,6 +256,70 @@ def write_lines(path, lines) -> None:
     path.write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
 
 
+def diagnosis(seed, before, edges, targets) -> dict:
+    """Of modules of which the teacher can 0.95."""
+    gaps = {module: (0.95 - value) / 0.95 for module, value in before.items()}
+    return {
+        "seed": seed,
+        "tau_gap": 0.3,
+        "decomposition": {
+            "requested": "metadata",
+            "decomposer": "given",
+            "fallback_reason": None,
+            "assignment": "given",
+            "taxonomy": {"modules": []},
+            **{name: {} for name in ("modules", "roles", "margins")},
+            **{name: [] for name in ("merged", "unassigned", "shown")},
+            "proposals": 0,
+            "valid_proposals": 0,
+        },
+        "measurement": {
+            "scorer": "accuracy",
+            "teacher": {},
+            "student": {},
+            "unit": None,
+            "logprob": [],
+            "rank_correlation": {},
+        },
+        "gaps": [
+            {
+                "module": module,
+                "scorer": "accuracy",
+                "num_probes": 20,
+                "teacher": 0.95,
+                "student": before[module],
+                "relative": gap,
+                "interval": {"low": gap - 0.1, "high": gap + 0.1, "undefined": 0.0},
+            }
+            for module, gap in gaps.items()
+        ],
+        "set_aside": [],
+        "deficient": sorted(module for module, gap in gaps.items() if gap > 0.3),
+        "dependencies": {
+            "estimator": "interventions",
+            "population": None,
+            "dependencies": [],
+            "graph": {
+                "modules": sorted(before),
+                "edges": [
+                    {
+                        "prerequisite": a,
+                        "dependent": b,
+                        "value": 0.5,
+                        "estimator": "population",
+                        "num_high": 3,
+                        "num_low": 3,
+                    }
+                    for a, b in sorted(edges)
+                ],
+                "dropped": [],
+            },
+            "student_tokens": INTERVENTIONS,
+        },
+        "targets": {"modules": targets, "limit": 2, "severities": []},
+    }
+
+
 def write_distill(folder: Path, seed: int) -> None:
     """Two stages: the first passes its gate at once, the second after a remedial round."""
     add, multiply, linear, quadratic = MODULES
@@ -263,54 +327,15 @@ def write_distill(folder: Path, seed: int) -> None:
     targets = [multiply, linear] if seed < 2 else [linear]
     before = {add: 0.9, multiply: 0.5, linear: 0.2, quadratic: 0.7}
     after = {add: 0.85, multiply: 0.92, linear: 0.88, quadratic: 0.7}
-    write_json(
-        folder / "diagnosis.json",
-        {
-            "seed": seed,
-            "gaps": [
-                {
-                    "module": module,
-                    "scorer": "accuracy",
-                    "num_probes": 20,
-                    "teacher": 0.95,
-                    "student": before[module],
-                    "relative": (0.95 - before[module]) / 0.95,
-                    "interval": {
-                        "low": (0.95 - before[module]) / 0.95 - 0.1,
-                        "high": (0.95 - before[module]) / 0.95 + 0.1,
-                        "undefined": 0.0,
-                    },
-                }
-                for module in MODULES
-            ],
-            "dependencies": {
-                "graph": {
-                    "modules": sorted(MODULES),
-                    "edges": [
-                        {
-                            "prerequisite": a,
-                            "dependent": b,
-                            "value": 0.5,
-                            "estimator": "population",
-                            "num_high": 3,
-                            "num_low": 3,
-                        }
-                        for a, b in sorted(edges)
-                    ],
-                    "dropped": [],
-                },
-                "student_tokens": INTERVENTIONS,
-            },
-            "targets": {"modules": targets, "limit": 2, "severities": []},
-        },
-    )
+    write_json(folder / "diagnosis.json", diagnosis(seed, before, edges, targets))
     stages = [
         {"number": 1, "modules": [multiply], "performance": 0.5, "bridge": None},
         {"number": 2, "modules": [linear], "performance": 0.2, "bridge": None},
     ]
+    zone = {"settings": {}, "transitions": [], "splits": [], "bridges": []}
     write_json(
         folder / "curriculum.json",
-        [{"round": 1, "stages": stages[i:], "placements": [], "zone": {}} for i in range(3)],
+        [{"round": 1, "stages": stages[i:], "placements": [], "zone": zone} for i in range(3)],
     )
     write_lines(
         folder / "gates.jsonl",
@@ -343,6 +368,7 @@ def write_distill(folder: Path, seed: int) -> None:
     write_json(
         folder / "record.json",
         {
+            "scorer": "accuracy",
             "spend": {
                 "student_tokens_by_part": {
                     "stage-01": 20000,

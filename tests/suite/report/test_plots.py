@@ -1,3 +1,4 @@
+import dataclasses
 import re
 import shutil
 import xml.etree.ElementTree as ET
@@ -6,10 +7,9 @@ import numpy as np
 import pytest
 
 from ioa_jax.files import read_json, write_json
-from suite.report.course import edges_of, recovered
-from suite.report.distilled import distilled_of
-from suite.report.draw import COLOURS, for_page
-from suite.report.plots import all_plots, mean_curve
+from ioa_jax.report.draw import COLOURS
+from suite.report.answers import taught_of
+from suite.report.plots import all_plots, mean_curve, recovered
 from suite.report.summary import Figures, summarize
 from suite.results import read_run
 from tests.suite.runs import MODULES, teach_from_pool, teach_nothing, write_run
@@ -32,7 +32,8 @@ TRUE = frozenset({(ADD, MULTIPLY), (MULTIPLY, DIVIDE), (ADD, LINEAR), ("else/whe
 def plots_of(directory, true_edges: frozenset[tuple[str, str]] | None = TRUE):
     result = read_run(directory)
     table = summarize(Figures(result, resamples=100))
-    return all_plots(result, table, distilled_of(result, "ioa"), true_edges)
+    runs = [one.run for one in taught_of(result, "ioa")]
+    return all_plots(result, table, runs, true_edges)
 
 
 @pytest.fixture(scope="module")
@@ -132,8 +133,8 @@ def test_what_another_cells_data_cost_was_spent_before_training(tmp_path):
 
 
 def test_the_graph_counts_recovered_edges(run, plots):
-    (first, *_) = distilled_of(read_run(run), "ioa")
-    assert recovered(edges_of(first), TRUE) == (2, 3, 4)
+    (first, *_) = taught_of(read_run(run), "ioa")
+    assert recovered(first.run.edges, TRUE) == (2, 3, 4)
     # An edge of a module that the diagnosis doesn't have isn't one that it could have found.
     assert "Of 3 found edges 2 are true, of 3 true ones 2 were found." in plots["graph"].text
 
@@ -152,14 +153,14 @@ def test_a_run_without_the_methods_folder_says_so(tmp_path):
 def test_a_cell_that_found_no_gap_has_no_parts(tmp_path):
     directory = write_run(tmp_path / "a", items=5, seeds=(0,))
     shutil.rmtree(directory / "cells/ioa-seed0/distill/parts")
-    (cell,) = distilled_of(read_run(directory), "ioa")
-    assert cell.teacher_tokens == {}
+    (one,) = taught_of(read_run(directory), "ioa")
+    assert one.run.teacher_tokens(5000) == {}
 
 
 def test_on_the_page_colours_are_variables_and_ids_are_needed(plots):
     seen = set()
     for name, plot in plots.items():
-        text = for_page(plot.svg, 'a "title"')
+        text = dataclasses.replace(plot, title='a "title"').inline()
         ET.fromstring(text)
         assert not re.findall("|".join(light for light, _ in COLOURS.values()), text)
         assert 'aria-label="a &quot;title&quot;"' in text

@@ -1,7 +1,5 @@
 """A diagnosis and a run, made up, with every kind of thing that a page shows."""
 
-from typing import Any
-
 from ioa_jax.adapter.forms import FormChoice
 from ioa_jax.identifier.decompose import KnowledgeModule, Taxonomy
 from ioa_jax.identifier.decomposers import Decomposition
@@ -14,7 +12,8 @@ from ioa_jax.identifier.seeds import MergedModule, Role
 from ioa_jax.identifier.target import choose_targets, severities
 from ioa_jax.organizer.mastery import GateResult, judge_stage
 from ioa_jax.organizer.retention import ForgettingMatrix
-from ioa_jax.teachers.spend import Spend, Usage
+from ioa_jax.report.finished import Record
+from ioa_jax.teachers.spend import Usage
 
 # What a model could call a module, if it means harm.
 EVIL = "algebra/<script>alert(1)</script>"
@@ -120,36 +119,42 @@ def gates() -> list[GateResult]:
 MATRIX = ForgettingMatrix(
     MODULES[:3], (0, 1, 2), ((0.2, None, 0.5), (0.9, 0.1, 0.5), (0.7, 1.0, 0.6))
 )
-SPEND = {
-    "measure": Spend(Usage(20, 400, 900, 0.25), Usage(4, 80, 100, 0.02)),
-    "synthesis": Spend(Usage(50, 9000, 21000, 1.5)),
-}
+SPEND = {"measure": Usage(24, 480, 1000, 0.27), "synthesis": Usage(50, 9000, 21000, 1.5)}
 REJECTS = {"no_json": 4, "too_easy": 17, "<b>odd</b>": 1}
 EXAMPLES = {"arithmetic/addition": ("Add <i>2</i> & 3.", "1. First\n2. </pre><script>x</script>")}
 FORMS = {
     EVIL: FormChoice(EVIL, "as_written", {"as_written": 0.5, "lines": 0.75}, 8),
     "arithmetic/addition": FormChoice("arithmetic/addition", "lines", {"lines": 0.25}, 8),
 }
-RECORD: dict[str, Any] = {
-    "conclusion": "The student's mean over 2 modules was 0.250 and is 0.750.\n<script>x</script>",
-    "scorer": "accuracy",
-    "config": {"organizer": {"retention": {"kind": "self_distillation"}}},
-    "performance": {
-        EVIL: {"teacher": 1.0, "before": 0.0, "after": 0.75, "probes": 4},
-        "arithmetic/addition": {"teacher": 1.0, "before": 0.5, "after": 0.75, "probes": 4},
-    },
-    "baseline": {"mean": 0.5, "performance": {EVIL: 0.375, "arithmetic/addition": 0.625}},
-    "taught": [EVIL],
-    "retained": {"modules": ["arithmetic/addition"], "examples": 12, "written": 8},
-    "excluded": [
-        {"module": "counting/sets", "reason": "check_failed", "example": "<i>6</i>", "calls": 24}
-    ],
-    "lessons": 40,
-    "references": 8,
-    "lessons_by_level": {"introductory": 10, "intermediate": 22, "advanced": 8},
-    "levels_asked": {"introductory": 0.25, "intermediate": 0.5, "advanced": 0.25},
-    "spend": {
-        "student_tokens_by_part": {"stage-01": 3600, "consolidation": 8400},
-        "seconds": {"synthesis": 12.4, "training": 61.0},
-    },
-}
+RECORD = Record.model_validate(
+    {
+        "conclusion": "The student's mean over 2 modules was 0.250 and is 0.750.\n"
+        "<script>x</script>",
+        "scorer": "accuracy",
+        "config": {"organizer": {"retention": {"kind": "self_distillation"}}},
+        "performance": {
+            EVIL: {"teacher": 1.0, "before": 0.0, "after": 0.75, "probes": 4},
+            "arithmetic/addition": {"teacher": 1.0, "before": 0.5, "after": 0.75, "probes": 4},
+        },
+        "baseline": {"mean": 0.5, "performance": {EVIL: 0.375, "arithmetic/addition": 0.625}},
+        "taught": [EVIL],
+        "retained": {"modules": ["arithmetic/addition"], "examples": 12, "written": 8},
+        "excluded": [
+            {
+                "module": "counting/sets",
+                "reason": "check_failed",
+                "example": "<i>6</i>",
+                "calls": 24,
+            }
+        ],
+        "rejects": REJECTS,
+        "lessons": 40,
+        "references": 8,
+        "lessons_by_level": {"introductory": 10, "intermediate": 22, "advanced": 8},
+        "levels_asked": {"introductory": 0.25, "intermediate": 0.5, "advanced": 0.25},
+        "spend": {
+            "student_tokens_by_part": {"stage-01": 3600, "consolidation": 8400},
+            "seconds": {"synthesis": 12.4, "training": 61.0},
+        },
+    }
+)
