@@ -14,7 +14,7 @@ from ioa_jax.engine.sampling import SamplingParams
 from ioa_jax.errors import InputError, SandboxError
 from ioa_jax.graders.base import Verdict
 from ioa_jax.graders.by_kind import Graders
-from ioa_jax.identifier.decomposers import score_pairs
+from ioa_jax.identifier.assignment import score_pairs
 from ioa_jax.identifier.gap import BootstrapSettings, LogprobGap, Unit, logprob_gaps
 from ioa_jax.identifier.measure import (
     ModulePerformance,
