@@ -47,14 +47,8 @@ from ioa_jax.adapter.schema import (
 from ioa_jax.adapter.settings import AdapterSettings
 from ioa_jax.adapter.stage import StageMaterial, StageRequest, StageSeed
 from ioa_jax.adapter.units import Unit, UnitQueue, by_module, deal_units, equal_counts
-from ioa_jax.adapter.verify import (
-    VERIFICATION,
-    Candidate,
-    Undecided,
-    Verification,
-    Verifier,
-    generate_within_budget,
-)
+from ioa_jax.adapter.verification import Candidate, Undecided, Verification
+from ioa_jax.adapter.verify import VERIFICATION, Verifier, generate_within_budget
 from ioa_jax.errors import InputError
 from ioa_jax.graders.base import Grader
 from ioa_jax.sandbox import Sandbox

@@ -9,7 +9,7 @@ from ioa_jax.adapter.duplicates import BenchmarkIndex
 from ioa_jax.adapter.settings import AdapterSettings
 from ioa_jax.adapter.stage import StageRequest, StageSeed
 from ioa_jax.adapter.synthesize import Adapter
-from ioa_jax.adapter.verify import VerificationSettings
+from ioa_jax.adapter.verification import VerificationSettings
 from ioa_jax.graders.by_kind import Graders
 from ioa_jax.graders.registry import make_grader
 from ioa_jax.models.load import LanguageModel

@@ -11,7 +11,7 @@ from ioa_jax.adapter.schema import Level
 from ioa_jax.adapter.settings import AdapterSettings, NllZone
 from ioa_jax.adapter.stage import StageMaterial, StageRequest, StageSeed
 from ioa_jax.adapter.synthesize import Adapter
-from ioa_jax.adapter.verify import Undecided, VerificationSettings
+from ioa_jax.adapter.verification import Undecided, VerificationSettings
 from ioa_jax.errors import InputError
 from ioa_jax.graders.base import Item
 from ioa_jax.graders.registry import make_grader

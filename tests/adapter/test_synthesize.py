@@ -12,7 +12,7 @@ from ioa_jax.adapter.schema import StageKind
 from ioa_jax.adapter.settings import AdapterSettings, NllZone
 from ioa_jax.adapter.stage import StageMaterial, StageRequest, StageSeed
 from ioa_jax.adapter.synthesize import Adapter
-from ioa_jax.adapter.verify import VerificationSettings
+from ioa_jax.adapter.verification import VerificationSettings
 from ioa_jax.errors import InputError
 from ioa_jax.graders.base import Item
 from ioa_jax.graders.registry import make_grader
