@@ -30,9 +30,11 @@ import numpy as np
 
 from ioa_jax.adapter.duplicates import BenchmarkIndex
 from ioa_jax.adapter.forms import FormChoice, choose_forms
+from ioa_jax.adapter.novelty import Novelty
 from ioa_jax.adapter.schema import LEVELS, Lesson, Level, StageKind
 from ioa_jax.adapter.stage import StageMaterial, StageRequest, StageSeed
 from ioa_jax.adapter.synthesize import Adapter
+from ioa_jax.adapter.verification import Checkers
 from ioa_jax.bootstrap import draw_counts, percentile_interval
 from ioa_jax.clock import Clock
 from ioa_jax.config import MethodConfig
@@ -46,12 +48,7 @@ from ioa_jax.identifier.probes import ProbeGraders, measure_student
 from ioa_jax.journal import Journal
 from ioa_jax.organizer.curriculum import Curriculum, Stage, plan_curriculum, replan
 from ioa_jax.organizer.mastery import GateResult, judge_stage
-from ioa_jax.organizer.retention import (
-    ForgettingMatrix,
-    Retained,
-    RetainedExample,
-    prompt_variants,
-)
+from ioa_jax.organizer.retention import ForgettingMatrix, Retained, RetainedExample, prompt_variants
 from ioa_jax.organizer.stage_training import PooledTrainer, SequentialTrainer, StageTrainer
 from ioa_jax.organizer.zone import bridge_levels
 from ioa_jax.run_record import write_record
@@ -327,11 +324,13 @@ def open_run(
         adapter = Adapter(
             teacher,
             config.adapter,
-            benchmark=benchmarks or BenchmarkIndex({}),
             # The probes among them: nothing that is measured with may be taught.
-            known={seed.id: seed.prompt for seed in seeds},
-            graders={kind: graders.of(kind) for kind in sorted(kinds - {"code"})},
-            sandbox=sandbox,
+            Novelty(
+                benchmarks or BenchmarkIndex({}),
+                {seed.id: seed.prompt for seed in seeds},
+                config.adapter.duplicate_similarity,
+            ),
+            Checkers({kind: graders.of(kind) for kind in sorted(kinds - {"code"})}, sandbox),
             scorer=lambda texts: nll(trainers[0].student if trainers else student, texts),
             seed=config.seed,
         )
@@ -448,7 +447,7 @@ def write_probes(run: Run, state: State) -> State:
         written = finished(run.directory / "probes.json", WrittenProbes, write).probes
     for module, probes in written.items():
         run.probes[module] = (*run.probes[module], *probes)
-        run.adapter.know({probe.id: probe.prompt for probe in probes})
+        run.adapter.novelty.know({probe.id: probe.prompt for probe in probes})
     return _measured(run, state, "start", [m for m, probes in sorted(written.items()) if probes])
 
 
@@ -484,7 +483,7 @@ def retain(run: Run, state: State) -> Retained:
             prompts += [
                 (module, prompt, False)
                 for prompt in prompt_variants(own, settings.variants, rng)
-                if prompt not in probes and run.adapter.is_clean(prompt)
+                if prompt not in probes and run.adapter.novelty.is_clean(prompt)
             ]
         answers = run.before.generate(
             [as_chat(prompt) for _, prompt, _ in prompts],

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from ioa_jax.adapter.schema import Example, RejectReason
+from ioa_jax.graders.base import Grader
+from ioa_jax.sandbox import Sandbox
 from ioa_jax.seeds import SeedItem
 
 Undecided = Literal["solve", "accept", "reject"]
@@ -36,6 +39,19 @@ class VerificationSettings(BaseModel):
         if self.num_solutions > 1 and self.temperature == 0:
             raise ValueError("num_solutions > 1 needs a temperature > 0: greedy ones are all equal")
         return self
+
+
+@dataclasses.dataclass(frozen=True)
+class Checkers:
+    """What examples are checked with; the caller's, which stay open.
+
+    Attributes:
+        graders: By the kind of check (`ioa_jax.graders.registry`), as the seeds need them.
+        sandbox: For seeds whose check is `code`.
+    """
+
+    graders: Mapping[str, Grader]
+    sandbox: Sandbox | None = None
 
 
 @dataclasses.dataclass(frozen=True)

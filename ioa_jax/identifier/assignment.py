@@ -9,19 +9,9 @@ from typing import TypeVar
 
 import numpy as np
 
-from ioa_jax.identifier.decompose import (
-    Assignment,
-    KnowledgeModule,
-    Taxonomy,
-    assign_seeds,
-    slug,
-)
+from ioa_jax.identifier.decompose import Assignment, KnowledgeModule, Taxonomy, assign_seeds, slug
 from ioa_jax.identifier.proposals import PURPOSE, DecompositionError
-from ioa_jax.identifier.rendering import (
-    Messages,
-    render_module_choice,
-    render_module_name,
-)
+from ioa_jax.identifier.rendering import Messages, render_module_choice, render_module_name
 from ioa_jax.identifier.settings import DecomposeSettings
 from ioa_jax.seeds import SeedItem, module_id
 from ioa_jax.streams import stream

@@ -8,11 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ioa_jax.errors import InputError
-from ioa_jax.identifier.decompose import (
-    KnowledgeModule,
-    Taxonomy,
-    merge_taxonomy,
-)
+from ioa_jax.identifier.decompose import KnowledgeModule, Taxonomy, merge_taxonomy
 from ioa_jax.identifier.finders import (
     DecomposeTask,
     Found,

@@ -18,12 +18,7 @@ from ioa_jax.identifier.dependency import DependencyGraph
 from ioa_jax.identifier.estimate import DependencyEstimate, DependencyTask, Progress, estimate
 from ioa_jax.identifier.gap import ModuleGap, deficient_modules, module_gaps
 from ioa_jax.identifier.measure import masters, relative_mastery
-from ioa_jax.identifier.probes import (
-    GradedAnswer,
-    Measurement,
-    ProbeGraders,
-    measure,
-)
+from ioa_jax.identifier.probes import GradedAnswer, Measurement, ProbeGraders, measure
 from ioa_jax.identifier.seeds import Role
 from ioa_jax.identifier.settings import DiagnoseSettings, EstimatorName
 from ioa_jax.identifier.target import Targets, choose_targets, severities

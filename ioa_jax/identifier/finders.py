@@ -20,9 +20,7 @@ from ioa_jax.identifier.decompose import (
     merge_proposals,
 )
 from ioa_jax.identifier.proposals import propose
-from ioa_jax.identifier.seeds import (
-    Role,
-)
+from ioa_jax.identifier.seeds import Role
 from ioa_jax.identifier.settings import DecomposeSettings
 from ioa_jax.seeds import SeedItem, module_id
 from ioa_jax.streams import stream

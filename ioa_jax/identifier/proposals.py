@@ -6,12 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ioa_jax.errors import InputError
-from ioa_jax.identifier.decompose import (
-    Proposal,
-)
-from ioa_jax.identifier.rendering import (
-    render_proposal,
-)
+from ioa_jax.identifier.decompose import Proposal
+from ioa_jax.identifier.rendering import render_proposal
 from ioa_jax.identifier.settings import DecomposeSettings
 from ioa_jax.jsonl import write_rows
 from ioa_jax.seeds import SeedItem
