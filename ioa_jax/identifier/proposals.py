@@ -13,7 +13,7 @@ from ioa_jax.jsonl import write_rows
 from ioa_jax.seeds import SeedItem
 from ioa_jax.streams import stream
 from ioa_jax.teachers.base import ChatRequest, Sampling, Teacher, TeacherError
-from ioa_jax.teachers.structured import StructuredResult, generate_structured
+from ioa_jax.teachers.structured import Rules, StructuredResult, generate_structured
 
 PURPOSE = "decompose"
 
@@ -49,11 +49,9 @@ def propose(
         requests,
         Sampling(settings.max_tokens, settings.temperature),
         Proposal,
-        settings.max_retries,
-        settings.repair,
-        check=lambda _, proposal: _wrong_name(proposal),
         # Small teachers were taught the prompt as it stands.
-        describe=settings.pack != "micro",
+        Rules(settings.max_retries, settings.repair, describe=settings.pack != "micro"),
+        check=lambda _, proposal: _wrong_name(proposal),
     )
     path = directory / "decompose_rejects.jsonl"
     _write_rejects(path, result)
