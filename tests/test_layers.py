@@ -21,7 +21,8 @@ LAYERS = (
     ("adapter", "organizer"),
     ("config",),
     ("run", "run_record", "card"),
-    ("distillation", "page"),
+    ("steps", "page"),
+    ("distillation",),
     ("commands",),
     ("cli",),
 )
