@@ -1,6 +1,6 @@
 """`ioa distill`: the method from the command line, and what stands around it.
 
-As in `ioa_jax.cli`, what needs JAX is imported by the command.
+As in `ioa_jax.cli`, what needs JAX is imported by the command, whose parameters are its options.
 """
 
 from __future__ import annotations
