@@ -4,13 +4,7 @@ from hypothesis import strategies as st
 
 from ioa_jax.errors import InputError
 from ioa_jax.identifier.dependency import Dependency, build_graph
-from ioa_jax.organizer.curriculum import (
-    Curriculum,
-    Past,
-    layer_targets,
-    plan_curriculum,
-    replan,
-)
+from ioa_jax.organizer.curriculum import Curriculum, Past, layer_targets, plan_curriculum, replan
 from ioa_jax.organizer.zone import ZoneSettings
 
 
