@@ -11,6 +11,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import json
+import logging
 import threading
 import time
 import zlib
@@ -22,12 +23,73 @@ from typing import TYPE_CHECKING, Any
 from ioa_jax.graders.base import Grader, Item, Verdict
 from ioa_jax.journal import Journal, read_journal
 from ioa_jax.jsonl import write_rows
-from suite.figures import Groups, group_answers
+from suite.figures import Groups, group_answers, has_votes
 from suite.grading import GRADING_THREADS, as_json
-from suite.tasks.base import Graded, Prompt
+from suite.tasks.base import Graded, Prompt, Style, Task, TaskData
 from suite.tasks.turns import conversation, next_prompt
 
 if TYPE_CHECKING:
+    from ioa_jax.engine.generation import Completion, Generator
+    from ioa_jax.models.load import LanguageModel
+
+log = logging.getLogger(__name__)
+
+
+@dataclasses.dataclass(frozen=True)
+class Ready:
+    """A task whose data are loaded, with the settings that hold for it."""
+
+    task: Task
+    data: TaskData
+    style: Style
+    shots: int
+    samples: int
+    temperature: float
+    max_tokens: int
+
+    @property
+    def items(self) -> dict[str, Item]:
+        return {item.id: item for item in self.data.items}
+
+    @property
+    def is_judged(self) -> bool:
+        """Whether the answers are only written here, for `suite judge`."""
+        return self.task.grader_kind == "judge"
+
+    @property
+    def has_votes(self) -> bool:
+        return self.samples > 1 and has_votes(self.task)
+
+
+def is_complete(one: Ready, folder: Path) -> bool:
+    """Whether a task's folder has every verdict, or every text where a judge is to have it."""
+    last = "texts.jsonl" if one.is_judged else "verdicts.jsonl"
+    found = {key_of(row) for row in read_journal(folder / last)}
+    return all(key in found for key in _keys(one))
+
+
+def _keys(one: Ready) -> list[tuple[str, int]]:
+    return [(item.id, sample) for item in one.data.items for sample in range(one.samples)]
+
+
+def run_task(
+    one: Ready,
+    model: LanguageModel,
+    grader: Grader | None,
+    folder: Path,
+    batch_size: int,
+    seed: int = 0,
+) -> None:
+    """Generate and grade what the task's folder lacks. Texts are graded while others are generated.
+
+    Args:
+        one: The task.
+        model: Weights in the dtype that they are measured in.
+        grader: Of the task; None leaves the texts to a judge.
+        folder: Gets texts.jsonl, verdicts.jsonl and seconds.jsonl.
+        batch_size: Rows that decode together.
+        seed: Of the sampling.
+    """
     from ioa_jax.engine.generation import Generator
     from ioa_jax.models.text import thought_opening
 
