@@ -1,7 +1,7 @@
 """`ioa`: score, generate, train and export from JSONL files.
 
 JAX and transformers are imported by the commands, so that `--help` and bad arguments answer at
-once.
+once. A command's parameters are its options, as many as there are.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import os
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -26,7 +26,9 @@ from ioa_jax.progress import progress_bar
 from ioa_jax.thoughts import cut_thoughts, opened_thought
 
 if TYPE_CHECKING:
+    from ioa_jax.engine.batching import TokenPair
     from ioa_jax.models.load import LanguageModel
+    from ioa_jax.models.thinking import ThoughtForm
 
 app = typer.Typer(
     help="Score, generate, train and export language models in JAX.",
@@ -239,38 +241,16 @@ def train(
     import dataclasses
     import shutil
 
-    from ioa_jax.engine.batching import TokenPair
     from ioa_jax.engine.training import StepMetrics
     from ioa_jax.engine.training import train as run_training
     from ioa_jax.models.huggingface import write_decoder
     from ioa_jax.models.peft import write_lora
-    from ioa_jax.models.text import encode_prompt, template_date
+    from ioa_jax.models.text import template_date
     from ioa_jax.models.thinking import ThoughtForm
     from ioa_jax.record import environment
 
     form = ThoughtForm.of(loaded.tokenizer) if any(r.messages for r in rows.values()) else None
-    counts = dict.fromkeys(("chats with thoughts", "chats without", "texts"), 0)
-    examples: list[TokenPair] = []
-    ending: dict[bool, int] = {}  # by whether the row is a chat
-    for line, row in rows.items():
-        is_chat = row.messages is not None
-        if is_chat:
-            # Apart, so that the prompt is token for token what generation sees.
-            before = _prompt(row, loaded, data, line)
-            assert form is not None
-            try:
-                answer = form.write(row.completion)
-            except InputError as error:
-                raise InputError(f"{data}:{line}: field 'completion': {error}") from None
-            after = tuple(encode_prompt(loaded.tokenizer, answer, rendered=True))
-            thinks = bool(cut_thoughts(row.completion).thought.strip())
-            counts["chats with thoughts" if thinks else "chats without"] += 1
-        else:
-            counts["texts"] += 1
-            before, after = _encode(loaded, row.prompt or "", row.completion, data, line)
-        if is_chat not in ending:
-            ending[is_chat] = _ending(loaded, is_chat)
-        examples.append(TokenPair(before, (*after, ending[is_chat])))
+    examples, counts = _examples(rows, loaded, form, data)
     if form is not None:
         logging.getLogger(__name__).info("chats are trained %s", form.told)
     checkpoints = output.with_name(output.name + ".checkpoints")
@@ -302,6 +282,38 @@ def train(
         },
     )
     shutil.rmtree(checkpoints)
+
+
+def _examples(
+    rows: Mapping[int, CompletionRow], model: LanguageModel, form: ThoughtForm | None, path: Path
+) -> tuple[list[TokenPair], dict[str, int]]:
+    """The rows of a file by line as tokens, and how many there are of each kind."""
+    from ioa_jax.engine.batching import TokenPair
+    from ioa_jax.models.text import encode_prompt
+
+    counts = dict.fromkeys(("chats with thoughts", "chats without", "texts"), 0)
+    examples: list[TokenPair] = []
+    ending: dict[bool, int] = {}  # by whether the row is a chat
+    for line, row in rows.items():
+        is_chat = row.messages is not None
+        if is_chat:
+            # Apart, so that the prompt is token for token what generation sees.
+            before = _prompt(row, model, path, line)
+            assert form is not None
+            try:
+                answer = form.write(row.completion)
+            except InputError as error:
+                raise InputError(f"{path}:{line}: field 'completion': {error}") from None
+            after = tuple(encode_prompt(model.tokenizer, answer, rendered=True))
+            thinks = bool(cut_thoughts(row.completion).thought.strip())
+            counts["chats with thoughts" if thinks else "chats without"] += 1
+        else:
+            counts["texts"] += 1
+            before, after = _encode(model, row.prompt or "", row.completion, path, line)
+        if is_chat not in ending:
+            ending[is_chat] = _ending(model, is_chat)
+        examples.append(TokenPair(before, (*after, ending[is_chat])))
+    return examples, counts
 
 
 @app.command()

@@ -4,7 +4,7 @@ seeds -> Identifier -> diagnosis -> Organizer -> curriculum
       -> for each stage: Adapter -> examples -> training -> mastery gate -> ... -> student
 
 What a step takes and gives is a frozen value that lies in the run's folder (`ioa_jax.run` has the
-steps); the weights alone are in the trainer's checkpoints.
+values, `ioa_jax.steps` the steps); the weights alone are in the trainer's checkpoints.
 """
 
 from __future__ import annotations
@@ -20,23 +20,14 @@ from ioa_jax.errors import InputError
 from ioa_jax.files import is_there, locked, read_json, write_json
 from ioa_jax.identifier.diagnosis import diagnose
 from ioa_jax.identifier.probes import ProbeGraders
-from ioa_jax.run import (
-    DistillResult,
-    OnStep,
-    Run,
-    State,
-    consolidate,
-    finish,
-    first_state,
-    judge,
-    judge_all,
-    measure_all,
-    open_run,
-    plan_stages,
-    replan_stages,
+from ioa_jax.run import DistillResult, OnStep, Order, Run, State, open_run
+from ioa_jax.seeds import SeedItem
+from ioa_jax.steps.finish import finish
+from ioa_jax.steps.measure import measure_all
+from ioa_jax.steps.organize import first_state, judge, judge_all, plan_stages, replan_stages
+from ioa_jax.steps.train import consolidate, train_alone, train_stage
+from ioa_jax.steps.write import (
     retain,
-    train_alone,
-    train_stage,
     write_bridge_examples,
     write_examples,
     write_late_examples,
@@ -44,7 +35,6 @@ from ioa_jax.run import (
     write_remedial_examples,
     write_stage_examples,
 )
-from ioa_jax.seeds import SeedItem
 from ioa_jax.student import Student
 from ioa_jax.teachers.base import Teacher
 from ioa_jax.teachers.ledger import Ledger
@@ -81,8 +71,7 @@ def distill(
         benchmarks: Test items that no example may overlap with.
         baseline: Train a second student on the seeds' references alone, with the same tokens, and
             report it.
-        on_step: Called after each optimiser step with the stage's name, the step's figures and what
-            gives the student as it is then.
+        on_step: Called after each optimiser step, as `OnStep` says.
         shared: As `diagnose` takes it.
         graders: Likewise; runs that share them don't wait for each one's processes to start.
 
@@ -107,9 +96,8 @@ def distill(
             shared=shared,
             student_tokens=config.budget.student_tokens,
         )
-        with open_run(
-            student, asked, seeds, diagnosis, config, directory, benchmarks, on_step, graders
-        ) as run:
+        order = Order(student, asked, seeds, config, directory, benchmarks, on_step, graders)
+        with open_run(order, diagnosis) as run:
             pooled = config.organizer.stage_mode == "pooled"
             state = teach_from_pool(run) if pooled else teach_in_sequence(run)
             return finish(run, state, baseline)

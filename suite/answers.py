@@ -9,6 +9,7 @@ seconds.jsonl   where the time went, by process that worked on it
 from __future__ import annotations
 
 import dataclasses
+import functools
 import json
 import logging
 import threading
@@ -94,124 +95,174 @@ def run_task(
         batch_size: Rows that decode together.
         seed: Of the sampling.
     """
-    from ioa_jax.engine.generation import Completion, Generator
+    from ioa_jax.engine.generation import Generator
     from ioa_jax.models.text import thought_opening
 
     began = time.perf_counter()
-    items = one.items
-    name, context = one.task.name, model.decoder.config.max_position
-    seconds = {"prompts": 0.0, "generation": 0.0, "records": 0.0}
     with (
         Journal(folder / "texts.jsonl", ("id", "sample")) as texts,
         Journal(folder / "verdicts.jsonl", ("id", "sample")) as verdicts,
         ThreadPoolExecutor(GRADING_THREADS) as pool,
     ):
-        lock = threading.Lock()
-        pending: list[Future[None]] = []
-
-        def grade(key: tuple[str, int], text: str) -> None:
-            assert grader is not None
-            verdict = grader.grade(items[key[0]], text)
-            with lock:
-                verdicts.append(verdict_row(*key, verdict))
-
-        for key in _keys(one) if grader is not None else ():
-            if key in texts and key not in verdicts:
-                pending.append(pool.submit(grade, key, texts[key]["text"]))
-
+        generator = Generator(model, batch_size)
         # A thought that the template begins is the answer's, or one without an end would count.
         opening = thought_opening(model.tokenizer) if one.style == "chat" else ""
-
-        def record(key: tuple[str, int], completion: Completion) -> None:
-            start = time.perf_counter()
-            text = opening + completion.text
-            texts.append(
-                {
-                    "id": key[0],
-                    "sample": key[1],
-                    "text": text,
-                    "finish_reason": completion.finish_reason,
-                    "prompt_tokens": completion.prompt_tokens,
-                    "tokens": len(completion.tokens),
-                    "logprob": sum(completion.logprobs),
-                }
-            )
-            if grader is not None:
-                pending.append(pool.submit(grade, key, text))
-            seconds["records"] += time.perf_counter() - start
-
-        generator = Generator(model, batch_size)
-        answers = 0
-        for keys_of_turn in _by_turn(one):
-            missing = [key for key in keys_of_turn if key not in texts]
-            answers += len(missing)
-            start = time.perf_counter()
-            asked = [_prompt(one, items, key, texts) for key in missing]
-            seconds["prompts"] += time.perf_counter() - start
-            ways = [
-                (prompt.stop, one.temperature_of(items[key[0]]))
-                for key, prompt in zip(missing, asked, strict=True)
-            ]
-            for way in dict.fromkeys(ways):
-                start = time.perf_counter()
-                keys: list[tuple[str, int]] = []
-                prompts: list[list[int]] = []
-                for key, prompt, own in zip(missing, asked, ways, strict=True):
-                    if own != way:
-                        continue
-                    tokens = _tokens(model, prompt)
-                    if len(tokens) < context:
-                        keys.append(key)
-                        prompts.append(tokens)
-                        continue
-                    # An answer of no token: the model can't be asked, and other items can.
-                    log.warning("%s: %s: %d tokens of prompt, no answer", name, key[0], len(tokens))
-                    record(key, Completion("", (), (), "length", len(tokens)))
-                seconds["prompts"] += time.perf_counter() - start
-                _generate(one, generator, keys, prompts, *way, seed, record, seconds)
-        start = time.perf_counter()
-        for future in pending:
-            future.result()
-        seconds["grading after generation"] = time.perf_counter() - start
+        answering = _Answering(one, generator, seed, opening, grader, texts, verdicts, pool)
+        answering.grade_what_is_there()
+        answers = sum(answering.answer(keys) for keys in _by_turn(one))
+        seconds = answering.seconds
+        seconds["grading after generation"] = answering.wait()
     seconds["all"] = time.perf_counter() - began
     log.info("%s: %d answers in %.0f s", one.task.name, answers, seconds["all"])
     with (folder / "seconds.jsonl").open("a", encoding="utf-8") as file:
         file.write(json.dumps({"answers": answers, **seconds}) + "\n")
 
 
-def _generate(
-    one: Ready,
-    generator: Generator,
-    keys: Sequence[tuple[str, int]],
-    prompts: Sequence[Sequence[int]],
-    stop: tuple[str, ...],
-    temperature: float,
-    seed: int,
-    record: Any,
-    seconds: dict[str, float],
-) -> None:
-    from ioa_jax.engine.sampling import SamplingParams
-    from ioa_jax.progress import progress_bar
+@dataclasses.dataclass(frozen=True)
+class _Answering:
+    """A task whose answers are being written.
 
-    params = SamplingParams(
-        max_tokens=one.max_tokens,
-        temperature=temperature,
-        top_p=one.task.settings.top_p,
-        stop=stop,
-        seed=seed,
+    Attributes:
+        one: The task.
+        generator: Of the model.
+        seed: Of the sampling.
+        opening: Of a thought that every answer begins in; may be empty.
+        grader: Of the task; None leaves the texts to a judge.
+        texts: texts.jsonl.
+        verdicts: verdicts.jsonl.
+        pool: Grades.
+        pending: What it has to do.
+        seconds: Where the time goes.
+    """
+
+    one: Ready
+    generator: Generator
+    seed: int
+    opening: str
+    grader: Grader | None
+    texts: Journal
+    verdicts: Journal
+    pool: ThreadPoolExecutor
+    pending: list[Future[None]] = dataclasses.field(default_factory=list)
+    seconds: dict[str, float] = dataclasses.field(
+        default_factory=lambda: {"prompts": 0.0, "generation": 0.0, "records": 0.0}
     )
-    start = time.perf_counter()
-    recorded = seconds["records"]
-    with progress_bar(one.task.name, len(keys)) as progress:
-        generator.generate(
-            prompts,
-            params,
-            progress,
-            lambda index, completion: record(keys[index], completion),
-            # What an item draws doesn't depend on what is left to do.
-            streams=[zlib.crc32(f"{item}/{sample}".encode()) >> 1 for item, sample in keys],
+    lock: threading.Lock = dataclasses.field(default_factory=threading.Lock)
+
+    @functools.cached_property
+    def items(self) -> dict[str, Item]:
+        return self.one.items
+
+    def grade_what_is_there(self) -> None:
+        """The texts that an earlier process left without a verdict."""
+        for key in _keys(self.one) if self.grader is not None else ():
+            if key in self.texts and key not in self.verdicts:
+                self._grade_later(key, self.texts[key]["text"])
+
+    def answer(self, keys: Sequence[tuple[str, int]]) -> int:
+        """Generate the answers that are missing; returns their number."""
+        missing = [key for key in keys if key not in self.texts]
+        start = time.perf_counter()
+        asked = [_prompt(self.one, self.items, key, self.texts) for key in missing]
+        self.seconds["prompts"] += time.perf_counter() - start
+        ways = [
+            (prompt.stop, self.one.temperature_of(self.items[key[0]]))
+            for key, prompt in zip(missing, asked, strict=True)
+        ]
+        for way in dict.fromkeys(ways):
+            start = time.perf_counter()
+            own = [
+                (key, prompt)
+                for key, prompt, its in zip(missing, asked, ways, strict=True)
+                if its == way
+            ]
+            prompts = self._tokens(own)
+            self.seconds["prompts"] += time.perf_counter() - start
+            self._generate(prompts, *way)
+        return len(missing)
+
+    def wait(self) -> float:
+        """Until all is graded; returns the seconds that this took."""
+        start = time.perf_counter()
+        for future in self.pending:
+            future.result()
+        return time.perf_counter() - start
+
+    def _tokens(
+        self, asked: Sequence[tuple[tuple[str, int], Prompt]]
+    ) -> dict[tuple[str, int], list[int]]:
+        """Prompts as tokens by key, but for those that are too long."""
+        from ioa_jax.engine.generation import Completion
+
+        model, name = self.generator.model, self.one.task.name
+        prompts: dict[tuple[str, int], list[int]] = {}
+        for key, prompt in asked:
+            tokens = _tokens(model, prompt)
+            if len(tokens) < model.decoder.config.max_position:
+                prompts[key] = tokens
+                continue
+            # An answer of no token: the model can't be asked, and other items can.
+            log.warning("%s: %s: %d tokens of prompt, no answer", name, key[0], len(tokens))
+            self._record(key, Completion("", (), (), "length", len(tokens)))
+        return prompts
+
+    def _generate(
+        self,
+        prompts: Mapping[tuple[str, int], Sequence[int]],
+        stop: tuple[str, ...],
+        temperature: float,
+    ) -> None:
+        from ioa_jax.engine.sampling import SamplingParams
+        from ioa_jax.progress import progress_bar
+
+        params = SamplingParams(
+            max_tokens=self.one.max_tokens,
+            temperature=temperature,
+            top_p=self.one.task.settings.top_p,
+            stop=stop,
+            seed=self.seed,
         )
-    seconds["generation"] += time.perf_counter() - start - (seconds["records"] - recorded)
+        keys = list(prompts)
+        start = time.perf_counter()
+        recorded = self.seconds["records"]
+        with progress_bar(self.one.task.name, len(keys)) as progress:
+            self.generator.generate(
+                list(prompts.values()),
+                params,
+                progress,
+                lambda index, completion: self._record(keys[index], completion),
+                # What an item draws doesn't depend on what is left to do.
+                streams=[zlib.crc32(f"{item}/{sample}".encode()) >> 1 for item, sample in keys],
+            )
+        recording = self.seconds["records"] - recorded
+        self.seconds["generation"] += time.perf_counter() - start - recording
+
+    def _record(self, key: tuple[str, int], completion: Completion) -> None:
+        start = time.perf_counter()
+        text = self.opening + completion.text
+        self.texts.append(
+            {
+                "id": key[0],
+                "sample": key[1],
+                "text": text,
+                "finish_reason": completion.finish_reason,
+                "prompt_tokens": completion.prompt_tokens,
+                "tokens": len(completion.tokens),
+                "logprob": sum(completion.logprobs),
+            }
+        )
+        if self.grader is not None:
+            self._grade_later(key, text)
+        self.seconds["records"] += time.perf_counter() - start
+
+    def _grade_later(self, key: tuple[str, int], text: str) -> None:
+        self.pending.append(self.pool.submit(self._grade, key, text))
+
+    def _grade(self, key: tuple[str, int], text: str) -> None:
+        assert self.grader is not None
+        verdict = self.grader.grade(self.items[key[0]], text)
+        with self.lock:
+            self.verdicts.append(verdict_row(*key, verdict))
 
 
 def _by_turn(one: Ready) -> list[list[tuple[str, int]]]:

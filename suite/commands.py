@@ -157,8 +157,7 @@ def power(
         _numbers("items", items, int),
         _numbers("seeds", seeds, int),
         [value / 100 for value in _numbers("differences", differences, float)],
-        simulations,
-        seed,
+        job.SimulationPlan(simulations, seed),
     )
     paths = job.write_simulation(
         output or Path("results/statistics"), like.name, effects, rows, simulations

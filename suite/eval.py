@@ -145,20 +145,26 @@ def evaluate(
         record["model"]["template_date"] = date
     record = _open_output(output, record, environment())
     for one in ready:
-        folder = output / "tasks" / one.task.name
-        if one.is_judged and not is_complete(one, folder):
-            run_task(one, model, None, folder, settings.batch_size, settings.seed)
-        elif not (is_complete(one, folder) and is_grouped(one, folder)):
-            with open_grader(one.task, one.style, settings.allow_weak_sandbox) as (grader, info):
-                record["graders"][one.task.name] = check_grader(
-                    one.task, one.data.items, grader, info
-                )
-                write_json(output / "eval.json", record)
-                if not is_complete(one, folder):
-                    run_task(one, model, grader, folder, settings.batch_size, settings.seed)
-                write_groups(one, grader, folder)
+        _finish_task(one, model, settings, output, record)
         _write_results(output, record, ready, ks)
     return _write_results(output, record, ready, ks)
+
+
+def _finish_task(
+    one: Ready, model: LanguageModel, settings: EvalSettings, output: Path, record: dict[str, Any]
+) -> None:
+    """Answers, verdicts and groups that a task's folder lacks; what grades them is noted."""
+    folder = output / "tasks" / one.task.name
+    if one.is_judged and not is_complete(one, folder):
+        run_task(one, model, None, folder, settings.batch_size, settings.seed)
+    elif not (is_complete(one, folder) and is_grouped(one, folder)):
+        with open_grader(one.task, one.style, settings.allow_weak_sandbox) as (grader, info):
+            checked = check_grader(one.task, one.data.items, grader, info)
+            record["graders"][one.task.name] = checked
+            write_json(output / "eval.json", record)
+            if not is_complete(one, folder):
+                run_task(one, model, grader, folder, settings.batch_size, settings.seed)
+            write_groups(one, grader, folder)
 
 
 def regrade(

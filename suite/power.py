@@ -185,14 +185,27 @@ def draw_answers(
     return answers[0], answers[1]
 
 
+@dataclasses.dataclass(frozen=True)
+class SimulationPlan:
+    """How much is simulated.
+
+    Attributes:
+        simulations: Of each row.
+        seed: Of everything random.
+        resamples: Of the bootstrap; the report has more, which changes its p by little.
+    """
+
+    simulations: int
+    seed: int = 0
+    resamples: int = RESAMPLES
+
+
 def simulate(
     effects: Effects,
     difference: float,
     items: int,
     seeds: int,
-    simulations: int,
-    seed: int = 0,
-    resamples: int = RESAMPLES,
+    plan: SimulationPlan,
 ) -> list[Simulated]:
     """How often each of the report's tests is significant.
 
@@ -201,9 +214,7 @@ def simulate(
         difference: True one, in shares.
         items: Of the test.
         seeds: Of each method; McNemar's test is of one.
-        simulations: How many.
-        seed: Of everything random.
-        resamples: Of the bootstrap; the report has more, which changes its p by little.
+        plan: How many simulations, and of what.
 
     Returns:
         A row a test.
@@ -211,6 +222,7 @@ def simulate(
     Raises:
         InputError: As `draw_answers`.
     """
+    simulations, seed = plan.simulations, plan.seed
     significant: dict[str, int] = {}
     done = 0
     while done < simulations:
@@ -220,7 +232,7 @@ def simulate(
             effects, difference, items, seeds, sets, stream(seed, "power", *key)
         )
         differences = first - second
-        draws = Bootstrap(items, "power", seed=seed + done, resamples=resamples)
+        draws = Bootstrap(items, "power", seed=seed + done, resamples=plan.resamples)
         found = {"bootstrap": p_of(draws.many(differences))}
         if seeds == 1:
             wins, losses = (differences > 0).sum(axis=(1, 2)), (differences < 0).sum(axis=(1, 2))
@@ -249,9 +261,7 @@ def tabulate(
     items: Sequence[int],
     seeds: Sequence[int],
     differences: Sequence[float],
-    simulations: int,
-    seed: int = 0,
-    resamples: int = RESAMPLES,
+    plan: SimulationPlan,
 ) -> list[Simulated]:
     """Type I error with `SEEDS_MATTER` times the measured effect of seeds; then power with each
     difference and the measured one.
@@ -263,9 +273,9 @@ def tabulate(
     for of, number in ((i, s) for i in items for s in seeds):
         for factor in SEEDS_MATTER:
             moved = dataclasses.replace(effects, seed_sd=factor * effects.seed_sd)
-            rows += simulate(moved, 0.0, of, number, simulations, seed, resamples)
+            rows += simulate(moved, 0.0, of, number, plan)
         for difference in differences:
-            rows += simulate(effects, difference, of, number, simulations, seed, resamples)
+            rows += simulate(effects, difference, of, number, plan)
     return rows
 
 

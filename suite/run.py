@@ -17,26 +17,14 @@ import functools
 import gc
 import logging
 import shutil
-from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ioa_jax.clock import Clock, read_seconds
 from ioa_jax.errors import InputError, IOAError
 from ioa_jax.files import locked, read_json
-from ioa_jax.journal import Journal, read_journal
 from suite import table
-from suite.cells import (
-    FURTHER,
-    TEACHER,
-    VERSION,
-    Cell,
-    Share,
-    cells_of,
-    is_local,
-    share_of,
-    tokens_by_part,
-)
+from suite.cell_run import CellRun, Work, is_complete, local_model, spend_of
+from suite.cells import TEACHER, VERSION, Cell, Share, cells_of, is_local, share_of
 from suite.methods.registry import load_method
 from suite.models import find_spec
 from suite.profile import Profile
@@ -46,16 +34,11 @@ from suite.schema.models import CellFile, RunFile
 from suite.workers import open_workers
 
 if TYPE_CHECKING:
-    from ioa_jax.adapter.duplicates import BenchmarkIndex
-    from ioa_jax.engine.training import StepMetrics
     from ioa_jax.identifier.probes import ProbeGraders
     from ioa_jax.models.load import LanguageModel
     from ioa_jax.student import Student
     from ioa_jax.teachers.base import Teacher
-    from ioa_jax.teachers.ledger import Ledger
-    from ioa_jax.teachers.replay import LedgeredTeacher
     from suite.evaluate import Evaluation
-    from suite.methods.base import MethodContext
     from suite.tasks.seeds import SeedSplit
 
 log = logging.getLogger(__name__)
@@ -155,7 +138,7 @@ def run_job(directory: Path, jobs: int = 1) -> dict[str, Any]:
                 job = _Job(directory, profile, run, workers.first)
                 job.run()
                 workers.wait()
-            failed = [cell.name for cell in job.cells() if not _is_complete(directory, cell)]
+            failed = [cell.name for cell in job.cells() if not is_complete(directory, cell)]
         except BaseException as error:
             run["status"] = "failed" if isinstance(error, IOAError) else "interrupted"
             run["error"] = f"{type(error).__name__}: {error}"
@@ -183,11 +166,6 @@ def _read_run(directory: Path) -> tuple[dict[str, Any], Profile]:
     if run.get("version") != VERSION:
         raise InputError(f"{directory}: made by another version of the suite")
     return run, validate(run["settings"], f"{directory / 'run.json'}")
-
-
-def _is_complete(directory: Path, cell: Cell) -> bool:
-    path = directory / "cells" / cell.name / "cell.json"
-    return path.is_file() and read_json(path)["status"] == "complete"
 
 
 class _Job:
@@ -228,7 +206,7 @@ class _Job:
                 # Most methods don't need it, and making it takes a while.
                 benchmarks = functools.cache(evaluation.index)
                 with self._open_graders() as graders:
-                    work = _Work(teacher, student, ledger, evaluation, split, benchmarks, graders)
+                    work = Work(teacher, student, ledger, evaluation, split, benchmarks, graders)
                     for cell in self.cells(self.part):
                         self._finish(cell, work)
                 self._note_tasks(evaluation, split)
@@ -259,7 +237,7 @@ class _Job:
             "teacher": {"fingerprint": teacher.fingerprint},
             "student": _model_record(student.model),
         }
-        local = _local_model(teacher)
+        local = local_model(teacher)
         if local is not None:
             models["teacher"] |= _model_record(local)
         for part, settings in (("teacher", profile.teacher), ("student", profile.student)):
@@ -332,15 +310,15 @@ class _Job:
         model = dataclasses.replace(student.model, spec=profile.student.spec)
         return Student(model, profile.generation.batch_size)
 
-    def _finish(self, cell: Cell, work: _Work) -> None:
+    def _finish(self, cell: Cell, work: Work) -> None:
         """Train and measure one cell, unless it is complete."""
-        if _is_complete(self.directory, cell):
+        if is_complete(self.directory, cell):
             return
         folder = self.directory / "cells" / cell.name
         log.info("cell %s", cell.name)
         record: dict[str, Any] = {"method": cell.method, "seed": cell.seed}
         try:
-            record |= self._do(cell, folder, work)
+            record |= CellRun(self.directory, self.profile, cell, work).run()
             record |= {"status": "complete", "error": None}
             write_file(CellFile, folder / "cell.json", record)
         except Exception as error:
@@ -351,7 +329,7 @@ class _Job:
             record |= {
                 "status": "failed",
                 "error": f"{type(error).__name__}: {error}",
-                "spend": _spend(folder, None),
+                "spend": spend_of(folder, None),
                 "notes": {},
             }
             write_file(CellFile, folder / "cell.json", record)
@@ -362,204 +340,6 @@ class _Job:
         # They can fill a disk, and nothing goes on from them any more.
         for checkpoints in folder.rglob("checkpoints"):
             shutil.rmtree(checkpoints)
-
-    def _do(self, cell: Cell, folder: Path, work: _Work) -> dict[str, Any]:
-        """Spend and notes of a cell that ran to its end."""
-        if cell.method == TEACHER:
-            local = _local_model(work.teacher)
-            assert local is not None
-            with Clock(folder / "seconds.jsonl") as clock, clock.timed("evaluation"):
-                work.evaluation.run(local, folder)
-            return {"spend": _spend(folder, None), "notes": {}}
-        from ioa_jax.teachers.replay import LedgeredTeacher
-        from ioa_jax.teachers.spend import Budget
-
-        with (
-            LedgeredTeacher(
-                work.teacher,
-                work.ledger,
-                Budget(max_tokens=self.profile.budgets.teacher_tokens),
-                counted=folder / "teacher.jsonl",
-                owns_teacher=False,
-            ) as teacher,
-            Clock(folder / "seconds.jsonl") as clock,
-            _Steps(folder, cell.name, self.profile, work.evaluation, teacher, clock) as steps,
-        ):
-            context = self._context(cell, folder, work, teacher, steps)
-            with clock.timed("method"):
-                result = load_method(cell.method).run(context)
-            with clock.timed("evaluation"):
-                work.evaluation.run(result.student.generator.model, folder)
-            spend = _spend(folder, teacher)
-            if result.further_student_tokens:
-                spend["student_tokens"] += result.further_student_tokens
-                spend["student_tokens_by_part"][FURTHER] = result.further_student_tokens
-            if result.teacher_of is not None:
-                spend["teacher_of"] = result.teacher_of
-                folder_of_other = context.cell_of(result.teacher_of)
-                assert folder_of_other is not None
-                other = read_json(folder_of_other / "cell.json")["spend"]
-                for name in ("teacher_tokens", "teacher_requests", "by_purpose"):
-                    spend[name] = other[name]
-            self._check_budget(cell, spend)
-            return {"spend": spend, "notes": result.notes}
-
-    def _context(
-        self, cell: Cell, folder: Path, work: _Work, teacher: LedgeredTeacher, steps: _Steps
-    ) -> MethodContext:
-        from ioa_jax.teachers.base import Sampling
-        from suite.methods.base import MethodContext
-
-        def cell_of(method: str) -> Path | None:
-            if method not in self.profile.methods:
-                return None
-            other = self.directory / "cells" / Cell(method, cell.seed).name
-            if not _is_complete(self.directory, Cell(method, cell.seed)):
-                raise InputError(f"cell {cell.name} needs {other.name}, which isn't complete")
-            return other
-
-        return MethodContext(
-            student=work.student,
-            teacher=teacher,
-            seeds=work.split.seeds,
-            budgets=self.profile.budgets,
-            train=self.profile.train_of(cell.method),
-            sampling=Sampling(**self.profile.sampling.model_dump(exclude={"answer_temperature"})),
-            answer_temperature=self.profile.sampling.answer_temperature,
-            pack=self.profile.pack,
-            sandbox=self.profile.sandbox,
-            graders=work.graders,
-            seed=self.profile.seeds[0] if cell.seed is None else cell.seed,
-            directory=folder,
-            on_step=steps.add,
-            cell_of=cell_of,
-            options=self.profile.options,
-            benchmarks=work.benchmarks,
-            shared=self.directory / "shared",
-        )
-
-    def _check_budget(self, cell: Cell, spend: dict[str, Any]) -> None:
-        for name, allowed in self.profile.budgets.model_dump().items():
-            if spend[name] > allowed:
-                raise InputError(
-                    f"method {cell.method!r} used {spend[name]} of {allowed} {name}: its figures "
-                    "can't stand beside those of others"
-                )
-
-
-@dataclasses.dataclass(frozen=True)
-class _Work:
-    """What all cells of a process share."""
-
-    teacher: Teacher
-    student: Student
-    ledger: Ledger
-    evaluation: Evaluation
-    split: SeedSplit
-    benchmarks: Callable[[], BenchmarkIndex]
-    graders: ProbeGraders
-
-
-class _Steps:
-    """A cell's train.jsonl, and the points of its curve."""
-
-    def __init__(
-        self,
-        folder: Path,
-        name: str,
-        profile: Profile,
-        evaluation: Evaluation,
-        teacher: LedgeredTeacher,
-        clock: Clock,
-    ) -> None:
-        self._folder = folder
-        self._name = name
-        self._profile = profile
-        self._evaluation = evaluation
-        self._teacher = teacher
-        self._clock = clock
-        self._journal = Journal(folder / "train.jsonl", ("part", "step"))
-        self._after: dict[tuple[str, int], int] = {}
-        self.tokens = 0
-        for line in self._journal:
-            self._count(line["part"], line["step"], line["tokens"])
-
-    def __enter__(self) -> _Steps:
-        self._journal.__enter__()
-        return self
-
-    def __exit__(self, *error: Any) -> None:
-        self._journal.__exit__(*error)
-
-    def add(self, part: str, metrics: StepMetrics, student: Callable[[], Student]) -> None:
-        """Record a step, once; measure a point where the step reached one."""
-        key = (part, metrics.step)
-        if key not in self._journal:
-            self._journal.append({"part": part, **dataclasses.asdict(metrics)})
-            self._count(part, metrics.step, metrics.tokens)
-        after = self._after[key]
-        if metrics.step % 10 == 0:
-            log.info(
-                "%s, %s: step %d, %d of %d tokens, loss %.3f",
-                self._name,
-                part,
-                metrics.step,
-                after,
-                self._profile.budgets.student_tokens,
-                metrics.loss,
-            )
-        points = self._profile.curve.points
-        if points:
-            every = self._profile.budgets.student_tokens / (points + 1)
-            if after // every > (after - metrics.tokens) // every:
-                with self._clock.timed("curve"):
-                    self._evaluation.measure_point(
-                        student().generator.model,
-                        self._folder,
-                        after,
-                        self._teacher.used.completion_tokens,
-                    )
-
-    def _count(self, part: str, step: int, tokens: int) -> None:
-        self.tokens += tokens
-        self._after[part, step] = self.tokens
-
-
-def _spend(folder: Path, teacher: LedgeredTeacher | None) -> dict[str, Any]:
-    """What a cell took; of the teacher, each distinct call once, replayed or made."""
-    steps = read_journal(folder / "train.jsonl")
-    by_part = tokens_by_part(steps)
-    seconds = {
-        # What IOA and its controls say of their own steps.
-        **read_seconds(folder / "distill" / "seconds.jsonl"),
-        "training": sum(step["seconds"] for step in steps),
-        **read_seconds(folder / "seconds.jsonl"),
-    }
-    by_purpose = {} if teacher is None else teacher.spend
-    used = [spend.used for spend in by_purpose.values()]
-    return {
-        "teacher_tokens": sum(one.completion_tokens for one in used),
-        "teacher_requests": sum(one.calls for one in used),
-        "by_purpose": {
-            purpose: {
-                "calls": spend.used.calls,
-                "prompt_tokens": spend.used.prompt_tokens,
-                "completion_tokens": spend.used.completion_tokens,
-            }
-            for purpose, spend in sorted(by_purpose.items())
-        },
-        "student_tokens": sum(by_part.values()),
-        "student_tokens_by_part": by_part,
-        "steps": len(steps),
-        "seconds": seconds,
-    }
-
-
-def _local_model(teacher: Teacher) -> LanguageModel | None:
-    """The teacher's model where this project's engine runs it."""
-    from ioa_jax.teachers.local import LocalTeacher
-
-    return teacher.model if isinstance(teacher, LocalTeacher) else None
 
 
 def _model_record(model: LanguageModel) -> dict[str, Any]:

@@ -13,12 +13,12 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from ioa_jax.errors import InputError
 from ioa_jax.files import check_writable
-from ioa_jax.graders.base import Item, Verdict
+from ioa_jax.graders.base import Grader, Item, Verdict
 from ioa_jax.jsonl import read_rows, write_rows
 from suite.data import DataSource
-from suite.figures import choose_k, group_answers, has_votes, task_figures
+from suite.figures import Groups, choose_k, group_answers, has_votes, task_figures
 from suite.grading import GRADING_THREADS, open_grader
-from suite.tasks.base import Graded, Style, Task
+from suite.tasks.base import Graded, Style, Task, TaskData
 from suite.tasks.turns import FOLLOWS
 
 
@@ -164,19 +164,8 @@ def grade_texts(
     choose_k(task, min(map(len, by_item.values())), ks)
     several = max(map(len, by_item.values())) > 1
 
-    with (
-        open_grader(task, style, allow_weak_sandbox) as (grader, _),
-        ThreadPoolExecutor(GRADING_THREADS) as pool,
-    ):
-        found = pool.map(lambda key: grader.grade(items[key[0]], rows[key].text), rows)
-        verdicts: dict[Key, Verdict] = dict(zip(rows, found, strict=True))
-
-        def group(item: str) -> list[int | None]:
-            answers = [(rows[key].text, verdicts[key]) for key in sorted(by_item[item])]
-            return group_answers(grader, items[item], answers)
-
-        voted = [item for item in by_item if several and has_votes(task)]
-        groups = dict(zip(voted, pool.map(group, voted), strict=True))
+    with open_grader(task, style, allow_weak_sandbox) as (grader, _):
+        verdicts, groups = _graded(grader, items, rows, by_item, several and has_votes(task))
     write_rows(
         output,
         [
@@ -191,18 +180,48 @@ def grade_texts(
         for item in items
         if item in by_item
     ]
-    correct = sum(verdict.correct for verdict in verdicts.values())
+    found = _results(task, loaded, graded, ks, groups)
+    return {"model": {"spec": texts.name}, **found}
+
+
+def _graded(
+    grader: Grader,
+    items: Mapping[str, Item],
+    rows: Mapping[Key, TextLine],
+    by_item: Mapping[str, Sequence[Key]],
+    grouped: bool,
+) -> tuple[dict[Key, Verdict], dict[str, list[int | None]]]:
+    """Verdicts of all texts; and, if a majority counts, which of an item's are the same answer."""
+    with ThreadPoolExecutor(GRADING_THREADS) as pool:
+        found = pool.map(lambda key: grader.grade(items[key[0]], rows[key].text), rows)
+        verdicts: dict[Key, Verdict] = dict(zip(rows, found, strict=True))
+
+        def group(item: str) -> list[int | None]:
+            answers = [(rows[key].text, verdicts[key]) for key in sorted(by_item[item])]
+            return group_answers(grader, items[item], answers)
+
+        voted = list(by_item) if grouped else []
+        return verdicts, dict(zip(voted, pool.map(group, voted), strict=True))
+
+
+def _results(
+    task: Task,
+    loaded: TaskData,
+    graded: Sequence[Graded],
+    ks: Sequence[int] | None,
+    groups: Groups,
+) -> dict[str, Any]:
+    verdicts = [verdict for one in graded for verdict in one.verdicts]
     return {
-        "model": {"spec": texts.name},
         "texts": len(verdicts),
-        "correct": correct,
+        "correct": sum(verdict.correct for verdict in verdicts),
         "tasks": {
             task.name: {
                 "description": {
                     "grader": task.grader_kind,
                     "data": [dataclasses.asdict(source) for source in loaded.sources],
                 },
-                "items": len(items),
+                "items": len(loaded.items),
                 **task_figures(task, graded, ks, groups),
             }
         },

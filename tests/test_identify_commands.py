@@ -11,7 +11,8 @@ from ioa_jax.cli import app
 from ioa_jax.commands.identify import curriculum_lines, print_diagnosis
 from ioa_jax.errors import InputError
 from ioa_jax.identifier.decomposers import decompose
-from ioa_jax.identifier.diagnosis import NO_DEPENDENCY, Diagnosis
+from ioa_jax.identifier.diagnosis import Diagnosis
+from ioa_jax.identifier.estimate import NO_DEPENDENCY
 from ioa_jax.identifier.forecast import forecast
 from ioa_jax.identifier.settings import DiagnoseSettings
 from ioa_jax.organizer.curriculum import plan_curriculum

@@ -21,7 +21,8 @@ LAYERS = (
     ("adapter", "organizer"),
     ("config",),
     ("run", "run_record", "card"),
-    ("distillation", "report"),
+    ("steps", "report"),
+    ("distillation",),
     ("commands",),
     ("cli",),
 )

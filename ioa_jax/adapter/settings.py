@@ -13,7 +13,7 @@ from ioa_jax.adapter.render import AnswerForm, Pack
 from ioa_jax.adapter.schema import LEVELS, Level, StageKind
 from ioa_jax.adapter.stage import check_shares
 from ioa_jax.adapter.units import LevelOrder
-from ioa_jax.adapter.verify import VerificationSettings
+from ioa_jax.adapter.verification import VerificationSettings
 from ioa_jax.errors import InputError
 from ioa_jax.seeds import SeedItem
 

@@ -20,30 +20,21 @@ where it has none), and these become its tests.
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from fractions import Fraction
-from typing import Literal
-
-from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from ioa_jax.adapter.answer import plain_answer, plain_program
-from ioa_jax.adapter.plain_text import split_solution
-from ioa_jax.adapter.programs import (
-    STUB_VALUES,
-    calls_under_test,
-    main_function,
-    parse_python,
-    renamed,
-    same_values,
-    stub_program,
-    values_of,
-    write_tests,
-)
+from ioa_jax.adapter.program_checks import PROGRAM, TESTS, Agreement, Programs
 from ioa_jax.adapter.render import Pack, render_solve
-from ioa_jax.adapter.schema import Example, RejectReason
 from ioa_jax.adapter.symbolic import direct_answer
+from ioa_jax.adapter.verification import (
+    Candidate,
+    Undecided,
+    Verification,
+    VerificationSettings,
+    Verified,
+)
 from ioa_jax.errors import InputError
 from ioa_jax.graders.base import Grader, Item, Verdict
 from ioa_jax.graders.numbers import extract_flexible
@@ -51,127 +42,12 @@ from ioa_jax.sandbox import Sandbox
 from ioa_jax.seeds import SeedItem
 from ioa_jax.teachers.base import ChatRequest, Completion, Sampling, Teacher
 from ioa_jax.teachers.spend import BudgetExceeded
-from ioa_jax.teachers.structured import Unfit, answer_text
 
 VERIFICATION = "verification"
-
 THREADS = 4
-TESTS = "tests in the sandbox"
-PROGRAM = "program"
 NOT_VERIFIED = "not verified"
-AGREEMENT = "agreement of programs"
-
 # Domain by kind of check, as the prompts for solutions know it.
 _SOLVED_AS = {"math": "math", "number": "math", "code": "code"}
-
-Undecided = Literal["solve", "accept", "reject"]
-
-
-class VerificationSettings(BaseModel):
-    """How examples are verified."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-    on: bool = Field(default=True, description="False takes examples as the teacher wrote them.")
-    undecided: Undecided = Field(
-        default="solve",
-        description=(
-            "What becomes of an example that nothing but the teacher can decide: `solve` has it "
-            "solved again, `accept` takes it as it is written, `reject` doesn't."
-        ),
-    )
-    num_solutions: int = Field(
-        default=1, ge=1, description="Independent solutions; more than half have to agree."
-    )
-    temperature: float = Field(default=0.0, ge=0, description="Of the solutions; 0 is greedy.")
-    max_tokens: int = Field(default=512, ge=1, description="Of a solution.")
-
-    @model_validator(mode="after")
-    def _solutions_differ(self) -> VerificationSettings:
-        if self.num_solutions > 1 and self.temperature == 0:
-            raise ValueError("num_solutions > 1 needs a temperature > 0: greedy ones are all equal")
-        return self
-
-
-@dataclasses.dataclass(frozen=True)
-class Candidate:
-    """An example to be verified.
-
-    Attributes:
-        seed: Its seed, whose check decides the rule.
-        example: What the teacher wrote.
-        call_seeds: One an independent solution.
-        answer: The solution as it was written, where that was as text.
-    """
-
-    seed: SeedItem
-    example: Example
-    call_seeds: tuple[int, ...]
-    answer: str | None = None
-
-
-@dataclasses.dataclass(frozen=True)
-class Verification:
-    """What came of a candidate.
-
-    Attributes:
-        reason: Why it isn't right; None if it is, or was accepted without being verified.
-        verified_by: How it was found out, with the library's version.
-        detail: In words; empty where there is nothing to say.
-        tests: Of a program whose tests were rewritten with the values that were found, else None.
-    """
-
-    reason: RejectReason | None
-    verified_by: str
-    detail: str = ""
-    tests: str | None = None
-
-
-@dataclasses.dataclass(frozen=True)
-class Verified:
-    """What came of a batch of candidates.
-
-    Attributes:
-        found: One a candidate, None where the budget ended before it was known.
-        exhausted: It did.
-        tokens: That the teacher's solutions took.
-    """
-
-    found: tuple[Verification | None, ...]
-    exhausted: bool = False
-    tokens: int = 0
-
-
-@dataclasses.dataclass(frozen=True)
-class _Programs:
-    """What the sandbox runs: the program with its tests, then each stub with them.
-
-    Attributes:
-        sources: By `PROGRAM`, or by what the stub returns; empty without tests.
-    """
-
-    sources: dict[str, str]
-
-    @classmethod
-    def read(cls, example: Example, strict: bool) -> _Programs | Verification:
-        """What is to be run, or why nothing is."""
-        program = plain_program(example.solution.final_answer)
-        tests = plain_program(example.solution.verification)
-        try:
-            stubs = {value: stub_program(program, value) for value in STUB_VALUES}
-        except InputError as error:
-            return Verification("check_failed", TESTS, str(error))
-        try:
-            parse_python(tests)
-        except InputError as error:
-            if strict:
-                return Verification("check_failed", TESTS, str(error))
-            return cls({})
-        # Example inputs alone pass whatever the program does.
-        if not strict and "assert" not in tests:
-            return cls({})
-        return cls(
-            {name: f"{source}\n\n{tests}\n" for name, source in {PROGRAM: program, **stubs}.items()}
-        )
 
 
 class Verifier:
@@ -245,7 +121,7 @@ class Verifier:
         policy = undecided or self._settings.undecided
         # Reading Python changes the process's warnings, which threads mustn't do.
         programs = [
-            _Programs.read(candidate.example, self._strict)
+            Programs.read(candidate.example, self._strict)
             if candidate.seed.kind == "code"
             else None
             for candidate in candidates
@@ -274,7 +150,7 @@ class Verifier:
         return Verified(tuple(found), exhausted, tokens)
 
     def _alone(
-        self, candidate: Candidate, programs: _Programs | Verification | None, policy: Undecided
+        self, candidate: Candidate, programs: Programs | Verification | None, policy: Undecided
     ) -> Verification | None:
         """What can be known without the teacher; None if it is to solve the problem again."""
         if isinstance(programs, Verification):
@@ -327,7 +203,7 @@ class Verifier:
         verdict = self._graders[seed.kind].grade(seed.item(), final)
         return _by_verdict(verdict, "the seed's own check", "not the seed's answer")
 
-    def _run(self, programs: _Programs) -> Verification:
+    def _run(self, programs: Programs) -> Verification:
         assert self._sandbox is not None
         by = f"{TESTS} ({self._sandbox.info.backend})"
         for name, source in programs.sources.items():
@@ -396,7 +272,7 @@ class Verifier:
         solved: Sequence[tuple[Candidate, Sequence[Completion | None]]],
     ) -> Iterator[Verification | None]:
         """Whether solutions of programming problems return the same, in the candidates' order."""
-        jobs = [_Agreement.read(candidate, own) for candidate, own in solved]
+        jobs = [Agreement.read(candidate, own) for candidate, own in solved]
         sandbox = self._sandbox
         if sandbox is None:
             return
@@ -408,74 +284,6 @@ class Verifier:
         ]
         for one in waiting:
             yield one.result() if isinstance(one, Future) else one
-
-
-@dataclasses.dataclass(frozen=True)
-class _Agreement:
-    """Several solutions of one programming problem, and what they are run on.
-
-    Attributes:
-        programs: The example's own first, each with the calls as it names its function.
-    """
-
-    programs: tuple[tuple[str, tuple[str, ...]], ...]
-
-    @classmethod
-    def read(
-        cls, candidate: Candidate, solutions: Sequence[Completion | None]
-    ) -> _Agreement | Verification | None:
-        """What is to be run, why nothing is, or None where the budget ended."""
-        if any(one is None for one in solutions):
-            return None
-        example, check = candidate.example, candidate.seed.check
-        program = plain_program(example.solution.final_answer)
-        tests = plain_program(example.solution.verification)
-        try:
-            calls = calls_under_test(tests)
-            name = main_function(program, tests or example.problem)
-            if not calls:
-                calls = renamed(calls_under_test(check["tests"]), check["entry_point"], name)
-            programs = [(program, calls)]
-            for one in solutions:
-                assert one is not None
-                found = _solution_program(one, name)
-                if found is not None:
-                    programs.append((found[0], renamed(calls, name, found[1])))
-                else:
-                    programs.append(("", ()))
-        except InputError as error:
-            return Verification("check_failed", AGREEMENT, str(error))
-        if not calls:
-            return Verification("unverified", AGREEMENT, "there are no inputs to run it on")
-        return cls(tuple(programs))
-
-    def decide(self, sandbox: Sandbox) -> Verification:
-        """Run all, and compare with what the example's own returns."""
-        (program, calls), *others = self.programs
-        values = values_of(program, calls, sandbox)
-        if values is None or not any(value is not None for value in values):
-            return Verification("check_failed", AGREEMENT, "it fails on all inputs of its tests")
-        agreeing = 1
-        for other, own_calls in others:
-            found = values_of(other, own_calls, sandbox) if own_calls else None
-            agreeing += found is not None and all(map(same_values, values, found))
-        by = f"{AGREEMENT}: {agreeing} of {len(self.programs)} return the same"
-        if 2 * agreeing <= len(self.programs):
-            return Verification("check_failed", by, "most solutions return other values")
-        known = {value for value in values if value is not None}
-        tested = sum(value is not None for value in values)
-        if len(known) == 1 and (tested > 1 or known <= set(STUB_VALUES)):
-            return Verification("vacuous_tests", by, f"it always returns {known.pop()}")
-        return Verification(None, by, tests=write_tests(calls, values))
-
-
-def _solution_program(completion: Completion, name: str) -> tuple[str, str] | None:
-    """The program in a solution, and its function's name; None if there is none."""
-    try:
-        _, program = split_solution(answer_text(completion), "code")
-        return program, main_function(program, f"{name}(")
-    except (Unfit, InputError):
-        return None
 
 
 def generate_within_budget(

@@ -1,6 +1,6 @@
 """`ioa distill`: the method from the command line, and what stands around it.
 
-As in `ioa_jax.cli`, what needs JAX is imported by the command.
+As in `ioa_jax.cli`, what needs JAX is imported by the command, whose parameters are its options.
 """
 
 from __future__ import annotations
@@ -117,7 +117,7 @@ def distill(
     logging.basicConfig(
         level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s", stream=sys.stderr
     )
-    for name in ("ioa_jax.run", __name__):
+    for name in ("ioa_jax.steps", __name__):
         logging.getLogger(name).setLevel(logging.INFO)
     if resume is not None:
         if any((config, teacher, student, seeds, output, settings, no_baseline)):
@@ -298,7 +298,7 @@ def estimate(config: DistillConfig) -> Estimate:
         InputError: The seeds can't be read, or are too few.
     """
     from ioa_jax.adapter.synthesize import TRIES
-    from ioa_jax.run import PROBLEMS_PER_SEED
+    from ioa_jax.steps.write import PROBLEMS_PER_SEED
 
     seeds = read_seeds(config.seeds)
     check_seeds(seeds, str(config.seeds))

@@ -1,6 +1,6 @@
 """`ioa validate`, `ioa diagnose` and `ioa curriculum`: the Identifier and the Organizer alone.
 
-As in `ioa_jax.cli`, what needs JAX is imported by the commands.
+As in `ioa_jax.cli`, what needs JAX is imported by the commands, whose parameters are their options.
 """
 
 from __future__ import annotations
@@ -21,6 +21,8 @@ from ioa_jax.progress import progress_bar
 from ioa_jax.seeds import MIN_SEEDS, SeedItem, check_seeds, find_seeds, read_seeds
 
 if TYPE_CHECKING:
+    from rich.table import Table
+
     from ioa_jax.identifier.diagnosis import Diagnosis
     from ioa_jax.organizer.curriculum import Curriculum
     from ioa_jax.teachers.base import Teacher
@@ -220,10 +222,8 @@ def _progress() -> Generator[Callable[[str, int, int], None]]:
         yield show
 
 
-def print_diagnosis(diagnosis: Diagnosis) -> None:
-    """The modules as a table, the largest gap first, and the targets."""
+def _module_table(diagnosis: Diagnosis) -> Table:
     from rich import box
-    from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
@@ -255,8 +255,17 @@ def print_diagnosis(diagnosis: Diagnosis) -> None:
             "" if interval is None else f"{interval.low:.2f} .. {interval.high:.2f}",
             f"{severity[gap.module]:.2f}" if gap.module in severity else "",
         )
+    return table
+
+
+def print_diagnosis(diagnosis: Diagnosis) -> None:
+    """The modules as a table, the largest gap first, and the targets."""
+    from rich.console import Console
+
     # A file has no width to keep to.
-    Console(highlight=False, width=None if sys.stdout.isatty() else 120).print(table)
+    Console(highlight=False, width=None if sys.stdout.isatty() else 120).print(
+        _module_table(diagnosis)
+    )
     decomposition = diagnosis.decomposition
     if decomposition.fallback_reason is not None:
         print(f"fallback: {decomposition.decomposer}, since {decomposition.fallback_reason}")

@@ -7,7 +7,6 @@ proposals, and scoring the names of the modules, is the caller's work.
 from __future__ import annotations
 
 import dataclasses
-import json
 import math
 import re
 import statistics
@@ -15,9 +14,9 @@ from collections.abc import Mapping, Sequence
 from typing import Annotated, Any
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
-from ioa_jax.errors import InputError, first_fault
+from ioa_jax.errors import InputError
 from ioa_jax.identifier.seeds import MergedModule
 from ioa_jax.seeds import module_id, slug
 from ioa_jax.values import Value
@@ -126,34 +125,6 @@ class Assignment(Value):
     seed: str
     module: str
     margin: float | None
-
-
-def parse_proposal(text: str) -> Proposal:
-    """The JSON object in a teacher's answer, checked.
-
-    Args:
-        text: May hold other text, such as a code fence, around the object.
-
-    Raises:
-        InputError: Says what is wrong, in words that can be sent back to the teacher.
-    """
-    start = text.find("{")
-    if start < 0:
-        raise InputError("the answer has no JSON object")
-    try:
-        value, _ = json.JSONDecoder().raw_decode(text, start)
-    except json.JSONDecodeError as error:
-        raise InputError(f"not JSON: {error}") from None
-    try:
-        proposal = Proposal.model_validate(value)
-    except ValidationError as error:
-        raise InputError(first_fault(error, "object")) from None
-    for i, entry in enumerate(proposal.modules):
-        try:
-            _ = entry.id
-        except InputError as error:
-            raise InputError(f"field 'modules.{i}': {error}") from None
-    return proposal
 
 
 def merge_proposals(proposals: Sequence[Proposal], min_votes: int = 1) -> Taxonomy:

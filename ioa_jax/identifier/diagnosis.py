@@ -2,41 +2,23 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import hashlib
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from ioa_jax.clock import timed
-from ioa_jax.engine.batching import TokenPair
 from ioa_jax.errors import InputError
 from ioa_jax.files import finished, read_json, write_json, write_text
 from ioa_jax.identifier.decomposers import Decomposition, decompose
-from ioa_jax.identifier.dependency import (
-    Dependency,
-    DependencyGraph,
-    Population,
-    build_graph,
-    estimate_dependencies,
-)
+from ioa_jax.identifier.dependency import DependencyGraph
+from ioa_jax.identifier.estimate import DependencyEstimate, DependencyTask, Progress, estimate
 from ioa_jax.identifier.gap import ModuleGap, deficient_modules, module_gaps
-from ioa_jax.identifier.interventions import (
-    InterventionProbe,
-    InterventionResult,
-    intervene,
-    warm_up,
-)
 from ioa_jax.identifier.measure import masters, relative_mastery
-from ioa_jax.identifier.probes import (
-    GradedAnswer,
-    Measurement,
-    ProbeGraders,
-    answer_length,
-    measure,
-    probe_pair,
-)
+from ioa_jax.identifier.probes import GradedAnswer, Measurement, ProbeGraders, measure
 from ioa_jax.identifier.seeds import Role
 from ioa_jax.identifier.settings import DiagnoseSettings, EstimatorName
 from ioa_jax.identifier.target import Targets, choose_targets, severities
@@ -47,9 +29,6 @@ from ioa_jax.student import Student
 from ioa_jax.teachers.base import Teacher
 from ioa_jax.values import Value
 
-# Takes (what is being done, steps done, steps in all).
-Progress = Callable[[str, int, int], None]
-
 # Settings that come into play when the dependencies are known.
 _AFTER_DEPENDENCIES = (
     "tau_gap",
@@ -59,33 +38,6 @@ _AFTER_DEPENDENCIES = (
     "min_gate_probes",
     "gate_probe_share",
 )
-
-NO_DEPENDENCY = "no dependency found: stages begin with the best known modules"
-
-
-@dataclasses.dataclass(frozen=True)
-class DependencyEstimate(Value):
-    """Which module needs which, and how that was found.
-
-    Attributes:
-        estimator: Where the population came from.
-        population: Ω; None with `teacher_prior`.
-        dependencies: Eq. 3 of every ordered pair; with `teacher_prior` what the teacher named.
-        graph: Of those above τ_dep, without cycles.
-        student_tokens: Tokens that adapters were trained on for the population.
-        left_out: Seeds whose prompts were too long for that, sorted.
-        reason: Why this estimator.
-        note: `NO_DEPENDENCY` where the graph has no edge; else None.
-    """
-
-    estimator: EstimatorName
-    population: Population | None
-    dependencies: tuple[Dependency, ...]
-    graph: DependencyGraph
-    student_tokens: int
-    left_out: tuple[str, ...] = ()
-    reason: str = ""
-    note: str | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -214,211 +166,190 @@ def diagnose(
             student's context; or as the parts raise.
         TeacherError: As the teacher raises; `DecompositionError` where its JSON stays invalid.
     """
-    parts = directory / "diagnosis"
     estimator, reason = settings.dependencies.choose(teacher.capabilities.score, student_tokens)
-    about = _claim(parts, student, teacher, seeds, settings, seed, estimator)
-    if graders is None:
-        with ProbeGraders(settings.measure.threads, settings.measure.allow_weak_sandbox) as own:
-            return diagnose(
-                student,
-                teacher,
-                seeds,
-                settings,
-                directory,
-                seed,
-                graders=own,
-                progress=progress,
-                shared=shared,
-                student_tokens=student_tokens,
-            )
-    wants_population = estimator != "teacher_prior"
-    if wants_population and not teacher.capabilities.score:
+    about = _about(student, teacher, seeds, settings, seed, estimator)
+    _claim(directory / "diagnosis", about)
+    if estimator != "teacher_prior" and not teacher.capabilities.score:
         raise InputError(
             f"{teacher.fingerprint}: it gives no log-probabilities of texts, which the estimator "
             f"{estimator!r} needs; set dependencies.estimator to auto or teacher_prior"
         )
     _check_lengths(student, seeds)
-    seconds = directory / "seconds.jsonl"
-    with timed(seconds, "decomposition"):
-        decomposition = finished(
-            parts / "decomposition.json",
-            Decomposition,
-            lambda: decompose(
-                teacher, seeds, settings.decompose, parts, settings.probe_fraction, seed
-            ),
-        )
-    by_id = {item.id: item for item in seeds}
-    modules = [module.id for module in decomposition.taxonomy.modules]
-    items: dict[Role, dict[str, list[SeedItem]]] = {
-        role: {m: [by_id[item] for item in decomposition.items(m, role)] for m in modules}
-        for role in ("seed", "probe")
-    }
-    bootstrap = settings.bootstrap(seed)
-
-    def measure_both() -> Measurement:
-        measurement, answers = measure(
-            student,
-            teacher,
-            items["probe"],
-            settings.measure,
-            graders,
-            bootstrap,
-            need_logprob=wants_population,
-            seed=seed,
-        )
-        write_rows(parts / "answers.jsonl", _answer_rows(answers))
-        return measurement
-
-    with timed(seconds, "measurement"):
-        measurement = finished(parts / "measurement.json", Measurement, measure_both)
-    gaps = module_gaps(
-        measurement.teacher[measurement.scorer],
-        measurement.student[measurement.scorer],
-        {gap.module: gap for gap in measurement.logprob} or None,
-        settings.min_teacher_performance,
-        bootstrap,
+    inquiry = _Inquiry(
+        student, teacher, seeds, settings, directory, seed, estimator, reason, progress
     )
-    teachable = [gap.module for gap in gaps if gap.relative is not None]
-    if not teachable:
-        best = max(gaps, key=lambda gap: gap.teacher)
-        raise InputError(
-            f"the teacher can't do any of the {len(gaps)} modules (P_T is at most "
-            f"{best.teacher:.2f}, in {best.module}, and under min_teacher_performance); look at "
-            f"{parts / 'answers.jsonl'}, and take another teacher or easier seeds"
-        )
-
-    def estimate_here() -> DependencyEstimate:
-        return _estimate(
-            student,
-            teachable,
-            items,
-            decomposition,
-            measurement,
-            settings,
-            estimator,
-            reason,
-            seed,
-            progress,
-        )
-
-    def estimate_once() -> DependencyEstimate:
-        if shared is None:
-            return estimate_here()
-        name = f"dependencies-{_digest_without_thresholds(about)}.json"
-        return finished(shared / name, DependencyEstimate, estimate_here)
-
-    with timed(seconds, "dependencies"):
-        estimate = finished(parts / "dependencies.json", DependencyEstimate, estimate_once)
-    deficient = deficient_modules(gaps, settings.tau_gap, settings.confident_gap)
-    ranked = severities(gaps, deficient, estimate.graph, settings.alpha)
-    diagnosis = Diagnosis(
-        seed=seed,
-        tau_gap=settings.tau_gap,
-        decomposition=decomposition,
-        measurement=measurement,
-        gaps=gaps,
-        set_aside=tuple(gap.module for gap in gaps if gap.relative is None),
-        deficient=deficient,
-        dependencies=estimate,
-        targets=choose_targets(ranked, len(gaps), settings.target_fraction),
-    )
+    kept = None if shared is None else shared / _name_without_thresholds(about)
+    diagnosis = inquiry.diagnosis(graders, kept)
     write_text(directory / "diagnosis.json", diagnosis.to_json() + "\n")
     return diagnosis
 
 
-def _estimate(
-    student: Student,
-    modules: Sequence[str],
-    items: Mapping[Role, Mapping[str, Sequence[SeedItem]]],
-    decomposition: Decomposition,
-    measurement: Measurement,
-    settings: DiagnoseSettings,
-    estimator: EstimatorName,
-    reason: str,
-    seed: int,
-    progress: Progress | None,
-) -> DependencyEstimate:
-    """Eq. 3 among the modules that the teacher can teach."""
-    options = settings.dependencies
-    prior = {
-        pair: share
-        for pair, share in decomposition.taxonomy.prior().items()
-        if set(pair) <= set(modules)
-    }
-    population: Population | None = None
-    tokens = 0
-    left_out: tuple[str, ...] = ()
-    if estimator == "teacher_prior":
-        dependencies = tuple(Dependency(*pair, share, "prior") for pair, share in prior.items())
-    else:
-        result, left_out = _population(
-            student, modules, items, measurement, settings, estimator, seed, progress
+@dataclasses.dataclass(frozen=True)
+class _Inquiry:
+    """Who is diagnosed on what, and how.
+
+    Attributes:
+        estimator: Where the population comes from.
+        reason: Why from there.
+        others: As the arguments of `diagnose`.
+    """
+
+    student: Student
+    teacher: Teacher
+    seeds: Sequence[SeedItem]
+    settings: DiagnoseSettings
+    directory: Path
+    seed: int
+    estimator: EstimatorName
+    reason: str
+    progress: Progress | None
+
+    @property
+    def parts(self) -> Path:
+        """Folder of the diagnosis' parts."""
+        return self.directory / "diagnosis"
+
+    def diagnosis(self, graders: ProbeGraders | None, kept: Path | None) -> Diagnosis:
+        """Every part in turn; `kept` is the dependencies' file that diagnoses share."""
+        seconds = self.directory / "seconds.jsonl"
+        with timed(seconds, "decomposition"):
+            decomposition = self.decomposition()
+        items = self.items(decomposition)
+        with timed(seconds, "measurement"), self.open_graders(graders) as used:
+            measurement = self.measurement(items["probe"], used)
+        gaps = self.gaps(measurement)
+        task = DependencyTask(
+            self.student,
+            [gap.module for gap in gaps if gap.relative is not None],
+            items,
+            decomposition.taxonomy,
+            measurement,
+            self.settings.dependencies,
+            self.estimator,
+            self.reason,
+            self.seed,
         )
-        population, tokens = result.population, result.tokens
-        dependencies = estimate_dependencies(population, prior, options.conditionals())
-    graph = build_graph(modules, dependencies, options.tau_dep)
-    return DependencyEstimate(
-        estimator,
-        population,
-        dependencies,
-        graph,
-        tokens,
-        left_out,
-        reason,
-        None if graph.edges else NO_DEPENDENCY,
-    )
+        with timed(seconds, "dependencies"):
+            dependencies = self.dependencies(task, kept)
+        return self.conclude(decomposition, measurement, gaps, dependencies)
 
+    def dependencies(self, task: DependencyTask, kept: Path | None) -> DependencyEstimate:
+        """Eq. 3, estimated here or by a diagnosis that agrees on all that it hangs on."""
 
-def _population(
-    student: Student,
-    modules: Sequence[str],
-    items: Mapping[Role, Mapping[str, Sequence[SeedItem]]],
-    measurement: Measurement,
-    settings: DiagnoseSettings,
-    estimator: EstimatorName,
-    seed: int,
-    progress: Progress | None,
-) -> tuple[InterventionResult, tuple[str, ...]]:
-    """The population, and the seeds that were too long to be lessons."""
-    unit = measurement.unit
-    # `diagnose` measured log-probabilities because a population was wanted.
-    assert unit is not None
-    options = settings.dependencies
-    lessons: dict[str, list[TokenPair]] = {}
-    left_out: list[str] = []
-    for module in modules:
-        own = [(x.id, student.answer_pair(x.messages, x.reference)) for x in items["seed"][module]]
-        # A row has to hold the prompt and a part of the answer.
-        lessons[module] = [pair for _, pair in own if len(pair.prompt) < options.row_length]
-        left_out += [item for item, pair in own if len(pair.prompt) >= options.row_length]
-        if not lessons[module]:
-            raise InputError(
-                f"module {module!r}: no seed's prompt is shorter than dependencies.row_length="
-                f"{options.row_length}; raise it"
+        def estimate_here() -> DependencyEstimate:
+            return estimate(task, self.progress)
+
+        def estimate_once() -> DependencyEstimate:
+            return (
+                estimate_here()
+                if kept is None
+                else finished(kept, DependencyEstimate, estimate_here)
             )
-    probes: dict[str, list[InterventionProbe]] = {}
-    for module in modules:
-        pairs = [(item, probe_pair(student, item)) for item in items["probe"][module]]
-        probes[module] = [
-            InterventionProbe(pair, answer_length(item, len(pair.completion), unit))
-            for item, pair in pairs
-        ]
-    of_teacher = measurement.teacher["logprob"]
-    teach = intervene if estimator == "interventions" else warm_up
 
-    def report(done: int, total: int) -> None:
-        if progress is not None:
-            progress("dependencies", done, total)
+        return finished(self.parts / "dependencies.json", DependencyEstimate, estimate_once)
 
-    result = teach(
-        student.model.decoder,
-        lessons,
-        probes,
-        {module: of_teacher[module].mean for module in modules},
-        options.training(estimator, seed),
-        report,
-    )
-    return result, tuple(sorted(left_out))
+    def decomposition(self) -> Decomposition:
+        """Modules, and whose items are whose."""
+        settings = self.settings
+        return finished(
+            self.parts / "decomposition.json",
+            Decomposition,
+            lambda: decompose(
+                self.teacher,
+                self.seeds,
+                settings.decompose,
+                self.parts,
+                settings.probe_fraction,
+                self.seed,
+            ),
+        )
+
+    def items(self, decomposition: Decomposition) -> dict[Role, dict[str, list[SeedItem]]]:
+        """Seed items by role and module."""
+        by_id = {item.id: item for item in self.seeds}
+        modules = [module.id for module in decomposition.taxonomy.modules]
+        return {
+            role: {m: [by_id[item] for item in decomposition.items(m, role)] for m in modules}
+            for role in ("seed", "probe")
+        }
+
+    def open_graders(
+        self, graders: ProbeGraders | None
+    ) -> contextlib.AbstractContextManager[ProbeGraders]:
+        """The caller's, which stay open, or own ones."""
+        if graders is not None:
+            return contextlib.nullcontext(graders)
+        measure_settings = self.settings.measure
+        return ProbeGraders(measure_settings.threads, measure_settings.allow_weak_sandbox)
+
+    def measurement(
+        self,
+        probes: Mapping[str, Sequence[SeedItem]],
+        graders: ProbeGraders,
+    ) -> Measurement:
+        """Both models on the probes; log-probabilities too where a population needs them."""
+        settings = self.settings.measure
+        if self.estimator != "teacher_prior":
+            settings = settings.model_copy(update={"report_logprob": True})
+
+        def measure_both() -> Measurement:
+            measurement, answers = measure(
+                self.student,
+                self.teacher,
+                probes,
+                settings,
+                graders,
+                self.settings.bootstrap(self.seed),
+            )
+            write_rows(self.parts / "answers.jsonl", _answer_rows(answers))
+            return measurement
+
+        return finished(self.parts / "measurement.json", Measurement, measure_both)
+
+    def gaps(self, measurement: Measurement) -> tuple[ModuleGap, ...]:
+        """Eq. 2 of every module.
+
+        Raises:
+            InputError: The teacher can do none of them.
+        """
+        gaps = module_gaps(
+            measurement.teacher[measurement.scorer],
+            measurement.student[measurement.scorer],
+            {gap.module: gap for gap in measurement.logprob} or None,
+            self.settings.min_teacher_performance,
+            self.settings.bootstrap(self.seed),
+        )
+        if all(gap.relative is None for gap in gaps):
+            best = max(gaps, key=lambda gap: gap.teacher)
+            raise InputError(
+                f"the teacher can't do any of the {len(gaps)} modules (P_T is at most "
+                f"{best.teacher:.2f}, in {best.module}, and under min_teacher_performance); look "
+                f"at {self.parts / 'answers.jsonl'}, and take another teacher or easier seeds"
+            )
+        return gaps
+
+    def conclude(
+        self,
+        decomposition: Decomposition,
+        measurement: Measurement,
+        gaps: tuple[ModuleGap, ...],
+        dependencies: DependencyEstimate,
+    ) -> Diagnosis:
+        """What to teach (Eq. 4 to 6)."""
+        settings = self.settings
+        deficient = deficient_modules(gaps, settings.tau_gap, settings.confident_gap)
+        ranked = severities(gaps, deficient, dependencies.graph, settings.alpha)
+        return Diagnosis(
+            seed=self.seed,
+            tau_gap=settings.tau_gap,
+            decomposition=decomposition,
+            measurement=measurement,
+            gaps=gaps,
+            set_aside=tuple(gap.module for gap in gaps if gap.relative is None),
+            deficient=deficient,
+            dependencies=dependencies,
+            targets=choose_targets(ranked, len(gaps), settings.target_fraction),
+        )
 
 
 def _check_lengths(student: Student, seeds: Sequence[SeedItem]) -> None:
@@ -454,8 +385,7 @@ def _answer_rows(answers: Mapping[str, Sequence[GradedAnswer]]) -> list[dict[str
     ]
 
 
-def _claim(
-    parts: Path,
+def _about(
     student: Student,
     teacher: Teacher,
     seeds: Sequence[SeedItem],
@@ -463,11 +393,7 @@ def _claim(
     seed: int,
     estimator: EstimatorName,
 ) -> dict[str, Any]:
-    """Make the folder, or see that what it has is about the same; returns what it is about.
-
-    Raises:
-        InputError: It isn't; names what differs.
-    """
+    """What a diagnosis is about, as it lies on disk."""
     content = json.dumps([json.loads(item.to_json()) for item in seeds], sort_keys=True)
     about: dict[str, Any] = {
         "teacher": teacher.fingerprint,
@@ -478,25 +404,31 @@ def _claim(
         "estimator": estimator,
     }
     date = template_date(student.model.tokenizer)
-    if date is not None:
-        about["template_date"] = date
+    return about if date is None else {**about, "template_date": date}
+
+
+def _claim(parts: Path, about: Mapping[str, Any]) -> None:
+    """Make the folder, or see that what it has is about the same.
+
+    Raises:
+        InputError: It isn't; names what differs.
+    """
     path = parts / "settings.json"
-    if path.exists():
-        before = read_json(path)
-        differing = [name for name, value in about.items() if before.get(name) != value]
-        if differing:
-            raise InputError(
-                f"{parts} has a diagnosis with another {', '.join(differing)}; name a new directory"
-            )
-        return about
-    write_json(path, about)
-    return about
+    if not path.exists():
+        write_json(path, about)
+        return
+    before = read_json(path)
+    differing = [name for name, value in about.items() if before.get(name) != value]
+    if differing:
+        raise InputError(
+            f"{parts} has a diagnosis with another {', '.join(differing)}; name a new directory"
+        )
 
 
-def _digest_without_thresholds(about: Mapping[str, Any]) -> str:
-    """sha256 of all that the dependencies hang on."""
+def _name_without_thresholds(about: Mapping[str, Any]) -> str:
+    """File of dependencies, by all that these hang on."""
     settings = {
         name: value for name, value in about["settings"].items() if name not in _AFTER_DEPENDENCIES
     }
     text = json.dumps({**about, "settings": settings}, sort_keys=True)
-    return hashlib.sha256(text.encode()).hexdigest()
+    return f"dependencies-{hashlib.sha256(text.encode()).hexdigest()}.json"

@@ -6,7 +6,7 @@ import dataclasses
 import math
 from collections.abc import Mapping, Sequence
 
-from ioa_jax.identifier.decomposers import given_modules
+from ioa_jax.identifier.finders import given_modules
 from ioa_jax.identifier.seeds import (
     MIXED,
     MergedModule,

@@ -188,44 +188,56 @@ def module_gaps(
         raise InputError(
             f"modules measured of one model only: {sorted(teacher.keys() ^ student.keys())}"
         )
-    gaps: list[ModuleGap] = []
-    for module in sorted(teacher):
-        t, s = teacher[module], student[module]
-        if t.scorer != s.scorer:
-            raise InputError(
-                f"module {module!r}: the teacher was measured by {t.scorer}, the student by "
-                f"{s.scorer}"
-            )
-        minimum = min_teacher_performance
-        if minimum is None:
-            minimum = MIN_SHARE_RIGHT if {*t.values} <= {0.0, 1.0} else 0.0
-        relative = relative_gap(t.mean, s.mean, minimum)
-        of_teacher, of_student = _drawn_performances(t, s, bootstrap)
-        interval = None
-        if relative is not None:
-            # As in `relative_gap`: under the minimum the gap isn't defined.
-            defined = (of_teacher > 0) & (of_teacher >= minimum)
-            taught = np.where(defined, of_teacher, np.nan)
-            interval = _interval((of_teacher - of_student) / taught, relative, bootstrap)
-        measured = None if logprob is None else logprob.get(module)
-        gaps.append(
-            ModuleGap(
-                module=module,
-                scorer=t.scorer,
-                num_probes=len(s.probes),
-                teacher=t.mean,
-                student=s.mean,
-                relative=relative,
-                interval=interval,
-                logprob=None if measured is None else measured.nats,
-                logprob_interval=None if measured is None else measured.interval,
-                unit=None if measured is None else measured.unit,
-                num_teacher_probes=len(t.probes),
-                teacher_interval=_interval(of_teacher, t.mean, bootstrap),
-                student_interval=_interval(of_student, s.mean, bootstrap),
-            )
+    return tuple(
+        _module_gap(
+            module,
+            (teacher[module], student[module]),
+            None if logprob is None else logprob.get(module),
+            min_teacher_performance,
+            bootstrap,
         )
-    return tuple(gaps)
+        for module in sorted(teacher)
+    )
+
+
+def _module_gap(
+    module: str,
+    performances: tuple[ModulePerformance, ModulePerformance],
+    logprob: LogprobGap | None,
+    minimum: float | None,
+    bootstrap: BootstrapSettings,
+) -> ModuleGap:
+    """Of one module; `performances` are the teacher's and the student's."""
+    t, s = performances
+    if t.scorer != s.scorer:
+        raise InputError(
+            f"module {module!r}: the teacher was measured by {t.scorer}, the student by {s.scorer}"
+        )
+    if minimum is None:
+        minimum = MIN_SHARE_RIGHT if {*t.values} <= {0.0, 1.0} else 0.0
+    relative = relative_gap(t.mean, s.mean, minimum)
+    of_teacher, of_student = _drawn_performances(t, s, bootstrap)
+    interval = None
+    if relative is not None:
+        # As in `relative_gap`: under the minimum the gap isn't defined.
+        defined = (of_teacher > 0) & (of_teacher >= minimum)
+        taught = np.where(defined, of_teacher, np.nan)
+        interval = _interval((of_teacher - of_student) / taught, relative, bootstrap)
+    return ModuleGap(
+        module=module,
+        scorer=t.scorer,
+        num_probes=len(s.probes),
+        teacher=t.mean,
+        student=s.mean,
+        relative=relative,
+        interval=interval,
+        logprob=None if logprob is None else logprob.nats,
+        logprob_interval=None if logprob is None else logprob.interval,
+        unit=None if logprob is None else logprob.unit,
+        num_teacher_probes=len(t.probes),
+        teacher_interval=_interval(of_teacher, t.mean, bootstrap),
+        student_interval=_interval(of_student, s.mean, bootstrap),
+    )
 
 
 def deficient_modules(

@@ -182,17 +182,9 @@ def _teach(
         for own in batches
     ]
     scorer = _ProbeScorer(decoder, {module: probes[module] for module in modules}, settings)
-    assert config.lora is not None
-    fresh = init_lora(
-        decoder.config,
-        jax.random.key(config.seed),
-        config.lora.rank,
-        config.lora.alpha,
-        config.lora.targets,
-    )
-    rates = [
-        config.learning_rate_at((step + 0.5) / settings.steps) for step in range(settings.steps)
-    ]
+    fresh = _fresh_adapter(decoder, config)
+    places = [(step + 0.5) / settings.steps for step in range(settings.steps)]
+    rates = [config.learning_rate_at(place) for place in places]
     snapshots = settings.snapshot_steps()
     measured = {"base": scorer.performances(_stack([fresh]))[0]}
     groups = np.array_split(np.arange(len(names)), -(-len(names) // settings.modules_at_once))
@@ -227,6 +219,18 @@ def _teach(
             tuple(len(probes[module]) for module in modules),
         ),
         sum(len(pair) for own in batches for batch in own for pair in batch),
+    )
+
+
+def _fresh_adapter(decoder: Decoder, config: TrainConfig) -> LoRA:
+    """What every adapter begins as."""
+    assert config.lora is not None
+    return init_lora(
+        decoder.config,
+        jax.random.key(config.seed),
+        config.lora.rank,
+        config.lora.alpha,
+        config.lora.targets,
     )
 
 

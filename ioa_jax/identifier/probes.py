@@ -14,7 +14,7 @@ from ioa_jax.engine.sampling import SamplingParams
 from ioa_jax.errors import InputError, SandboxError
 from ioa_jax.graders.base import Verdict
 from ioa_jax.graders.by_kind import Graders
-from ioa_jax.identifier.decomposers import score_pairs
+from ioa_jax.identifier.assignment import score_pairs
 from ioa_jax.identifier.gap import BootstrapSettings, LogprobGap, Unit, logprob_gaps
 from ioa_jax.identifier.measure import (
     ModulePerformance,
@@ -131,9 +131,7 @@ def measure(
     probes: Probes,
     settings: MeasureSettings,
     graders: ProbeGraders,
-    bootstrap: BootstrapSettings | None = None,
-    need_logprob: bool = False,
-    seed: int = 0,
+    bootstrap: BootstrapSettings,
 ) -> tuple[Measurement, dict[str, list[GradedAnswer]]]:
     """Both models on the probes (method 1.2).
 
@@ -143,19 +141,18 @@ def measure(
         probes: By module id.
         settings: Scorer, length of answers, and how many probes the teacher answers.
         graders: Of `accuracy`.
-        bootstrap: Of the log-probability gaps' intervals.
-        need_logprob: Log-probabilities are needed for the population of Eq. 3.
-        seed: Of the draw of probes that the teacher answers.
+        bootstrap: Of the log-probability gaps' intervals; its seed also draws the probes that the
+            teacher answers.
 
     Returns:
         The measurement, and the graded answers of `teacher` and `student` (none with `logprob`
         alone).
 
     Raises:
-        InputError: No probes; log-probabilities are needed and the teacher can't score.
+        InputError: No probes; the scorer is `logprob` and the teacher can't score.
     """
     can_score = teacher.capabilities.score
-    if (need_logprob or settings.scorer == "logprob") and not can_score:
+    if settings.scorer == "logprob" and not can_score:
         raise InputError(
             f"{teacher.fingerprint}: it gives no log-probabilities of texts; set measure.scorer to "
             "accuracy and dependencies.estimator to teacher_prior"
@@ -164,14 +161,14 @@ def measure(
     of_student: dict[ScorerName, Performances] = {}
     answers: dict[str, list[GradedAnswer]] = {}
     if settings.scorer == "accuracy":
-        asked = draw_probes(probes, settings.teacher_probes, seed)
+        asked = draw_probes(probes, settings.teacher_probes, bootstrap.seed)
         answers["teacher"] = answer_by_teacher(teacher, asked, settings.max_tokens, graders)
         answers["student"] = answer_by_student(student, probes, settings.max_tokens, graders)
         of_teacher["accuracy"] = accuracy_performance([a.grade for a in answers["teacher"]])
         of_student["accuracy"] = accuracy_performance([a.grade for a in answers["student"]])
     unit: Unit | None = None
     gaps: dict[str, LogprobGap] = {}
-    if can_score and (need_logprob or settings.report_logprob or settings.scorer == "logprob"):
+    if can_score and (settings.report_logprob or settings.scorer == "logprob"):
         unit, by_teacher, by_student = score_references(student, teacher, probes)
         of_teacher["logprob"] = logprob_performance(by_teacher)
         of_student["logprob"] = logprob_performance(by_student)

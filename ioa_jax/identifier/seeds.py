@@ -164,14 +164,7 @@ def merge_small_modules(
     Raises:
         InputError: An item has no role, or a module no difficulty.
     """
-    for item, module in sorted(modules.items()):
-        if item not in roles:
-            raise InputError(f"item {item!r} is neither a seed nor a probe")
-        if module not in difficulty:
-            raise InputError(f"module {module!r} has no difficulty")
-    members: dict[str, list[str]] = {}
-    for item, module in sorted(modules.items()):
-        members.setdefault(module, []).append(item)
+    members = _members(modules, roles, difficulty)
 
     def count(items: list[str]) -> tuple[int, int]:
         found = [roles[item] for item in items]
@@ -189,16 +182,7 @@ def merge_small_modules(
             break
         module = min(small)[1]
         items = members.pop(module)
-        siblings = [other for other in members if _category(other) == _category(module)]
-        into = min(
-            siblings,
-            key=lambda other: (
-                abs(difficulty[other] - difficulty[module]),
-                -len(members[other]),
-                other,
-            ),
-            default=None,
-        )
+        into = _nearest_sibling(module, members, difficulty)
         if into is not None:
             members[into] += items
         else:
@@ -206,15 +190,40 @@ def merge_small_modules(
         merged.append(MergedModule(module, into, *counts[module]))
     if alone and not is_small(count(alone)):
         members[MIXED] = [*members.get(MIXED, ()), *alone]
-        merged = [
-            dataclasses.replace(entry, into=entry.into or MIXED)
-            for entry in merged
-            # Seeds may name a module so.
-            if entry.module != MIXED
-        ]
+        # Seeds may name a module so.
+        own = [entry for entry in merged if entry.module != MIXED]
+        merged = [dataclasses.replace(entry, into=entry.into or MIXED) for entry in own]
     return ModuleItems(
         {item: module for module, items in sorted(members.items()) for item in sorted(items)},
         tuple(merged),
+    )
+
+
+def _members(
+    modules: Mapping[str, str], roles: Mapping[str, Role], difficulty: Mapping[str, float]
+) -> dict[str, list[str]]:
+    """Items by module, each with a role, and each module with a difficulty."""
+    members: dict[str, list[str]] = {}
+    for item, module in sorted(modules.items()):
+        if item not in roles:
+            raise InputError(f"item {item!r} is neither a seed nor a probe")
+        if module not in difficulty:
+            raise InputError(f"module {module!r} has no difficulty")
+        members.setdefault(module, []).append(item)
+    return members
+
+
+def _nearest_sibling(
+    module: str, members: Mapping[str, list[str]], difficulty: Mapping[str, float]
+) -> str | None:
+    return min(
+        (other for other in members if _category(other) == _category(module)),
+        key=lambda other: (
+            abs(difficulty[other] - difficulty[module]),
+            -len(members[other]),
+            other,
+        ),
+        default=None,
     )
 
 

@@ -112,16 +112,28 @@ def layer_targets(targets: Collection[str], graph: DependencyGraph) -> tuple[tup
     return tuple(layers)
 
 
+@dataclasses.dataclass(frozen=True)
+class Past:
+    """What was taught before a plan is made.
+
+    Attributes:
+        stages: Number of the stage taught last.
+        performance: P̄ on it as it is now; None at the start.
+        parked: Modules that were given up; what needs them is flagged.
+    """
+
+    stages: int = 0
+    performance: float | None = None
+    parked: Collection[str] = ()
+
+
 def plan_curriculum(
     targets: Collection[str],
     graph: DependencyGraph,
     performance: Mapping[str, float],
     mastered: Collection[str],
     zone: ZoneSettings | None = None,
-    *,
-    parked: Collection[str] = (),
-    before: float | None = None,
-    first_stage: int = 1,
+    past: Past | None = None,
 ) -> Curriculum:
     """Layers of prerequisites (Eq. 7), divided by the zone of proximal development (Eq. 8).
 
@@ -131,21 +143,23 @@ def plan_curriculum(
         performance: P_S by module id, measured now; of the targets at least.
         mastered: Modules outside the targets that the student can do.
         zone: None is the default.
-        parked: Modules that were given up; what needs them is flagged.
-        before: P̄ of the stage taught last, None at the start.
-        first_stage: Number of the first stage.
+        past: What was taught before; None is nothing.
 
     Raises:
         InputError: A target isn't in the graph, wasn't measured, or is parked.
     """
+    past = past or Past()
+    parked = past.parked
     for module in sorted(set(targets) & set(parked)):
         raise InputError(f"module {module!r} is parked, so it can't be a target")
     layers = layer_targets(targets, graph)
-    parts, report = divide_layers(layers, performance, zone or ZoneSettings(), before, first_stage)
+    parts, report = divide_layers(
+        layers, performance, zone or ZoneSettings(), past.performance, past.stages + 1
+    )
     bridges = {bridge.stage: bridge for bridge in report.bridges}
     stages: list[Stage] = []
     placements: list[Placement] = []
-    for number, part in enumerate(parts, start=first_stage):
+    for number, part in enumerate(parts, start=past.stages + 1):
         stages.append(Stage(number, part.modules, part.performance, bridges.get(number)))
         for module in sorted(part.modules):
             needed = graph.all_prerequisites(module)
@@ -210,7 +224,9 @@ def replan(
         performance,
         mastered,
         curriculum.zone.settings,
-        parked=parked,
-        before=math.fsum(performance[module] for module in last.modules) / len(last.modules),
-        first_stage=finished + 1,
+        Past(
+            finished,
+            math.fsum(performance[module] for module in last.modules) / len(last.modules),
+            parked,
+        ),
     )

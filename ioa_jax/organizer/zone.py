@@ -227,14 +227,8 @@ def divide_layers(
         of_layer: list[Part] = []
         while rest:
             stage = first_stage + len(parts) + len(of_layer)
-            limit = min(len(rest), settings.max_stage_modules or len(rest))
-            able = rest[:limit]
-            count = limit
-            if before is not None:
-                count = _largest_inside(able, performance, before, settings)
-            bridged = count == 0
-            if bridged:
-                count = _largest_inside(able, performance, performance[rest[0]], settings)
+            able = rest[: settings.max_stage_modules or len(rest)]
+            count, bridged = _stage_size(able, performance, before, settings)
             chosen, rest = tuple(rest[:count]), rest[count:]
             after = mean_performance(chosen, performance)
             of_layer.append(Part(layer, len(of_layer), chosen, after))
@@ -250,6 +244,21 @@ def divide_layers(
         parts += of_layer
     report = ZoneReport(settings, tuple(transitions), tuple(splits), tuple(bridges))
     return tuple(parts), report
+
+
+def _stage_size(
+    able: Sequence[str],
+    performance: Mapping[str, float],
+    before: float | None,
+    settings: ZoneSettings,
+) -> tuple[int, bool]:
+    """How many of the first modules are the next stage, and whether it needs a bridge."""
+    count = len(able)
+    if before is not None:
+        count = _largest_inside(able, performance, before, settings)
+    if count:
+        return count, False
+    return _largest_inside(able, performance, performance[able[0]], settings), True
 
 
 def _largest_inside(

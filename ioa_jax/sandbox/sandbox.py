@@ -36,9 +36,7 @@ class Sandbox:
     function does to its arguments in place is not seen by the tests, which no reference solution of
     HumanEval or MBPP needs. A value that isn't plain stays in the program's process; tests can pass
     it back, call it, iterate it, use its attributes and ask whether it is true, but not compare it.
-    Exceptions arrive as the nearest builtin class, with their message. Calls that tests are certain
-    to make (`workers.foreseen`) are sent at once, so a program may have worked on later ones, and
-    printed, when an earlier answer turns out to be wrong.
+    Exceptions arrive as the nearest builtin class, with their message.
 
     **What is left.** The kernel is shared, as are processor caches, and existence and size of files
     can be asked for. Programs of one sandbox share its limit of threads and its 64 MiB of files.

@@ -2,22 +2,18 @@
 
 from __future__ import annotations
 
-import concurrent.futures
 import dataclasses
 import functools
 import hashlib
 import importlib
 import json
-import logging
 import os
-import random
-import socket
 import threading
 import urllib.parse
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any, TypeVar
+from collections.abc import Mapping, Sequence
+from typing import Any
 
-from ioa_jax.errors import InputError, IOAError, MissingDependencyError
+from ioa_jax.errors import InputError
 from ioa_jax.teachers.base import (
     Capabilities,
     ChatRequest,
@@ -31,66 +27,21 @@ from ioa_jax.teachers.base import (
     prompt_token_bound,
     without_answer,
 )
-from ioa_jax.teachers.chat_fields import (
-    DEFAULT_KEY_VARIABLE,
-    REFUSES_SAMPLING,
-    ChatFields,
-    OpenAISettings,
-)
-from ioa_jax.teachers.pacing import Pacer
+from ioa_jax.teachers.chat_fields import DEFAULT_KEY_VARIABLE, ChatFields, OpenAISettings
 from ioa_jax.teachers.protocol import (
     MOST_BEYOND_LIMIT,
     ChatBody,
-    Fault,
     TextBody,
-    http_fault,
     prompt_span,
     prompt_tokens,
     read_body,
     read_completion,
     read_prompt_logprobs,
 )
-
-log = logging.getLogger(__name__)
+from ioa_jax.teachers.server import BrokenText, Filtered, NoPromptLogprobs, Refused, Server
 
 OPENAI_HOST = "api.openai.com"
-NO_KEY = "none"
-MAX_BACKOFF_SECONDS = 60.0
 BYTES_PER_TOKEN = 4  # of English text, for pacing alone
-# A server that refuses the key, or whoever has it; it may have the endpoint all the same.
-_NO_ACCESS = (401, 402, 403, 407)
-_RATE_LIMIT = 429
-
-Result = TypeVar("Result")
-Read = TypeVar("Read")
-
-
-class _NoPromptLogprobs(TeacherError):
-    """The server doesn't score given texts."""
-
-
-class _Refused(TeacherError):
-    """The server refuses a request for good.
-
-    Attributes:
-        fault: Why.
-    """
-
-    def __init__(self, message: str, fault: Fault) -> None:
-        super().__init__(message)
-        self.fault = fault
-
-
-class _Filtered(Exception):
-    """The server's filter refused a request."""
-
-
-class _BrokenText(TeacherError):
-    """The server generated a text that it can't send."""
-
-
-class _Stopped(Exception):
-    """Another call failed, so that this one isn't tried again."""
 
 
 class OpenAITeacher(Teacher):
@@ -130,22 +81,8 @@ class OpenAITeacher(Teacher):
                 "recorded; put the key in an environment variable and name it in api_key_variable"
             )
         self._is_openai = address.hostname == OPENAI_HOST
-        self._key = self._read_key()
-        self._openai = _import_openai()
-        # Retries are ours: the client knows nothing of broken bodies or of the other threads.
-        self._client = self._openai.OpenAI(
-            api_key=self._key,
-            base_url=self.base_url,
-            timeout=self.settings.timeout_seconds,
-            max_retries=0,
-        )
+        self._server = Server(model, self.base_url, self._read_key(), self.settings)
         self._fields = ChatFields(model, self._is_openai, self.settings)
-        self._heard = False  # anything, so far
-        self._told: set[str] = set()
-        self._turned_away = 0
-        self._lock = threading.Lock()
-        self._requests = Pacer(self.settings.requests_per_minute)
-        self._tokens = Pacer(self.settings.tokens_per_minute)
 
     @property
     def fingerprint(self) -> str:
@@ -166,7 +103,7 @@ class OpenAITeacher(Teacher):
             text = self.render([{"role": "user", "content": "a"}]) + text
         try:
             self._prompt_logprobs(text, 1, "the question whether it scores", threading.Event())
-        except _NoPromptLogprobs:
+        except NoPromptLogprobs:
             return Capabilities(score=False)
         return Capabilities(score=True)
 
@@ -190,71 +127,78 @@ class OpenAITeacher(Teacher):
         on_completion: OnCompletion | None = None,
     ) -> list[Completion]:
         """As `Teacher.generate`; when a request fails for good, running ones are still awaited."""
+
+        def call(index: int, stop: threading.Event) -> Completion:
+            what = f"request {index} for {requests[index].purpose!r}"
+            return self._complete(requests[index], sampling, what, stop)
+
+        return self._server.run(len(requests), call, on_completion)
+
+    def _complete(
+        self, request: ChatRequest, sampling: Sampling, what: str, stop: threading.Event
+    ) -> Completion:
+        """One answer that keeps to the budget; `what` names the request in messages."""
+        try:
+            completion = self._attempt(request, sampling, what, stop)
+        except Filtered as filtered:
+            return Completion(str(filtered), prompt_token_bound(request), 0, "filtered")
+        except BrokenText as broken:
+            self._server.tell("broken text", f"{broken}; it counts as cut at the limit")
+            return Completion("", prompt_token_bound(request), sampling.max_tokens, "length")
+        if completion.completion_tokens > sampling.max_tokens + MOST_BEYOND_LIMIT:
+            raise TeacherError(
+                f"{self._server.name}: {what}: the server generated {completion.completion_tokens} "
+                f"tokens although {self._fields.limit} was {sampling.max_tokens}, so no budget "
+                "could be kept; set max_tokens_field to the name that it heeds"
+            )
+        if completion.finish_reason == "length" and not (completion.answer or "").strip():
+            self._server.tell(
+                "empty",
+                f"{what}: {without_answer(completion)}; extra_body may tell a server how much to "
+                "think, as by reasoning_effort",
+            )
+        return completion
+
+    def _attempt(
+        self, request: ChatRequest, sampling: Sampling, what: str, stop: threading.Event
+    ) -> Completion:
+        """An answer, without the fields that the server refuses."""
+        most = prompt_token_bound(request)
+        asked = sum(len(m["content"].encode()) for m in request.messages) / BYTES_PER_TOKEN
         # The protocol has no top_k; vLLM and others take it as a field of their own.
         extra = {"top_k": sampling.top_k} if sampling.top_k else {}
         extra |= self.settings.extra_body
+        fields, left_out = self._fields.fields(sampling, request.answer_schema)
 
-        def call(index: int, stop: threading.Event) -> Completion:
-            request = requests[index]
-            what = f"request {index} for {request.purpose!r}"
-            most = prompt_token_bound(request)
-            asked = sum(len(m["content"].encode()) for m in request.messages) / BYTES_PER_TOKEN
-
-            def read(content: bytes) -> Completion:
-                body = read_body(content, ChatBody)
-                found = read_completion(body, sampling.logprobs, most, sampling.max_tokens)
-                if found.bounded:
-                    self._tell(
-                        "usage",
-                        "the server doesn't tell how many tokens it used; upper bounds are booked",
-                    )
-                return found.completion
-
-            def send(fields: dict[str, Any]) -> Any:
-                return self._client.chat.completions.with_raw_response.create(
-                    model=self.model,
-                    messages=[dict(message) for message in request.messages],
-                    seed=request.seed,
-                    extra_body=extra,
-                    **fields,
+        def read(content: bytes) -> Completion:
+            body = read_body(content, ChatBody)
+            found = read_completion(body, sampling.logprobs, most, sampling.max_tokens)
+            if found.bounded:
+                self._server.tell(
+                    "usage",
+                    "the server doesn't tell how many tokens it used; upper bounds are booked",
                 )
+            return found.completion
 
-            def attempt() -> Completion:
-                fields, left_out = self._fields.fields(sampling, request.answer_schema)
-                tokens = asked + sampling.max_tokens
-                try:
-                    found = self._ask(lambda: send(fields), read, what, tokens, stop)
-                except _Refused as refusal:
-                    names = " and ".join(self._fields.leave_out(refusal.fault, fields))
-                    if not names:
-                        raise
-                    said = self._without_key(refusal.fault.reason)
-                    self._tell(names, f"{what}: {said}; asking without {names} from now on")
-                    return attempt()
-                return dataclasses.replace(found, left_out=left_out)
+        def send() -> Any:
+            return self._server.client.chat.completions.with_raw_response.create(
+                model=self.model,
+                messages=[dict(message) for message in request.messages],
+                seed=request.seed,
+                extra_body=extra,
+                **fields,
+            )
 
-            try:
-                completion = attempt()
-            except _Filtered as filtered:
-                return Completion(str(filtered), most, 0, "filtered")
-            except _BrokenText as broken:
-                self._tell("broken text", f"{broken}; it counts as cut at the limit")
-                return Completion("", most, sampling.max_tokens, "length")
-            if completion.completion_tokens > sampling.max_tokens + MOST_BEYOND_LIMIT:
-                raise TeacherError(
-                    f"{self._name}: {what}: the server generated {completion.completion_tokens} "
-                    f"tokens although {self._fields.limit} was {sampling.max_tokens}, so no budget "
-                    "could be kept; set max_tokens_field to the name that it heeds"
-                )
-            if completion.finish_reason == "length" and not (completion.answer or "").strip():
-                self._tell(
-                    "empty",
-                    f"{what}: {without_answer(completion)}; extra_body may tell a server how much "
-                    "to think, as by reasoning_effort",
-                )
-            return completion
-
-        return self._run(len(requests), call, on_completion)
+        try:
+            found = self._server.ask(send, read, what, asked + sampling.max_tokens, stop)
+        except Refused as refusal:
+            names = " and ".join(self._fields.leave_out(refusal.fault, fields))
+            if not names:
+                raise
+            said = self._server.without_key(refusal.fault.reason)
+            self._server.tell(names, f"{what}: {said}; asking without {names} from now on")
+            return self._attempt(request, sampling, what, stop)
+        return dataclasses.replace(found, left_out=left_out)
 
     def score(
         self, pairs: Sequence[tuple[str, str]], on_scores: OnScores | None = None
@@ -303,7 +247,7 @@ class OpenAITeacher(Teacher):
                 2 if asked else 1,
             )
 
-        return self._run(len(pairs), call, on_scores)
+        return self._server.run(len(pairs), call, on_scores)
 
     def score_bound(self, prompt: str, completion: str) -> tuple[int, int]:
         """Of both requests that a pair may take, with a token that each has to generate."""
@@ -343,23 +287,20 @@ class OpenAITeacher(Teacher):
 
     def close(self) -> None:
         """Close the connections."""
-        self._client.close()
-
-    @property
-    def _name(self) -> str:
-        return f"{self.model} at {self.base_url}"
+        self._server.client.close()
 
     def _read_key(self) -> str:
         variable = self.settings.api_key_variable
         key = os.environ.get(variable, "")
         if not key and (self._is_openai or variable != DEFAULT_KEY_VARIABLE):
-            raise InputError(f"{self._name} needs an API key: set the variable {variable}")
-        # Servers of one's own often want none, but the client insists on one.
-        return key or NO_KEY
+            raise InputError(
+                f"{self.model} at {self.base_url} needs an API key: set the variable {variable}"
+            )
+        return key
 
     def _count_tokens(self, text: str, what: str, stop: threading.Event) -> int:
-        count = self._ask(
-            lambda: self._client.completions.with_raw_response.create(
+        count = self._server.ask(
+            lambda: self._server.client.completions.with_raw_response.create(
                 model=self.model,
                 prompt=text,
                 max_tokens=1,
@@ -372,7 +313,9 @@ class OpenAITeacher(Teacher):
             stop,
         )
         if count is None:
-            raise _NoPromptLogprobs(f"{self._name}: {what}: the answer doesn't tell its tokens")
+            raise NoPromptLogprobs(
+                f"{self._server.name}: {what}: the answer doesn't tell its tokens"
+            )
         return count
 
     def _prompt_logprobs(
@@ -401,8 +344,8 @@ class OpenAITeacher(Teacher):
             found = None if count is None else read_prompt_logprobs(body.choices[0], count)
             return count, found, start
 
-        count, tokens, start = self._ask(
-            lambda: self._client.completions.with_raw_response.create(
+        count, tokens, start = self._server.ask(
+            lambda: self._server.client.completions.with_raw_response.create(
                 model=self.model,
                 prompt=text,
                 max_tokens=1,
@@ -418,186 +361,9 @@ class OpenAITeacher(Teacher):
             unsupported=True,
         )
         if count is None or tokens is None:
-            raise _NoPromptLogprobs(
-                f"{self._name}: {what}: the answer has no log-probabilities of the prompt, or none "
-                "that are numbers; to score, serve the model with vLLM or another server that "
-                "echoes them"
+            raise NoPromptLogprobs(
+                f"{self._server.name}: {what}: the answer has no log-probabilities of the prompt, "
+                "or none that are numbers; to score, serve the model with vLLM or another server "
+                "that echoes them"
             )
         return count, tokens, start
-
-    def _run(
-        self,
-        count: int,
-        call: Callable[[int, threading.Event], Result],
-        on_result: Callable[[int, Result], None] | None,
-    ) -> list[Result]:
-        """Call for every index in threads; results come to this one, in any order."""
-        results: dict[int, Result] = {}
-        stop = threading.Event()
-        with concurrent.futures.ThreadPoolExecutor(self.settings.concurrency) as pool:
-            pending = {pool.submit(call, index, stop): index for index in range(count)}
-
-            def take(future: concurrent.futures.Future[Result]) -> None:
-                index = pending.pop(future)
-                results[index] = future.result()
-                if on_result is not None:
-                    on_result(index, results[index])
-
-            try:
-                for future in concurrent.futures.as_completed(list(pending)):
-                    take(future)
-            except BaseException:
-                # An interrupt too: what is under way is paid for, so it is awaited and kept.
-                stop.set()
-                for future in pending:
-                    future.cancel()
-                for future in list(pending):
-                    if not future.cancelled() and future.exception() is None:
-                        # One that can't be kept doesn't keep the others from being.
-                        try:
-                            take(future)
-                        except IOAError as error:
-                            log.error("%s: %s", self._name, error)
-                raise
-            finally:
-                self._tell_turned_away()
-        return [results[index] for index in range(count)]
-
-    def _ask(
-        self,
-        send: Callable[[], Any],
-        read: Callable[[bytes], Read],
-        what: str,
-        tokens: float,
-        stop: threading.Event,
-        unsupported: bool = False,
-    ) -> Read:
-        """What an answer says, after as many attempts as it takes.
-
-        Args:
-            send: Makes the call.
-            read: Reads the body; its `Fault`s count as the server's.
-            what: Of the call, for messages.
-            tokens: What it counts against the rate limit.
-            stop: Ends waiting.
-            unsupported: A refusal of the request means that the server can't score.
-
-        Raises:
-            TeacherError: The server refused, or no attempt succeeded.
-        """
-        attempts = self.settings.max_retries + 1
-        fault = Fault("", passing=True)
-        for attempt in range(1, attempts + 1):
-            self._wait(max(self._requests.reserve(), self._tokens.reserve(tokens)), stop)
-            try:
-                found = read(send().content)
-                self._heard = True
-                return found
-            except Fault as error:
-                self._heard, fault = True, error
-            except self._openai.APIStatusError as error:
-                self._heard = True
-                fault = http_fault(error.status_code, error.response.content, _lower(error))
-            except self._openai.APIConnectionError as error:
-                fault = self._connection_fault(error)
-            if fault.filtered and not unsupported:
-                raise _Filtered(self._without_key(fault.reason))
-            if fault.broken_text and not unsupported:
-                said = self._without_key(fault.reason)
-                raise _BrokenText(f"{self._name}: {what}: the answer has no text: {said}")
-            reason = self._reason(fault)
-            if not fault.passing:
-                if unsupported and self._heard and fault.status not in _NO_ACCESS:
-                    raise _NoPromptLogprobs(f"{self._name}: {what}: {reason}")
-                raise _Refused(f"{self._name}: {what}: {reason}", fault)
-            if attempt < attempts:
-                backoff = self.settings.backoff_seconds * 2 ** (attempt - 1)
-                # Apart from each other, or all threads would come back at once.
-                pause = min(backoff, MAX_BACKOFF_SECONDS) * random.uniform(0.5, 1.0)
-                if fault.wait:
-                    self._requests.hold(fault.wait)
-                if fault.status == _RATE_LIMIT:
-                    with self._lock:
-                        self._turned_away += 1
-                else:
-                    log.warning("%s: %s: %s; trying again", self._name, what, reason)
-                self._wait(max(pause, fault.wait), stop)
-        raise TeacherError(
-            f"{self._name}: {what}: no usable answer after {attempts} attempts, lastly "
-            f"{self._reason(fault)}; answers before it are kept, so run again when the server is "
-            "well"
-        )
-
-    def _connection_fault(self, error: Any) -> Fault:
-        """Of a connection that failed: one that never worked is most likely a wrong address."""
-        # The client's own message says only that there was one.
-        reason = f"{type(error).__name__}: {error.__cause__ or error}"
-        causes: list[BaseException] = [error]
-        while len(causes) < 10 and (cause := causes[-1].__cause__ or causes[-1].__context__):
-            causes.append(cause)
-        unreachable = any(
-            isinstance(one, ConnectionRefusedError | socket.gaierror) for one in causes
-        )
-        if unreachable and not self._heard:
-            return Fault(
-                f"nothing answers at this address ({reason}); start the server, or correct the "
-                "address",
-                passing=False,
-            )
-        return Fault(reason, passing=True)
-
-    def _reason(self, fault: Fault) -> str:
-        """What is wrong, and the setting that may mend it."""
-        reason = self._without_key(fault.reason)
-        if fault.status in (401, 403):
-            variable = self.settings.api_key_variable
-            said = "holds the key that was sent" if self._key != NO_KEY else "isn't set"
-            reason += f"; the environment variable {variable} (api_key_variable) {said}"
-        elif (
-            self.settings.sends_sampling is True
-            and not fault.passing
-            and REFUSES_SAMPLING.search(reason)
-        ):
-            reason += "; set sends_sampling to false, so that temperature and top_p are left out"
-        return reason
-
-    def _without_key(self, text: str) -> str:
-        # Some servers quote the key that they refuse.
-        return text if self._key == NO_KEY else text.replace(self._key, "<key>")
-
-    def _tell(self, kind: str, text: str) -> None:
-        """Log what holds for many calls, once."""
-        with self._lock:
-            if kind in self._told:
-                return
-            self._told.add(kind)
-        log.warning("%s: %s", self._name, text)
-
-    def _tell_turned_away(self) -> None:
-        with self._lock:
-            count, self._turned_away = self._turned_away, 0
-        if count:
-            log.warning(
-                "%s: %d call%s turned away by the rate limit (status 429), and asked again",
-                self._name,
-                count,
-                " was" if count == 1 else "s were",
-            )
-
-    def _wait(self, seconds: float, stop: threading.Event) -> None:
-        if stop.wait(seconds):
-            raise _Stopped
-
-
-def _lower(error: Any) -> dict[str, str]:
-    return {name.lower(): value for name, value in error.response.headers.items()}
-
-
-def _import_openai() -> Any:
-    try:
-        return importlib.import_module("openai")
-    except ModuleNotFoundError:
-        raise MissingDependencyError(
-            "teachers behind a server need the package openai; get it with: "
-            'pip install "ioa-jax[openai]"'
-        ) from None

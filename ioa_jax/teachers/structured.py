@@ -78,6 +78,27 @@ class StructuredResult(Generic[Model]):
     rejects: tuple[Reject, ...]
 
 
+@dataclasses.dataclass(frozen=True)
+class Rules:
+    """How answers are asked for and read.
+
+    Attributes:
+        max_retries: Further attempts of a rejected request, at least 0.
+        repair: Try to repair text that is no JSON: quotes, commas, comments, a bracket too few. An
+            answer that was cut at the token limit is never repaired: it would lack its end.
+        describe: Append the schema, and to a further attempt the reason. Off, requests are asked
+            as they stand, for a small teacher whose prompts tell the form themselves.
+    """
+
+    max_retries: int = 2
+    repair: bool = True
+    describe: bool = True
+
+    def __post_init__(self) -> None:
+        if self.max_retries < 0:
+            raise InputError(f"max_retries={self.max_retries}: at least 0")
+
+
 class Unfit(Exception):
     """An answer is rejected.
 
@@ -95,10 +116,8 @@ def generate_structured(
     requests: Sequence[ChatRequest],
     sampling: Sampling,
     schema: type[Model],
-    max_retries: int = 2,
-    repair: bool = True,
+    rules: Rules | None = None,
     check: Callable[[int, Model], str | None] | None = None,
-    describe: bool = True,
 ) -> StructuredResult[Model]:
     """Ask for JSON that fits a schema.
 
@@ -111,21 +130,15 @@ def generate_structured(
         requests: What to ask.
         sampling: Of every attempt.
         schema: A pydantic model; a `RootModel` for an array.
-        max_retries: Further attempts of a rejected request.
-        repair: Try to repair text that is no JSON: quotes, commas, comments, a bracket too few. An
-            answer that was cut at the token limit is never repaired: it would lack its end.
+        rules: Attempts and reading; None is the default.
         check: Called with (request index, value); what is wrong with a value that fits the schema,
             or None.
-        describe: Append the schema, and to a further attempt the reason. Off, requests are asked
-            as they stand, for a small teacher whose prompts tell the form themselves.
 
     Raises:
-        InputError: `max_retries` is negative.
         TeacherError, BudgetExceeded: As of `teacher.generate`.
     """
-    if max_retries < 0:
-        raise InputError(f"max_retries={max_retries}: at least 0")
-    instruction = schema_instruction(schema) if describe else None
+    rules = rules or Rules()
+    instruction = schema_instruction(schema) if rules.describe else None
     requests = [
         dataclasses.replace(request, answer_schema=schema.model_json_schema())
         for request in requests
@@ -133,7 +146,7 @@ def generate_structured(
     accepted: list[Accepted[Model] | None] = [None] * len(requests)
     rejects: list[Reject] = []
     reasons: dict[int, str] = dict.fromkeys(range(len(requests)), "")
-    for attempt in range(1, max_retries + 2):
+    for attempt in range(1, rules.max_retries + 2):
         if not reasons:
             break
         asked = list(reasons)
@@ -143,7 +156,7 @@ def generate_structured(
         reasons = {}
         for index, completion in zip(asked, completions, strict=True):
             try:
-                value, repaired = parse_completion(completion, schema, repair)
+                value, repaired = parse_completion(completion, schema, rules.repair)
                 complaint = check(index, value) if check is not None else None
                 if complaint is not None:
                     raise Unfit("check", complaint)
@@ -185,7 +198,7 @@ def parse_completion(
     Args:
         completion: The answer.
         schema: As for `generate_structured`.
-        repair: Likewise.
+        repair: As of `Rules`.
 
     Raises:
         Unfit: No value in it fits.

@@ -6,10 +6,11 @@ import dataclasses
 from collections.abc import Mapping
 
 from ioa_jax.adapter.duplicates import BenchmarkIndex
+from ioa_jax.adapter.novelty import Novelty
 from ioa_jax.adapter.settings import AdapterSettings
 from ioa_jax.adapter.stage import StageRequest, StageSeed
 from ioa_jax.adapter.synthesize import Adapter
-from ioa_jax.adapter.verify import VerificationSettings
+from ioa_jax.adapter.verification import Checkers, VerificationSettings
 from ioa_jax.graders.by_kind import Graders
 from ioa_jax.graders.registry import make_grader
 from ioa_jax.models.load import LanguageModel
@@ -85,10 +86,8 @@ def write_examples(model: LanguageModel) -> Examples:
             adapter = Adapter(
                 teacher,
                 settings,
-                benchmark=BenchmarkIndex({}),
-                known={},
-                graders=graders,
-                sandbox=sandbox,
+                Novelty(BenchmarkIndex({}), {}, settings.duplicate_similarity),
+                Checkers(graders, sandbox),
             )
             figures = adapter.synthesize(StageRequest("stage", tuple(seeds))).figures
     finally:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import importlib
 import importlib.metadata
 import json
 import os
@@ -11,10 +13,13 @@ import tempfile
 import traceback
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ioa_jax.errors import InputError, MissingDependencyError
 from suite.perf.workload import Workload
+
+if TYPE_CHECKING:
+    from ioa_jax.models.load import LanguageModel
 
 ENGINE_PARTS = ("scoring", "training", "generation")
 PARTS = (*ENGINE_PARTS, "memory", "sandbox", "harness", "interventions")
@@ -70,27 +75,17 @@ def measure(
     for part in parts:
         if part not in PARTS:
             raise InputError(f"part {part!r} is unknown; choose from {', '.join(PARTS)}")
-    try:
-        import torch  # pyright: ignore[reportMissingImports]
-    except ImportError:
-        raise MissingDependencyError(
-            "suite perf compares with torch; install it: pip install torch==2.13.0"
-        ) from None
+    torch = _import_torch()
     import jax.numpy as jnp
 
     from ioa_jax.models.huggingface import write_decoder
     from ioa_jax.models.load import load_model
     from ioa_jax.record import environment
-    from ioa_jax.student import Student
-    from suite.models import find_spec
-    from suite.perf import interventions, ours, sandbox, torch_reference, workload
-    from suite.perf.harness import overhead
+    from suite.perf import workload
 
     output.mkdir(parents=True, exist_ok=True)
     torch.set_num_threads(os.cpu_count() or 1)
     model = load_model(spec, "bfloat16", dtype=jnp.bfloat16)
-    work = workload.make_workload(model.tokenizer)
-    pad: Any = model.tokenizer.pad_token_id or 0
     results: dict[str, Any] = {
         "model": spec,
         "environment": {
@@ -103,74 +98,136 @@ def measure(
         "targets": {f"{part}/{dtype}": ratio for (part, dtype), ratio in TARGETS.items()},
     }
     log("machine: matrix-product peak and read bandwidth")
-    results["peak"] = {
-        "float32_flops": ours.product_peak("float32"),
-        "bfloat16_flops": ours.product_peak("bfloat16"),
-        "read_bytes_per_second": ours.read_bandwidth(),
-    }
+    results["peak"] = _peak()
     with tempfile.TemporaryDirectory() as folder:
         directory = str(Path(folder) / "model")
         write_decoder(model.decoder, model.tokenizer, Path(directory), dtype=jnp.float32)
+        work = workload.make_workload(model.tokenizer)
+        bench = _Bench(spec, model, work, directory, rounds, log)
         # One part at a time, so that no part's models take memory from another's.
         for part in parts:
             log(f"== {part}")
-            if part == "memory":
-                results["parts"][part] = _memory(spec)
-                continue
-            if part == "harness":
-                results["parts"][part] = overhead(spec)
-                continue
-            if part == "interventions":
-                layers = max(1, model.decoder.config.num_layers // 2)
-                of_world = "micro:student-uneven"
-                results["parts"][part] = {
-                    f"half of the layers of {spec}": interventions.compare(
-                        Student.open(spec, keep_layers=layers),
-                        interventions.seed_tasks(),
-                        rounds,
-                        log,
-                    ),
-                    of_world: interventions.compare(
-                        Student.open(find_spec(of_world)), interventions.world(), rounds, log
-                    ),
-                }
-                continue
-            if part == "sandbox":
-                with sandbox.contestants() as programs:
-                    results["parts"][part] = workload.alternate(programs, rounds, log)
-                continue
-            contestants: dict[str, Callable[[], int]] = {}
-            if part == "training":
-                contestants["ours bfloat16"] = ours.training(spec, "bfloat16", work.rows)
-                for dtype in ("float32", "bfloat16"):
-                    contestants[f"torch {dtype}"] = torch_reference.training(
-                        directory, dtype, work.rows
-                    )
-            else:
-                contestants["ours bfloat16"] = getattr(ours, part)(model, work)
-                if part == "generation":
-                    contestants[WITHOUT_DRAFTS] = ours.generation(model, work, draft_tokens=0)
-                for dtype in ("float32", "bfloat16"):
-                    contestants[f"torch {dtype}"] = getattr(torch_reference, part)(
-                        torch_reference.load(directory, dtype), work, pad
-                    )
-            failure: str | None = None
-            if results["environment"]["google-tunix"] is not None:
-                try:
-                    contestants[TUNIX] = _tunix(part, directory, work, pad)
-                except Exception:
-                    # Whatever tunix raises here is what there is to report of it.
-                    failure = traceback.format_exc().strip().splitlines()[-1]
-                    log(f"{TUNIX}: {failure}")
-            results["parts"][part] = workload.alternate(contestants, rounds, log)
-            if failure is not None:
-                results["parts"][part][TUNIX] = {"error": failure}
+            results["parts"][part] = bench.measure(part)
     results["derived"] = _derive(results, model.decoder.config)
     text = table(results)
     (output / "perf.json").write_text(json.dumps(results, indent=2) + "\n")
     (output / "perf.md").write_text(text)
     log(text)
     return results
+
+
+def _import_torch() -> Any:
+    try:
+        return importlib.import_module("torch")
+    except ImportError:
+        raise MissingDependencyError(
+            "suite perf compares with torch; install it: pip install torch==2.13.0"
+        ) from None
+
+
+def _peak() -> dict[str, float]:
+    """What the machine can do."""
+    from suite.perf import ours
+
+    return {
+        "float32_flops": ours.product_peak("float32"),
+        "bfloat16_flops": ours.product_peak("bfloat16"),
+        "read_bytes_per_second": ours.read_bandwidth(),
+    }
+
+
+@dataclasses.dataclass(frozen=True)
+class _Bench:
+    """What the parts have in common.
+
+    Attributes:
+        spec: The model, as for `load_model`.
+        model: In bfloat16.
+        work: What is computed.
+        directory: The model for the others.
+        rounds: Timed rounds of each contestant.
+        log: Takes lines of progress.
+    """
+
+    spec: str
+    model: LanguageModel
+    work: Workload
+    directory: str
+    rounds: int
+    log: Callable[[str], None]
+
+    def measure(self, part: str) -> dict[str, Any]:
+        from suite.perf import sandbox, workload
+        from suite.perf.harness import overhead
+
+        match part:
+            case "memory":
+                return _memory(self.spec)
+            case "harness":
+                return overhead(self.spec)
+            case "interventions":
+                return self._interventions()
+            case "sandbox":
+                with sandbox.contestants() as programs:
+                    return workload.alternate(programs, self.rounds, self.log)
+            case _:
+                return self._engine(part)
+
+    def _interventions(self) -> dict[str, Any]:
+        from ioa_jax.student import Student
+        from suite.models import find_spec
+        from suite.perf import interventions
+
+        layers = max(1, self.model.decoder.config.num_layers // 2)
+        of_world = "micro:student-uneven"
+        return {
+            f"half of the layers of {self.spec}": interventions.compare(
+                Student.open(self.spec, keep_layers=layers),
+                interventions.seed_tasks(),
+                self.rounds,
+                self.log,
+            ),
+            of_world: interventions.compare(
+                Student.open(find_spec(of_world)), interventions.world(), self.rounds, self.log
+            ),
+        }
+
+    def _engine(self, part: str) -> dict[str, Any]:
+        """Ours beside torch and, where it is installed, tunix."""
+        from suite.perf import workload
+
+        pad: Any = self.model.tokenizer.pad_token_id or 0
+        contestants = self._contestants(part, pad)
+        failure: str | None = None
+        if _tunix_version() is not None:
+            try:
+                contestants[TUNIX] = _tunix(part, self.directory, self.work, pad)
+            except Exception:
+                # Whatever tunix raises here is what there is to report of it.
+                failure = traceback.format_exc().strip().splitlines()[-1]
+                self.log(f"{TUNIX}: {failure}")
+        found: dict[str, Any] = workload.alternate(contestants, self.rounds, self.log)
+        if failure is not None:
+            found[TUNIX] = {"error": failure}
+        return found
+
+    def _contestants(self, part: str, pad: int) -> dict[str, Callable[[], int]]:
+        from suite.perf import ours, torch_reference
+
+        work, directory = self.work, self.directory
+        found: dict[str, Callable[[], int]] = {}
+        if part == "training":
+            found["ours bfloat16"] = ours.training(self.spec, "bfloat16", work.rows)
+            for dtype in ("float32", "bfloat16"):
+                found[f"torch {dtype}"] = torch_reference.training(directory, dtype, work.rows)
+            return found
+        found["ours bfloat16"] = getattr(ours, part)(self.model, work)
+        if part == "generation":
+            found[WITHOUT_DRAFTS] = ours.generation(self.model, work, draft_tokens=0)
+        for dtype in ("float32", "bfloat16"):
+            loaded = torch_reference.load(directory, dtype)
+            found[f"torch {dtype}"] = getattr(torch_reference, part)(loaded, work, pad)
+        return found
 
 
 def _memory(spec: str) -> dict[str, Any]:
@@ -291,8 +348,13 @@ def table(results: dict[str, Any]) -> str:
         f"{peak['bfloat16_flops'] / 1e9:.0f} GFLOP/s bfloat16 products, "
         f"{peak['read_bytes_per_second'] / 1e9:.1f} GB/s reads.",
     ]
+    return "\n".join([*lines, *_remarks(results)]) + "\n"
+
+
+def _remarks(results: dict[str, Any]) -> list[str]:
+    """A line on each figure that has no row."""
     shares = {k: v for k, v in results["derived"].items() if "share" in k}
-    lines += [
+    lines = [
         f"- {name.replace('/', ': ').replace('_', ' ')}: {v:.0%}" for name, v in shares.items()
     ]
     if WITHOUT_DRAFTS in results["parts"].get("generation", {}):
@@ -328,4 +390,4 @@ def table(results: dict[str, Any]) -> str:
             f"after another: {together / apart:.1f} times (asked: {INTERVENTIONS_TARGET:.0f}); "
             f"performances differ by {found['largest_difference']:.1g} at most"
         )
-    return "\n".join(lines) + "\n"
+    return lines

@@ -7,11 +7,12 @@ import re
 import pytest
 
 from ioa_jax.adapter.duplicates import BenchmarkIndex
+from ioa_jax.adapter.novelty import Novelty
 from ioa_jax.adapter.schema import Level
 from ioa_jax.adapter.settings import AdapterSettings, NllZone
 from ioa_jax.adapter.stage import StageMaterial, StageRequest, StageSeed
 from ioa_jax.adapter.synthesize import Adapter
-from ioa_jax.adapter.verify import Undecided, VerificationSettings
+from ioa_jax.adapter.verification import Checkers, Undecided, VerificationSettings
 from ioa_jax.errors import InputError
 from ioa_jax.graders.base import Item
 from ioa_jax.graders.registry import make_grader
@@ -102,11 +103,9 @@ def adapter(graders, sandbox):
         made = Adapter(
             teacher,
             settings,
-            benchmark=BENCHMARK,
-            known=known or {},
-            graders=graders,
-            sandbox=sandbox,
-            scorer=scorer,
+            Novelty(BENCHMARK, known or {}, settings.duplicate_similarity),
+            Checkers(graders, sandbox),
+            scorer,
         )
         return made, teacher
 
@@ -233,7 +232,7 @@ def test_only_new_problems_are_answered(adapter):
     assert teacher.batches == [4, 1]
     assert [one.reason for one in material.rejects] == ["unparsed", "contaminated", "duplicate"]
     made, _ = adapter(script=script)
-    made.know({"late": "How many are 3 and 4?"})
+    made.novelty.know({"late": "How many are 3 and 4?"})
     material = made.synthesize(StageRequest("stage", seeds(4), OWN))
     assert "like late" in material.rejects[-1].detail
 
@@ -463,7 +462,7 @@ def test_problems_alone(adapter, tmp_path):
     assert made.write_problems(own, 7, "retention") == problems
     other = made.write_problems(own, 7, "retention", round=1)
     assert not {one.prompt for one in other} & {one.prompt for one in problems}
-    made.know({one.id: one.prompt for one in problems})
+    made.novelty.know({one.id: one.prompt for one in problems})
     assert not {one.prompt for one in made.write_problems(own, 7, "retention")} & {
         one.prompt for one in problems
     }

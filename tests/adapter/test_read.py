@@ -4,9 +4,9 @@ import dataclasses
 
 import pytest
 
+from ioa_jax.adapter.program_checks import solution_program
 from ioa_jax.adapter.read import read_answer, read_plain, read_problem
 from ioa_jax.adapter.schema import Example
-from ioa_jax.adapter.verify import _solution_program
 from ioa_jax.teachers.base import Completion, FinishReason
 from ioa_jax.teachers.structured import Unfit
 from tests.adapter.test_render import SPEC as RENDERED
@@ -58,6 +58,6 @@ def test_a_program_is_read_behind_the_thoughts():
     draft = "<think>\n```python\ndef f(x):\n    return 0\n```\n</think>\n"
     program = "```python\ndef f(x):\n    return x\n```"
     whole = completion(draft + program)
-    assert _solution_program(whole, "f") == ("def f(x):\n    return x", "f")
+    assert solution_program(whole, "f") == ("def f(x):\n    return x", "f")
     unfinished = dataclasses.replace(whole, text=draft.replace("</think>", ""))
-    assert _solution_program(unfinished, "f") is None
+    assert solution_program(unfinished, "f") is None

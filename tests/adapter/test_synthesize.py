@@ -8,11 +8,12 @@ from pydantic import ValidationError
 
 from ioa_jax.adapter.dimensions import PLAIN
 from ioa_jax.adapter.duplicates import BenchmarkIndex
+from ioa_jax.adapter.novelty import Novelty
 from ioa_jax.adapter.schema import StageKind
 from ioa_jax.adapter.settings import AdapterSettings, NllZone
 from ioa_jax.adapter.stage import StageMaterial, StageRequest, StageSeed
 from ioa_jax.adapter.synthesize import Adapter
-from ioa_jax.adapter.verify import VerificationSettings
+from ioa_jax.adapter.verification import Checkers, VerificationSettings
 from ioa_jax.errors import InputError
 from ioa_jax.graders.base import Item
 from ioa_jax.graders.registry import make_grader
@@ -81,14 +82,14 @@ def adapter(
     script=None, *, teacher=None, scorer=None, known=None, seed=0, graders=("exact",), **changes
 ):
     teacher = teacher or ScriptedTeacher(script or writer())
+    options = settings(**changes)
     made = Adapter(
         teacher,
-        settings(**changes),
-        benchmark=BENCHMARK,
-        known=known or {},
-        graders={kind: make_grader(kind) for kind in graders},
-        scorer=scorer,
-        seed=seed,
+        options,
+        Novelty(BENCHMARK, known or {}, options.duplicate_similarity),
+        Checkers({kind: make_grader(kind) for kind in graders}),
+        scorer,
+        seed,
     )
     return made, teacher
 
@@ -258,9 +259,8 @@ def test_no_answer_to_compare_with_is_told_apart():
     made = Adapter(
         teacher,
         settings(size_caps=NO_CAPS),
-        benchmark=BENCHMARK,
-        known={},
-        graders={"number": make_grader("number")},
+        Novelty(BENCHMARK, {}, settings().duplicate_similarity),
+        Checkers({"number": make_grader("number")}),
     )
     material = made.synthesize(StageRequest("stage", seeds("a", kind="number")))
     assert [reject.reason for reject in material.rejects] == ["unverified"]
@@ -464,7 +464,8 @@ def test_programs_are_verified_by_their_own_tests_and_shown_with_the_seeds():
     teacher = ScriptedTeacher(writer(problem="Write double(x).", solution=solution))
     options = settings(form="json")
     with Sandbox() as sandbox:
-        made = Adapter(teacher, options, benchmark=BENCHMARK, known={}, graders={}, sandbox=sandbox)
+        novelty = Novelty(BENCHMARK, {}, options.duplicate_similarity)
+        made = Adapter(teacher, options, novelty, Checkers({}, sandbox))
         material = made.synthesize(request)
     assert teacher.batches == [1]
     assert "assert half(4) == 2" in teacher.asked[0].messages[1]["content"]

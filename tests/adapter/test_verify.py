@@ -3,7 +3,8 @@ from pydantic import ValidationError
 
 from ioa_jax.adapter.programs import stub_program
 from ioa_jax.adapter.schema import Example
-from ioa_jax.adapter.verify import Candidate, VerificationSettings, Verifier
+from ioa_jax.adapter.verification import Candidate, VerificationSettings
+from ioa_jax.adapter.verify import Verifier
 from ioa_jax.errors import InputError
 from ioa_jax.graders.registry import make_grader
 from ioa_jax.sandbox import CheckResult, Sandbox

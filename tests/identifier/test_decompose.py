@@ -2,6 +2,7 @@ import json
 
 import numpy as np
 import pytest
+from pydantic import ValidationError
 
 from ioa_jax.errors import InputError
 from ioa_jax.identifier.decompose import (
@@ -13,7 +14,6 @@ from ioa_jax.identifier.decompose import (
     decompose_by_metadata,
     merge_proposals,
     merge_taxonomy,
-    parse_proposal,
 )
 from ioa_jax.identifier.seeds import MergedModule
 from ioa_jax.seeds import module_id
@@ -40,12 +40,6 @@ def test_ids_are_the_same_for_all_spellings():
         module_id("maths", "…")
 
 
-def test_parse_proposal_reads_the_object_within_other_text():
-    value = {"modules": [{"category": "Maths", "module": "Add", "difficulty": 2}]}
-    found = parse_proposal(f"Here it is:\n```json\n{json.dumps(value)}\n```")
-    assert [(m.id, m.difficulty, m.prerequisites) for m in found.modules] == [("maths/add", 2, ())]
-
-
 def entry(**changes):
     module = {"category": "m", "module": "a", "difficulty": 1, "prerequisites": []} | changes
     return json.dumps({"modules": [module]})
@@ -54,18 +48,20 @@ def entry(**changes):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("no modules here", "no JSON object"),
-        ('{"modules": [', "not JSON"),
-        ('{"modules": []}', "'modules'"),
-        (entry(difficulty=6), r"'modules\.0\.difficulty'"),
-        (entry(category=" "), r"'modules\.0\.category'"),
-        (entry(extra=1), r"'modules\.0\.extra'"),
-        (entry(module="!"), r"'modules\.0'.*'!'"),
+        ('{"modules": []}', "modules"),
+        (entry(difficulty=6), r"modules\.0\.difficulty"),
+        (entry(category=" "), r"modules\.0\.category"),
+        (entry(extra=1), r"modules\.0\.extra"),
     ],
 )
-def test_parse_proposal_says_what_is_wrong(text, message):
-    with pytest.raises(InputError, match=message):
-        parse_proposal(text)
+def test_what_is_no_proposal(text, message):
+    with pytest.raises(ValidationError, match=message):
+        Proposal.model_validate_json(text)
+
+
+def test_a_name_without_letters_has_no_id():
+    with pytest.raises(InputError, match="'!'"):
+        _ = Proposal.model_validate_json(entry(module="!")).modules[0].id
 
 
 def test_proposals_merge_by_id():

@@ -6,14 +6,10 @@ import numpy as np
 import pytest
 
 from ioa_jax.errors import InputError
+from ioa_jax.identifier.assignment import named_module, read_name
 from ioa_jax.identifier.decompose import Proposal
-from ioa_jax.identifier.decomposers import (
-    Decomposition,
-    DecompositionError,
-    decompose,
-    named_module,
-    read_name,
-)
+from ioa_jax.identifier.decomposers import Decomposition, decompose
+from ioa_jax.identifier.proposals import DecompositionError
 from ioa_jax.identifier.settings import DecomposeSettings
 from ioa_jax.seeds import SeedItem
 from ioa_jax.teachers.base import Capabilities, TokenScores

@@ -199,7 +199,7 @@ def test_dependencies_are_shared_by_diagnoses_that_agree_on_them(student, tmp_pa
         trained.append(intervene(*arguments))
         return trained[-1]
 
-    monkeypatch.setattr("ioa_jax.identifier.diagnosis.intervene", counted)
+    monkeypatch.setattr("ioa_jax.identifier.estimate.intervene", counted)
 
     def found(name, seed=1, **changes):
         own = settings().model_copy(update=changes)

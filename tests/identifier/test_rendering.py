@@ -4,7 +4,7 @@ import re
 import pytest
 
 from ioa_jax.errors import InputError
-from ioa_jax.identifier.decompose import parse_proposal
+from ioa_jax.identifier.decompose import Proposal
 from ioa_jax.identifier.rendering import (
     PACKS,
     render_module_choice,
@@ -26,7 +26,8 @@ def test_a_proposal_shows_every_seed_as_it_stands_and_an_example_that_parses(pac
     prompt = text(render_proposal(pack, SEEDS))
     assert all(seed in prompt for seed in SEEDS)
     (example,) = re.findall(r"\{\"modules\".*\}", prompt)
-    assert parse_proposal(example).modules[0].id == parse_proposal(example).modules[0].id.lower()
+    name = Proposal.model_validate_json(example).modules[0].id
+    assert name == name.lower()
     assert len(json.loads(example)["modules"]) == 1
 
 

@@ -4,12 +4,7 @@ from hypothesis import strategies as st
 
 from ioa_jax.errors import InputError
 from ioa_jax.identifier.dependency import Dependency, build_graph
-from ioa_jax.organizer.curriculum import (
-    Curriculum,
-    layer_targets,
-    plan_curriculum,
-    replan,
-)
+from ioa_jax.organizer.curriculum import Curriculum, Past, layer_targets, plan_curriculum, replan
 from ioa_jax.organizer.zone import ZoneSettings
 
 
@@ -70,7 +65,9 @@ def test_every_module_has_its_reason():
 
 def test_unmet_and_parked_prerequisites_are_told():
     # e needs d (mastered), c (parked, and needs b) and, through c, b (neither).
-    curriculum = plan_curriculum("e", graph("de", "ce", "bc"), flat(), mastered=["d"], parked=["c"])
+    curriculum = plan_curriculum(
+        "e", graph("de", "ce", "bc"), flat(), ["d"], past=Past(parked=["c"])
+    )
     placement = placement_of(curriculum, "e")
     assert placement.prerequisites == ()
     assert placement.unmet == ("b",)
@@ -80,7 +77,7 @@ def test_unmet_and_parked_prerequisites_are_told():
 
 def test_a_parked_module_is_no_target():
     with pytest.raises(InputError, match="'a' is parked"):
-        plan_curriculum("ab", graph(), flat(), [], parked=["a"])
+        plan_curriculum("ab", graph(), flat(), [], past=Past(parked=["a"]))
 
 
 def test_a_target_was_measured():

@@ -4,7 +4,8 @@ from ioa_jax.adapter.forms import FormChoice
 from ioa_jax.identifier.decompose import KnowledgeModule, Taxonomy
 from ioa_jax.identifier.decomposers import Decomposition
 from ioa_jax.identifier.dependency import Dependency, Population, build_graph
-from ioa_jax.identifier.diagnosis import DependencyEstimate, Diagnosis
+from ioa_jax.identifier.diagnosis import Diagnosis
+from ioa_jax.identifier.estimate import DependencyEstimate
 from ioa_jax.identifier.gap import BootstrapSettings, deficient_modules, module_gaps
 from ioa_jax.identifier.measure import ModulePerformance, ScorerName
 from ioa_jax.identifier.probes import Measurement

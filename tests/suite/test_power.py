@@ -11,6 +11,7 @@ from ioa_jax.files import read_json, write_json
 from suite import power as module
 from suite.power import (
     Effects,
+    SimulationPlan,
     correlation_of,
     draw_answers,
     find_power,
@@ -30,7 +31,7 @@ POINTS = {"undistilled": 0.0, "uniform_right": 0.1, "oracle": 0.4}
 
 
 def significant(test="bootstrap", effects=EFFECTS, gap=0.0, items=300, seeds=3, simulations=300):
-    found = simulate(effects, gap, items, seeds, simulations, resamples=200)
+    found = simulate(effects, gap, items, seeds, SimulationPlan(simulations, resamples=200))
     (row,) = (row for row in found if row.test == test)
     assert row.error == pytest.approx(
         np.sqrt(row.significant * (1 - row.significant) / simulations)
@@ -57,7 +58,7 @@ def test_a_difference_is_found_the_more_often_the_larger_it_and_the_test_are():
     small, large = significant(gap=0.03), significant(gap=0.08)
     assert small < 0.6 < 0.85 < large
     assert significant(gap=0.03, items=1200) > small + 0.15
-    assert {row.test for row in simulate(EFFECTS, 0.0, 20, 2, 5)} == {"bootstrap"}
+    assert {row.test for row in simulate(EFFECTS, 0.0, 20, 2, SimulationPlan(5))} == {"bootstrap"}
 
 
 def test_the_simulated_p_is_the_reports():

@@ -5,7 +5,7 @@ import threading
 import pytest
 
 from ioa_jax.errors import InputError, MissingDependencyError
-from ioa_jax.teachers import openai, pacing
+from ioa_jax.teachers import pacing
 from ioa_jax.teachers.base import ChatRequest, Sampling, TeacherError
 from ioa_jax.teachers.ledger import Ledger
 from ioa_jax.teachers.openai import OpenAISettings, OpenAITeacher
@@ -147,7 +147,7 @@ def pacers(monkeypatch):
             self.holds.append(seconds)
             super().hold(seconds)
 
-    monkeypatch.setattr(openai, "Pacer", Recorder)
+    monkeypatch.setattr("ioa_jax.teachers.server.Pacer", Recorder)
     return made
 
 

@@ -9,7 +9,7 @@ from ioa_jax.errors import InputError
 from ioa_jax.teachers.base import Completion, FinishReason, Sampling
 from ioa_jax.teachers.ledger import Ledger
 from ioa_jax.teachers.replay import LedgeredTeacher
-from ioa_jax.teachers.structured import Unfit, generate_structured, parse_completion
+from ioa_jax.teachers.structured import Rules, Unfit, generate_structured, parse_completion
 from tests.teachers.recorded import ScriptedTeacher, ask
 
 
@@ -27,7 +27,7 @@ SAMPLING = Sampling()
 def once(text, **options):
     """The result of one attempt that is answered with `text`."""
     teacher = ScriptedTeacher(lambda request, number: text)
-    return generate_structured(teacher, [ask("x")], SAMPLING, Problem, max_retries=0, **options)
+    return generate_structured(teacher, [ask("x")], SAMPLING, Problem, Rules(0, **options))
 
 
 @pytest.mark.parametrize(
@@ -93,7 +93,7 @@ def test_rejects_keep_text_and_reason(text, kind, reason):
 def test_infinity_is_no_json():
     teacher = ScriptedTeacher(lambda request, number: "[NaN]")
     numbers = RootModel[list[float]]
-    result = generate_structured(teacher, [ask("x")], SAMPLING, numbers, 0, repair=False)
+    result = generate_structured(teacher, [ask("x")], SAMPLING, numbers, Rules(0, repair=False))
     assert result.rejects[0].kind == "no_json"
 
 
@@ -110,13 +110,15 @@ class Cut(ScriptedTeacher):
 
 def test_a_cut_answer_is_not_repaired():
     cut = '{"problem": "p", "steps": ["a", "b"'
-    result = generate_structured(Cut(cut, "length"), [ask("x")], SAMPLING, Problem, 0)
+    result = generate_structured(Cut(cut, "length"), [ask("x")], SAMPLING, Problem, Rules(0))
     assert result.rejects[0].kind == "length"
     assert "after 7 tokens" in result.rejects[0].reason
     # A complete object before the cut is one all the same.
-    result = generate_structured(Cut(GOOD + "\nAnd", "length"), [ask("x")], SAMPLING, Problem, 0)
+    result = generate_structured(
+        Cut(GOOD + "\nAnd", "length"), [ask("x")], SAMPLING, Problem, Rules(0)
+    )
     assert result.accepted[0] is not None
-    result = generate_structured(Cut(GOOD, "filtered"), [ask("x")], SAMPLING, Problem, 0)
+    result = generate_structured(Cut(GOOD, "filtered"), [ask("x")], SAMPLING, Problem, Rules(0))
     assert result.rejects[0].kind == "filtered"
 
 
@@ -127,7 +129,7 @@ def test_only_rejected_requests_are_asked_again_with_the_reason_and_another_seed
 
     teacher = ScriptedTeacher(script)
     requests = [ask("bad", seed=4), ask("good"), ask("bad 2")]
-    result = generate_structured(teacher, requests, SAMPLING, Problem, max_retries=2)
+    result = generate_structured(teacher, requests, SAMPLING, Problem, Rules(2))
     assert [a.value for a in result.accepted if a] == [EXPECTED] * 3
     assert [a.attempts for a in result.accepted if a] == [2, 1, 2]
     assert [(r.request, r.attempt) for r in result.rejects] == [(0, 1), (2, 1)]
@@ -144,12 +146,12 @@ def test_only_rejected_requests_are_asked_again_with_the_reason_and_another_seed
 
 def test_attempts_are_bounded_and_all_kept():
     teacher = ScriptedTeacher(lambda request, number: f"no {number}")
-    result = generate_structured(teacher, [ask("x")], SAMPLING, Problem, max_retries=2)
+    result = generate_structured(teacher, [ask("x")], SAMPLING, Problem, Rules(2))
     assert result.accepted == (None,)
     assert [r.completion.text for r in result.rejects] == ["no 0", "no 1", "no 2"]
     assert len({request.seed for request in teacher.asked}) == 3
     with pytest.raises(InputError, match="max_retries"):
-        generate_structured(teacher, [ask("x")], SAMPLING, Problem, max_retries=-1)
+        Rules(-1)
 
 
 def test_a_check_rejects_what_fits_the_schema():
@@ -181,7 +183,7 @@ def test_attempts_replay_from_the_ledger(tmp_path):
 def test_requests_can_be_asked_as_they_stand():
     """A small teacher knows its prompts as it was taught them; another seed is all that changes."""
     teacher = ScriptedTeacher(lambda request, number: GOOD if number else "no")
-    result = generate_structured(teacher, [ask("x")], SAMPLING, Problem, describe=False)
+    result = generate_structured(teacher, [ask("x")], SAMPLING, Problem, Rules(describe=False))
     assert result.accepted[0] is not None
     assert [request.messages for request in teacher.asked] == [ask("x").messages] * 2
     assert teacher.asked[0].seed == 0

@@ -15,7 +15,6 @@ nothing to the next job.
 
 from __future__ import annotations
 
-import ast
 import builtins
 import contextlib
 import gc
@@ -31,17 +30,14 @@ import sys
 import traceback
 import types
 import warnings
-from collections import deque
-from collections.abc import Iterable
 from typing import Any, NoReturn
 
-from . import foreseen, wire
+from . import wire
 from .isolation import Isolation, bounded, leave_own_code, readable
 
 _LONGEST_DETAIL = 2000
 _LONGEST_ANSWER = 1 << 16  # bytes; a detail's characters may be escaped
 _TEST_FILE = "<test>"
-_MOST_AHEAD = 1 << 16  # bytes, which a socket takes while nobody reads
 
 
 class Stop(BaseException):
@@ -89,41 +85,12 @@ class Remote:
 
 
 class Channel:
-    """Requests to the program and its answers.
-
-    What the tests are certain to ask is asked before they run, so that neither side waits for the
-    other. An answer that isn't plain data ends that: it makes the tests do something else, and the
-    program forgets what was asked along with it.
-    """
+    """Requests to the program and its answers."""
 
     def __init__(self, descriptor: int) -> None:
         self._descriptor = descriptor
         self._reader = wire.Reader(descriptor)
         self._count = 0
-        self._foreseen: deque[tuple[dict[str, Any], Any]] = deque()
-
-    def foresee(self, requests: Iterable[tuple[str, str | None, Any]]) -> None:
-        """Ask ahead.
-
-        Args:
-            requests: What `ask` will be called with first, in this order.
-        """
-        for do, subject, arguments in requests:
-            try:
-                self._foreseen.append((self._request(do, subject, arguments), arguments))
-            except wire.NotPlainError:
-                # For `ask` to say.
-                break
-        try:
-            data = wire.pack({"ask": [request for request, _ in self._foreseen]})
-        except wire.TooLongError:
-            self._foreseen.clear()
-            return
-        # What the socket doesn't take at once would have to wait for the program's code to run.
-        if len(data) > _MOST_AHEAD:
-            self._foreseen.clear()
-        elif self._foreseen:
-            self._send(data)
 
     def expect_ready(self) -> None:
         """Wait until the program's code has run.
@@ -144,25 +111,28 @@ class Channel:
             Stop: There is no value, and won't be one.
             Exception: What the program raised, as the nearest builtin class.
         """
-        if self._foreseen:
-            request, expected = self._foreseen.popleft()
-            if (request["do"], request["of"], expected) != (do, subject, arguments):
-                raise Stop("bad_test", f"{do!r} of {subject!r} wasn't foreseen")
-        else:
-            try:
-                request = self._request(do, subject, arguments)
-                self._send(wire.pack({"ask": [request]}))
-            except (wire.NotPlainError, wire.TooLongError) as error:
-                raise Stop("bad_test", f"the test passes {error}") from None
+        self._count += 1
+        try:
+            request = {
+                "id": self._count,
+                "do": do,
+                "of": subject,
+                "with": wire.encode(arguments, _number_of),
+            }
+            data = wire.pack(request)
+        except (wire.NotPlainError, wire.TooLongError) as error:
+            raise Stop("bad_test", f"the test passes {error}") from None
+        # If the program has ended, there may be answers still.
+        with contextlib.suppress(OSError):
+            wire.write(self._descriptor, data)
         answer = self._receive()
-        if answer.pop("id", None) != request["id"] or len(answer) != 1:
+        if answer.pop("id", None) != self._count or len(answer) != 1:
             raise Stop("forged", "the program wrote to its channel")
         if "value" in answer:
             try:
                 return wire.decode(answer["value"], self._remote)
             except wire.ProtocolError as error:
                 raise Stop("forged", str(error)) from None
-        self._foreseen.clear()
         if "error" in answer:
             raise _exception(answer["error"])
         if "not_plain" in answer:
@@ -186,18 +156,7 @@ class Channel:
         if unasked:
             raise Stop("forged", "the program wrote to its channel")
 
-    def _request(self, do: str, subject: str | int | None, arguments: Any) -> dict[str, Any]:
-        self._count += 1
-        encoded = wire.encode(arguments, _number_of)
-        return {"id": self._count, "do": do, "of": subject, "with": encoded}
-
-    def _send(self, data: bytes) -> None:
-        # If the program has ended, there may be answers still.
-        with contextlib.suppress(OSError):
-            wire.write(self._descriptor, data)
-
     def _remote(self, subject: int) -> Remote:
-        self._foreseen.clear()
         return Remote(self, subject)
 
     def _receive(self) -> dict[str, Any]:
@@ -330,9 +289,7 @@ def _check(channel: Channel, context: str, test: str, entry_points: list[str]) -
             warnings.simplefilter("ignore")
             # This module's own `from __future__` isn't theirs.
             helpers = compile(context, "<context>", "exec", dont_inherit=True)
-            tree = ast.parse(test, _TEST_FILE)
-            channel.foresee(foreseen.foresee(tree, entry_points, _names(helpers)))
-            code = compile(tree, _TEST_FILE, "exec", dont_inherit=True)
+            code = compile(test, _TEST_FILE, "exec", dont_inherit=True)
             exec(helpers, namespace)
     except Exception as error:
         raise Stop("bad_test", f"{type(error).__name__}: {error}") from None

@@ -73,19 +73,15 @@ class _Answers:
     def serve(self) -> None:
         """Returns when nothing more will be asked."""
         requests = wire.Reader(CHANNEL)
-        while (message := requests.receive()) is not None:
-            for request in message["ask"]:
-                if request["do"] == "end":
-                    _flush()
-                    wire.send(CHANNEL, {"value": None, "id": request["id"]})
-                    return
-                if not self._answer(request):
-                    break
+        while (request := requests.receive()) is not None:
+            if request["do"] == "end":
+                _flush()
+                wire.send(CHANNEL, {"value": None, "id": request["id"]})
+                return
+            self._answer(request)
 
-    def _answer(self, request: dict[str, Any]) -> bool:
-        """Whether the answer is plain data; what else was asked along with it depends on that."""
+    def _answer(self, request: dict[str, Any]) -> None:
         answer: dict[str, Any]
-        count = len(self._objects)
         try:
             answer = {"value": wire.encode(self._do(request), self._number)}
         except MemoryError:
@@ -100,9 +96,7 @@ class _Answers:
         try:
             wire.send(CHANNEL, answer)
         except wire.TooLongError as error:
-            answer = {"too_long": str(error), "id": request["id"]}
-            wire.send(CHANNEL, answer)
-        return "value" in answer and len(self._objects) == count
+            wire.send(CHANNEL, {"too_long": str(error), "id": request["id"]})
 
     def _do(self, request: dict[str, Any]) -> object:
         subject = request["of"]

@@ -18,6 +18,7 @@ from ioa_jax.files import read_json
 from ioa_jax.jsonl import read_objects
 from ioa_jax.models.huggingface import write_decoder
 from suite import run as job
+from suite.cell_run import CellRun
 from suite.methods import CONTROL_NAMES, METHODS
 from suite.methods.base import MethodContext, as_chat
 from suite.methods.controls import CONTROLS
@@ -231,13 +232,13 @@ def run_watched(folder: Path, settings: Mapping[str, Any], run_id: str) -> Ran:
     path.write_text(yaml.safe_dump(dict(settings)))
     name, profile = load_profile(str(path))
     found = Ran(folder / "results" / name / run_id, {}, {}, {}, {})
-    step, of_cell = Trainer.step, job._Job._context
+    step, of_cell = Trainer.step, CellRun.context
     cells: list[str] = []
 
-    def keep_context(self: Any, cell: Any, *rest: Any) -> MethodContext:
-        cells.append(cell.name)
-        found.contexts[cell.name] = of_cell(self, cell, *rest)
-        return found.contexts[cell.name]
+    def keep_context(self: CellRun, *rest: Any) -> MethodContext:
+        cells.append(self.cell.name)
+        found.contexts[self.cell.name] = of_cell(self, *rest)
+        return found.contexts[self.cell.name]
 
     def keep_step(self: Trainer, batch: Batch) -> StepMetrics | None:
         metrics = step(self, batch)
@@ -249,7 +250,7 @@ def run_watched(folder: Path, settings: Mapping[str, Any], run_id: str) -> Ran:
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("ioa_jax.teachers.spec.open_teacher", lambda spec, **settings: Cook())
-        patch.setattr(job._Job, "_context", keep_context)
+        patch.setattr(CellRun, "context", keep_context)
         patch.setattr(Trainer, "step", keep_step)
         directory = job.start_run(profile, name, folder / "results", run_id)
         assert not job.run_job(directory)["failed"]

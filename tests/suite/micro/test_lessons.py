@@ -8,7 +8,7 @@ from ioa_jax.adapter.dimensions import DimensionSettings, Template, matches_temp
 from ioa_jax.adapter.schema import ExampleList
 from ioa_jax.adapter.settings import AdapterSettings
 from ioa_jax.graders.by_kind import Graders
-from ioa_jax.identifier.decompose import parse_proposal
+from ioa_jax.identifier.decompose import Proposal
 from ioa_jax.streams import stream
 from suite.micro import lessons
 from suite.micro.lessons import SKILLS, draw_problem, synthesis_task
@@ -86,7 +86,7 @@ def test_decomposed_solutions_begin_with_what_is_given():
 
 def test_proposals_are_read_by_the_identifier_and_name_the_batchs_modules():
     for task in tasks("proposal"):
-        proposal = parse_proposal(task.answer)
+        proposal = Proposal.model_validate_json(task.answer)
         assert proposal.modules[0].id == task.module
         assert all(entry.id in MODULES for entry in proposal.modules)
         assert not any(entry.prerequisites for entry in proposal.modules)
