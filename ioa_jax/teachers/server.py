@@ -264,7 +264,7 @@ def _lower(error: Any) -> dict[str, str]:
 
 
 def _bounded_client(seconds: float) -> Any:
-    # httpx comes with the package openai.
+    # httpx2 comes with the package openai.
     from ioa_jax.teachers.transport import BoundedClient
 
     return BoundedClient(seconds)

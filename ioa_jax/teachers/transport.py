@@ -1,6 +1,6 @@
 """HTTP to servers that aren't trusted: no redirects, and an end to every answer.
 
-Needs httpx, which the package openai brings.
+Needs httpx2, which the package openai brings.
 """
 
 from __future__ import annotations
@@ -8,13 +8,13 @@ from __future__ import annotations
 import threading
 from typing import Any
 
-import httpx
+import httpx2
 
 # Log-probabilities of a long prompt take some megabytes.
 MOST_BYTES = 64 << 20
 
 
-class BoundedClient(httpx.Client):
+class BoundedClient(httpx2.Client):
     """A client whose calls end within their time, however slowly the server answers.
 
     A redirect is an answer like any other, so that prompts and key go nowhere but to the address
@@ -25,17 +25,17 @@ class BoundedClient(httpx.Client):
     """
 
     def __init__(self, seconds: float) -> None:
-        # httpx's own limit is of the time between two packets.
+        # Its own limit is of the time between two packets.
         super().__init__(timeout=seconds, follow_redirects=False)
         self._seconds = seconds
 
-    def send(self, request: httpx.Request, **options: Any) -> httpx.Response:
-        """As httpx's, with the body read.
+    def send(self, request: httpx2.Request, **options: Any) -> httpx2.Response:
+        """As the base class, with the body read.
 
         Raises:
-            httpx.ReadTimeout: The answer didn't end in time.
-            httpx.ReadError: It is too large.
-            httpx.TransportError: It failed otherwise.
+            httpx2.ReadTimeout: The answer didn't end in time.
+            httpx2.ReadError: It is too large.
+            httpx2.TransportError: It failed otherwise.
         """
         call = _Call(super().send, request, options | {"stream": True, "follow_redirects": False})
         call.start()
@@ -46,11 +46,11 @@ class BoundedClient(httpx.Client):
 class _Call(threading.Thread):
     """A call, in a thread that nobody has to wait for."""
 
-    def __init__(self, send: Any, request: httpx.Request, options: dict[str, Any]) -> None:
+    def __init__(self, send: Any, request: httpx2.Request, options: dict[str, Any]) -> None:
         super().__init__(name="call to a server", daemon=True)
         self._send, self._request, self._options = send, request, options
         self._given_up = threading.Event()
-        self._response: httpx.Response | None = None
+        self._response: httpx2.Response | None = None
         self._error: BaseException | None = None
 
     def run(self) -> None:
@@ -60,22 +60,22 @@ class _Call(threading.Thread):
         except BaseException as error:
             self._error = error
 
-    def result(self, seconds: float) -> httpx.Response:
+    def result(self, seconds: float) -> httpx2.Response:
         """What came of it, or a time-out."""
         if self._error is not None:
             raise self._error
         if self._response is None:
             self._given_up.set()
-            raise httpx.ReadTimeout(f"no whole answer within {seconds:g} s", request=self._request)
+            raise httpx2.ReadTimeout(f"no whole answer within {seconds:g} s", request=self._request)
         return self._response
 
-    def _whole(self, response: httpx.Response) -> httpx.Response:
+    def _whole(self, response: httpx2.Response) -> httpx2.Response:
         body = bytearray()
         try:
             for chunk in response.iter_bytes():
                 body += chunk
                 if len(body) > MOST_BYTES:
-                    raise httpx.ReadError(
+                    raise httpx2.ReadError(
                         f"the answer has more than {MOST_BYTES} bytes", request=self._request
                     )
                 if self._given_up.is_set():
@@ -85,6 +85,6 @@ class _Call(threading.Thread):
         # Of the body as it came, not as it is here.
         framing = ("content-encoding", "content-length", "transfer-encoding")
         headers = [item for item in response.headers.multi_items() if item[0] not in framing]
-        return httpx.Response(
+        return httpx2.Response(
             response.status_code, headers=headers, content=bytes(body), request=self._request
         )

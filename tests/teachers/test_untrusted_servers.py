@@ -62,6 +62,9 @@ def chat(text, **usage):
     return json.dumps(body).encode()
 
 
+ANSWER = chat("a", prompt_tokens=1, completion_tokens=1)
+
+
 def answer(url, **settings):
     quick = {"backoff_seconds": 0.001, "max_retries": 0, **settings}
     with contextlib.closing(OpenAITeacher("m", url, OpenAISettings.model_validate(quick))) as one:
@@ -97,7 +100,7 @@ def test_an_answer_that_trickles_is_given_up():
         for slowly in (trickle, trickle_headers):
             with serving(slowly) as (url, seen):
                 began = time.monotonic()
-                with pytest.raises(TeacherError, match="no whole answer within 0.5 s"):
+                with pytest.raises(TeacherError, match=r"no whole answer within 0\.5 s"):
                     answer(url, timeout_seconds=0.5)
                 # It would go on for as long as the test lets it.
                 assert time.monotonic() - began < 60
