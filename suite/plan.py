@@ -285,10 +285,13 @@ def _missing_teacher(profile: Profile) -> Sequence[str]:
     found: list[str] = []
     if importlib.util.find_spec("openai") is None:
         found.append("teacher: the package openai; get it with: pip install 'ioa-jax[openai]'")
-    variable = OpenAISettings.model_validate(profile.teacher.settings).api_key_variable
-    if not os.environ.get(variable):
+    settings = OpenAISettings.model_validate(profile.teacher.settings)
+    is_openai = f"//{OPENAI_HOST}/" in f"{spec}/"
+    variable = settings.api_key_variable
+    wants_key = is_openai or "api_key_variable" in settings.model_fields_set
+    if wants_key and not os.environ.get(variable):
         found.append(f"teacher: the server's key in the environment variable {variable}")
-    if f"//{OPENAI_HOST}/" in f"{spec}/":
+    if is_openai:
         methods = (load_method(name) for name in profile.methods)
         configs = [method.config(profile) for method in methods if isinstance(method, IOA)]
         remedies = dict.fromkeys(remedy for one in configs for remedy in _without_scores(one))

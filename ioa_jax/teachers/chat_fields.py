@@ -11,7 +11,6 @@ from pydantic import BaseModel, ConfigDict, Field
 from ioa_jax.teachers.base import Sampling
 from ioa_jax.teachers.protocol import Fault
 
-DEFAULT_KEY_VARIABLE = "OPENAI_API_KEY"
 SAMPLING_FIELDS = ("temperature", "top_p")
 FORMAT_FIELD = "response_format"
 # OpenAI's reasoning models refuse temperature and top_p.
@@ -26,7 +25,9 @@ class OpenAISettings(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
     api_key_variable: str = Field(
-        default=DEFAULT_KEY_VARIABLE, description="Environment variable that holds the API key."
+        default="OPENAI_API_KEY",
+        description="Environment variable that holds the API key. The default's is sent to OpenAI "
+        "alone: name it, or another, for another server that wants a key.",
     )
     concurrency: int = Field(default=8, ge=1, description="Calls at a time.")
     max_retries: int = Field(default=6, ge=0, description="Further attempts of a call that failed.")

@@ -6,8 +6,11 @@ import dataclasses
 import functools
 import hashlib
 import importlib
+import ipaddress
 import json
+import logging
 import os
+import re
 import threading
 import urllib.parse
 from collections.abc import Mapping, Sequence
@@ -27,7 +30,7 @@ from ioa_jax.teachers.base import (
     prompt_token_bound,
     without_answer,
 )
-from ioa_jax.teachers.chat_fields import DEFAULT_KEY_VARIABLE, ChatFields, OpenAISettings
+from ioa_jax.teachers.chat_fields import ChatFields, OpenAISettings
 from ioa_jax.teachers.protocol import (
     MOST_BEYOND_LIMIT,
     ChatBody,
@@ -40,7 +43,11 @@ from ioa_jax.teachers.protocol import (
 )
 from ioa_jax.teachers.server import BrokenText, Filtered, NoPromptLogprobs, Refused, Server
 
+log = logging.getLogger(__name__)
+
 OPENAI_HOST = "api.openai.com"
+# What a header can hold of a token (RFC 6750 has fewer).
+_KEY = re.compile(r"[!-~]+")
 BYTES_PER_TOKEN = 4  # of English text, for pacing alone
 
 
@@ -81,7 +88,10 @@ class OpenAITeacher(Teacher):
                 "recorded; put the key in an environment variable and name it in api_key_variable"
             )
         self._is_openai = address.hostname == OPENAI_HOST
-        self._server = Server(model, self.base_url, self._read_key(), self.settings)
+        if self._is_openai and address.scheme != "https":
+            raise InputError(f"base URL {base_url!r}: has to begin with https://")
+        key = self._read_key(address.scheme == "https")
+        self._server = Server(model, self.base_url, key, self.settings)
         self._fields = ChatFields(model, self._is_openai, self.settings)
 
     @property
@@ -289,13 +299,36 @@ class OpenAITeacher(Teacher):
         """Close the connections."""
         self._server.client.close()
 
-    def _read_key(self) -> str:
+    def _read_key(self, is_encrypted: bool) -> str:
+        """The key for this server; empty if it gets none.
+
+        The default variable's is OpenAI's: another server gets it only if the settings name it.
+        """
         variable = self.settings.api_key_variable
-        key = os.environ.get(variable, "")
-        if not key and (self._is_openai or variable != DEFAULT_KEY_VARIABLE):
+        is_named = "api_key_variable" in self.settings.model_fields_set
+        if not self._is_openai and not is_named:
+            if os.environ.get(variable):
+                log.warning(
+                    "%s at %s: %s isn't sent to a server other than %s; if it is this server's "
+                    "key, set api_key_variable to its variable",
+                    self.model, self.base_url, variable, OPENAI_HOST,
+                )  # fmt: skip
+            return ""
+        key = os.environ.get(variable, "").strip()
+        if not key:
             raise InputError(
                 f"{self.model} at {self.base_url} needs an API key: set the variable {variable}"
             )
+        if not _KEY.fullmatch(key):
+            raise InputError(
+                f"the environment variable {variable} holds no API key: there are spaces, line "
+                "ends or other characters in it that no header takes"
+            )
+        if not is_encrypted and not _is_loopback(self.base_url):
+            log.warning(
+                "%s at %s: the key in %s goes over the network unencrypted", self.model,
+                self.base_url, variable,
+            )  # fmt: skip
         return key
 
     def _count_tokens(self, text: str, what: str, stop: threading.Event) -> int:
@@ -367,3 +400,11 @@ class OpenAITeacher(Teacher):
                 "that echoes them"
             )
         return count, tokens, start
+
+
+def _is_loopback(url: str) -> bool:
+    host = urllib.parse.urlsplit(url).hostname or ""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"

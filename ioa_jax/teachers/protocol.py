@@ -23,6 +23,7 @@ from ioa_jax.errors import first_fault
 from ioa_jax.teachers.base import Completion, FinishReason
 
 LONGEST_RETRY_AFTER = 3600.0
+LONGEST_TOKEN = 128  # bytes: a run of spaces
 # Tokens beyond the limit that an answer may have all the same: llama.cpp's Python server goes on
 # until a character is whole, and UTF-8 has four bytes at most.
 MOST_BEYOND_LIMIT = 3
@@ -260,6 +261,13 @@ def http_fault(status: int, content: bytes, headers: Mapping[str, str]) -> Fault
         content: The body.
         headers: By lower-case name.
     """
+    if 300 <= status < 400:
+        return Fault(
+            f"status {status}: the server sends calls on to {headers.get('location', '')!r:.200}, "
+            "where prompts and key aren't sent by themselves; if it is right, name that address",
+            passing=False,
+            status=status,
+        )
     text = content.decode(errors="replace")
     try:
         body = json.loads(text)
@@ -356,6 +364,9 @@ def read_completion(
     if refused or reason == "filtered":
         reason, text = "filtered", text or refused or ""
     names = [_clean(name) for name in (body.model, body.system_fingerprint) if name]
+    if generated is not None:
+        # A server that counts too few would have the budget last forever.
+        generated = max(generated, _fewest_tokens(text + thought))
     completion = Completion(
         text,
         prompt_bound if read is None else read,
@@ -366,6 +377,11 @@ def read_completion(
         thought or None,
     )
     return ReadCompletion(completion, read is None or generated is None)
+
+
+def _fewest_tokens(text: str) -> int:
+    """Fewer no text of this length has, by the longest tokens of today's vocabularies."""
+    return -(-len(text.encode()) // LONGEST_TOKEN)
 
 
 def _finish(named: str | None, generated: int | None, max_tokens: int) -> FinishReason:

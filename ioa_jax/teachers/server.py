@@ -88,6 +88,7 @@ class Server:
             base_url=base_url,
             timeout=settings.timeout_seconds,
             max_retries=0,
+            http_client=_bounded_client(settings.timeout_seconds),
         )
         self._heard = False  # anything, so far
         self._told: set[str] = set()
@@ -267,6 +268,13 @@ class Server:
 
 def _lower(error: Any) -> dict[str, str]:
     return {name.lower(): value for name, value in error.response.headers.items()}
+
+
+def _bounded_client(seconds: float) -> Any:
+    # httpx2 comes with the package openai.
+    from ioa_jax.teachers.transport import BoundedClient
+
+    return BoundedClient(seconds)
 
 
 def _import_openai() -> Any:

@@ -14,7 +14,7 @@ from ioa_jax.journal import read_journal
 from suite.archive import RunCells, archive_run
 from suite.compare import compare_runs
 from suite.report import write_report
-from suite.report.distilled import distilled_of
+from suite.report.answers import taught_of
 from suite.results import read_run
 from suite.verify import verify_run
 from tests.suite.runs import change_lines, write_lines, write_run
@@ -162,7 +162,7 @@ def curves_of(folder):
 
 
 def course_of(folder):
-    return distilled_of(read_run(folder), "ioa")
+    return [one.run for one in taught_of(read_run(folder), "ioa")]
 
 
 def archive_again(folder):
