@@ -27,6 +27,7 @@ from ioa_jax.thoughts import cut_thoughts, opened_thought
 
 if TYPE_CHECKING:
     from ioa_jax.engine.batching import TokenPair
+    from ioa_jax.engine.training import TrainResult
     from ioa_jax.models.load import LanguageModel
     from ioa_jax.models.thinking import ThoughtForm
 
@@ -243,11 +244,7 @@ def train(
 
     from ioa_jax.engine.training import StepMetrics
     from ioa_jax.engine.training import train as run_training
-    from ioa_jax.models.huggingface import write_decoder
-    from ioa_jax.models.peft import write_lora
-    from ioa_jax.models.text import template_date
     from ioa_jax.models.thinking import ThoughtForm
-    from ioa_jax.record import environment
 
     form = ThoughtForm.of(loaded.tokenizer) if any(r.messages for r in rows.values()) else None
     examples, counts = _examples(rows, loaded, form, data)
@@ -264,24 +261,39 @@ def train(
         result = run_training(
             loaded.decoder, examples, config, directory=checkpoints, on_step=on_step
         )
-    write_decoder(result.decoder, loaded.tokenizer, output)
-    if result.lora is not None:
-        write_lora(result.lora, output / "adapter", base_model=student)
+    _write_trained(result, loaded, student, output)
     write_rows(output / "train.jsonl", lines)
-    write_json(
-        output / "train.json",
-        {
-            "student": student,
-            "fingerprint": loaded.fingerprint,
-            "data": str(data),
-            "config": dataclasses.asdict(config),
-            "examples": counts,
-            "thoughts": None if form is None else form.told,
-            "template_date": template_date(loaded.tokenizer) if form else None,
-            "environment": environment(),
-        },
-    )
+    record = {
+        "student": student,
+        "fingerprint": loaded.fingerprint,
+        "data": str(data),
+        "config": dataclasses.asdict(config),
+        "examples": counts,
+    }
+    write_json(output / "train.json", record | _circumstances(loaded, form))
     shutil.rmtree(checkpoints)
+
+
+def _write_trained(
+    result: TrainResult, model: LanguageModel, base_model: str, output: Path
+) -> None:
+    from ioa_jax.models.huggingface import write_decoder
+    from ioa_jax.models.peft import write_lora
+
+    write_decoder(result.decoder, model.tokenizer, output)
+    if result.lora is not None:
+        write_lora(result.lora, output / "adapter", base_model=base_model)
+
+
+def _circumstances(model: LanguageModel, form: ThoughtForm | None) -> dict[str, Any]:
+    from ioa_jax.models.text import template_date
+    from ioa_jax.record import environment
+
+    return {
+        "thoughts": None if form is None else form.told,
+        "template_date": template_date(model.tokenizer) if form else None,
+        "environment": environment(),
+    }
 
 
 def _examples(

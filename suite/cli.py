@@ -1,4 +1,7 @@
-"""`python -m suite`: run profiles, evaluate models, grade texts, measure speed."""
+"""`python -m suite`: run profiles, evaluate models, grade texts, measure speed.
+
+A command's parameters are its options, as many as there are.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""`python -m suite report`, `compare`, `verify`, `power`, `tune` and `archive`."""
+"""`python -m suite report`, `compare`, `verify`, `power`, `tune` and `archive`.
+
+A command's parameters are its options, as many as there are.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Commands of `python -m suite` about texts: prompts out, answers graded, judged and read."""
+"""Commands of `python -m suite` about texts: prompts out, answers graded, judged and read.
+
+A command's parameters are its options, as many as there are.
+"""
 
 from __future__ import annotations
 

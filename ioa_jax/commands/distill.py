@@ -140,27 +140,38 @@ def distill(
     tasks = read_seeds(chosen.seeds)
     check_seeds(tasks, str(chosen.seeds))
     benchmarks = read_benchmarks(chosen.benchmarks)
-    from ioa_jax.student import Student
-    from ioa_jax.teachers.spec import open_teacher
-
-    log.info("opening teacher %s", chosen.teacher.spec)
-    with open_teacher(chosen.teacher.spec, **chosen.teacher.settings) as opened:
-        log.info("loading student %s", chosen.student.spec)
-        learner = Student.open(
-            chosen.student.spec,
-            chosen.precision,
-            chosen.student.keep_layers,
-            chosen.student.batch_size,
-        )
-        if resume is None:
-            chosen = new_run(directory, chosen)
-        record = run_distillation(directory, chosen, opened, learner, tasks, benchmarks)
+    record = _open_and_run(directory, chosen, resume is None, tasks, benchmarks)
     print_summary(record)
     print(f"page: {directory / PAGE}")
     if record["outcome"]["verdict"] != "taught":
         raise NothingTaught(record["conclusion"])
     print(f"student: {directory / STUDENT}")
     print(record["conclusion"])
+
+
+def _open_and_run(
+    directory: Path,
+    config: DistillConfig,
+    is_new: bool,
+    seeds: Sequence[SeedItem],
+    benchmarks: BenchmarkIndex | None,
+) -> dict[str, Any]:
+    """Open both models, then make the folder of a new run, and go on."""
+    from ioa_jax.student import Student
+    from ioa_jax.teachers.spec import open_teacher
+
+    log.info("opening teacher %s", config.teacher.spec)
+    with open_teacher(config.teacher.spec, **config.teacher.settings) as opened:
+        log.info("loading student %s", config.student.spec)
+        student = Student.open(
+            config.student.spec,
+            config.precision,
+            config.student.keep_layers,
+            config.student.batch_size,
+        )
+        if is_new:
+            config = new_run(directory, config)
+        return run_distillation(directory, config, opened, student, seeds, benchmarks)
 
 
 def check_new(directory: Path) -> None:

@@ -57,13 +57,11 @@ def measure(
     rounds: int = 3,
     log: Callable[[str], None] = print,
 ) -> dict[str, Any]:
-    """Measure, print and write `perf.json` and `perf.md` under `output`.
-
-    google-tunix takes part where it is installed.
+    """Measure, print and write `perf.json` and `perf.md`; with google-tunix where it is installed.
 
     Args:
         spec: The model, as for `load_model`.
-        output: Directory; made where missing.
+        output: Directory of both; made where missing.
         parts: Some of `PARTS`.
         rounds: Timed rounds of each contestant.
         log: Takes lines of progress.
@@ -88,11 +86,8 @@ def measure(
     model = load_model(spec, "bfloat16", dtype=jnp.bfloat16)
     results: dict[str, Any] = {
         "model": spec,
-        "environment": {
-            **environment(),
-            "torch": torch.__version__,
-            "google-tunix": _tunix_version(),
-        },
+        "environment": environment()
+        | {"torch": torch.__version__, "google-tunix": _tunix_version()},
         "rounds": rounds,
         "parts": {},
         "targets": {f"{part}/{dtype}": ratio for (part, dtype), ratio in TARGETS.items()},
