@@ -303,7 +303,7 @@ def _examples(
     from ioa_jax.engine.batching import TokenPair
     from ioa_jax.models.text import encode_prompt
 
-    counts = dict.fromkeys(("chats with thoughts", "chats without", "texts"), 0)
+    counts: dict[str, int] = dict.fromkeys(("chats with thoughts", "chats without", "texts"), 0)
     examples: list[TokenPair] = []
     ending: dict[bool, int] = {}  # by whether the row is a chat
     for line, row in rows.items():

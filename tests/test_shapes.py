@@ -4,6 +4,7 @@ import ast
 import dataclasses
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import jaxtyping
 import numpy as np
@@ -82,7 +83,7 @@ def test_fields_are_checked_where_they_are_set():
     for wrong in (rows.labels[:, 1:], rows.labels.astype(np.int64)):
         with pytest.raises(jaxtyping.TypeCheckError):
             dataclasses.replace(rows, labels=wrong)
-    cache = tiny_decoder().init_cache(2, 8)
+    cache: Any = tiny_decoder().init_cache(2, 8)
     assert Prefix(3, cache).cache is cache
     with pytest.raises(jaxtyping.TypeCheckError):
         dataclasses.replace(cache, values=cache.values[..., 1:, :])

@@ -102,7 +102,7 @@ class Plot:
 
 
 def draw_plot(
-    name: str, title: str, text: str, size: tuple[float, float], draw: Callable[[Figure], None]
+    name: str, title: str, text: str, size: tuple[float, float], draw: Callable[[Figure], object]
 ) -> Plot:
     """Draw a figure.
 

@@ -288,7 +288,7 @@ def latex(table: TableFile) -> str:
     return "\n".join(text).rstrip("\n") + "\n"
 
 
-CSV_HEADER = (
+CSV_HEADER: str = (
     "method,seeds,task,metric,items,mean,low,high,interval,retained,retained_low,retained_high,"
     "forgotten,logprob,teacher_tokens,student_tokens,reference,difference,difference_low,"
     "difference_high,p_bootstrap,p_bootstrap_holm,p_mcnemar,p_mcnemar_holm"

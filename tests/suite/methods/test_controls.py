@@ -18,7 +18,7 @@ from ioa_jax.files import read_json
 from ioa_jax.jsonl import read_objects
 from ioa_jax.models.huggingface import write_decoder
 from suite import run as job
-from suite.cell_run import CellRun
+from suite.cell_run import CellRun, Steps
 from suite.methods import CONTROL_NAMES, METHODS
 from suite.methods.base import MethodContext, as_chat
 from suite.methods.controls import CONTROLS
@@ -350,7 +350,7 @@ def test_a_run_that_is_killed_again_and_again_leaves_the_same_bytes(
     (tmp_path / "cooks.yaml").write_text(yaml.safe_dump(settings))
     name, profile = load_profile(str(tmp_path / "cooks.yaml"))
     directory = job.start_run(profile, name, tmp_path / "results", "killed")
-    add = job._Steps.add
+    add = Steps.add
     for what, last in (*KILLS, ("call", -1)):
         done = {"call": 0, "step": 0}
 
@@ -372,7 +372,7 @@ def test_a_run_that_is_killed_again_and_again_leaves_the_same_bytes(
             patch.setattr(
                 "ioa_jax.teachers.spec.open_teacher", lambda spec, cook=Mortal, **_: cook()
             )
-            patch.setattr(job._Steps, "add", counted)
+            patch.setattr(Steps, "add", counted)
             if last > 0:
                 with pytest.raises(Killed):
                     job.run_job(directory)

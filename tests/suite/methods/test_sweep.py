@@ -19,6 +19,7 @@ from ioa_jax.journal import read_journal
 from ioa_jax.models.huggingface import write_decoder
 from ioa_jax.settings import override_setting
 from suite import run as job
+from suite.cell_run import Steps
 from suite.cells import Cell
 from suite.methods import is_sweep, method_names
 from suite.methods.ioa import IOA
@@ -272,7 +273,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("ioa_jax.teachers.spec.open_teacher", lambda spec, **settings: Cook())
         directory = job.start_run(profile, name, folder / "results", "run")
-        add = job._Steps.add
+        add = Steps.add
 
         def stop(self: Any, part: str, metrics: Any, student: Any) -> None:
             add(self, part, metrics, student)
@@ -280,7 +281,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
                 raise ValueError("stopped")
 
         with pytest.MonkeyPatch.context() as stopping:
-            stopping.setattr(job._Steps, "add", stop)
+            stopping.setattr(Steps, "add", stop)
             failed = job.run_job(directory)["failed"]
         assert failed == {Cell(SWEPT, 0).name: "ValueError: stopped"}
         assert list((directory / "cells" / Cell(SWEPT, 0).name).rglob("checkpoints/*"))
