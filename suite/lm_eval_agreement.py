@@ -38,8 +38,9 @@ from ioa_jax.graders.base import Item
 from ioa_jax.graders.instructions_worker import LANGUAGE_SEED, sentence_tokenizer
 from ioa_jax.graders.numbers import number
 from ioa_jax.sandbox import Sandbox
-from suite.data import DataSource, Row, Source
+from suite.data import DataSource
 from suite.eval import read_samples
+from suite.sources import Row, Source
 from suite.tasks import load_task
 from suite.tasks.code import HUMANEVAL_TEST
 from suite.tasks.gsm8k import TEST as GSM8K_TEST

@@ -12,7 +12,8 @@ from ioa_jax.errors import InputError
 from ioa_jax.graders.base import Item
 from ioa_jax.seeds import SeedItem
 from ioa_jax.streams import stream
-from suite.data import DataSource, Hub, Layout
+from suite.data import DataSource
+from suite.sources import Hub, Layout
 from suite.tasks.base import Task, content_ids
 from suite.tasks.code import MBPP, MBPP_TEST
 from suite.tasks.gsm8k import GSM8K

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import functools
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -86,7 +87,11 @@ def verify_run(
         if data is None:
             skipped.append("texts, since only the tables were asked for")
         else:
-            measured = _measured(result, seeds, sandbox or SandboxSettings(), skipped)
+            # Runs without texts needn't have settings of their grading.
+            @functools.cache
+            def measured() -> _Measured:
+                return _measured(result, seeds, sandbox or SandboxSettings(), skipped)
+
             for task in result.run.tasks:
                 counts = _verify_task(result, task, measured, data, findings, skipped)
                 texts, scores = texts + counts[0], scores + counts[1]
@@ -160,19 +165,12 @@ def _open_task(
 def _verify_task(
     result: RunResult,
     record: TaskRecord,
-    profile: _Measured,
+    measured: Callable[[], _Measured],
     data: DataSource,
     findings: list[str],
     skipped: list[str],
 ) -> tuple[int, int]:
     """Numbers of texts and of scores that were looked at."""
-    own = (result.run.settings.get("seed_items") or {}).get("source")
-    if record.name == PROBES and profile.seed_items.source == own not in OWN_SOURCES:
-        skipped.append(
-            f"{PROBES}: their items are of a file that the run names, {own!r}, which isn't read "
-            "on its word; name yours by --seeds"
-        )
-        return 0, 0
     cells = [
         cell for cell in result.cells if _journal(_folder(cell, record) / "texts.jsonl") is not None
     ]
@@ -182,6 +180,14 @@ def _verify_task(
         skipped.append(f"{record.name}: no texts were saved of {of}")
         _check_probabilities(result, record, without, findings)
     if not cells:
+        return 0, 0
+    profile = measured()
+    own = result.run.settings["seed_items"]["source"]
+    if record.name == PROBES and profile.seed_items.source == own not in OWN_SOURCES:
+        skipped.append(
+            f"{PROBES}: their items are of a file that the run names, {own!r}, which isn't read "
+            "on its word; name yours by --seeds"
+        )
         return 0, 0
     texts = scores = 0
     with _open_task(record, profile, data) as (task, items, grader):

@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import bisect
 import dataclasses
-import datetime
-import email.utils
 import itertools
 import json
 import math
@@ -21,8 +19,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from ioa_jax.errors import first_fault
 from ioa_jax.teachers.base import Completion, FinishReason
+from ioa_jax.teachers.pacing import retry_after_seconds
 
-LONGEST_RETRY_AFTER = 3600.0
 LONGEST_TOKEN = 128  # bytes: a run of spaces
 # Tokens beyond the limit that an answer may have all the same: llama.cpp's Python server goes on
 # until a character is whole, and UTF-8 has four bytes at most.
@@ -284,48 +282,6 @@ def http_fault(status: int, content: bytes, headers: Mapping[str, str]) -> Fault
     return Fault(
         f"status {status}: {said}", passing, retry_after_seconds(headers), status, filtered
     )
-
-
-def retry_after_seconds(headers: Mapping[str, str]) -> float:
-    """Seconds that the server asks to wait for; 0 if it asks for nothing that can be waited for.
-
-    In seconds or as a date (RFC 9110), in milliseconds, and as OpenAI says when a limit is reset.
-    """
-    seconds = 0.0
-    for name, unit in (("retry-after-ms", 1e-3), ("x-ms-retry-after-ms", 1e-3), ("retry-after", 1)):
-        text = headers.get(name)
-        if text is not None and seconds == 0:
-            seconds = _seconds(text, float(unit))
-    if seconds == 0:
-        resets = [headers.get(f"x-ratelimit-reset-{what}") for what in ("requests", "tokens")]
-        # Of the limit that is used up, where the server says how much of each is left.
-        left = [headers.get(f"x-ratelimit-remaining-{what}") for what in ("requests", "tokens")]
-        used = [reset for reset, rest in zip(resets, left, strict=True) if reset and rest == "0"]
-        seconds = max((_seconds(reset, 1.0) for reset in used), default=0.0)
-    return seconds if 0 < seconds <= LONGEST_RETRY_AFTER else 0.0
-
-
-_SPAN = re.compile(r"(?:(\d+)h)?(?:(\d+)m(?!s))?(?:([\d.]+)s)?(?:([\d.]+)ms)?")
-
-
-def _seconds(text: str, unit: float) -> float:
-    text = text.strip()
-    try:
-        number = float(text)
-        return number * unit if math.isfinite(number) else 0.0
-    except ValueError:
-        pass
-    span = _SPAN.fullmatch(text)
-    try:
-        if span is not None and text:
-            hours, minutes, seconds, milliseconds = (float(part or 0) for part in span.groups())
-            return hours * 3600 + minutes * 60 + seconds + milliseconds / 1000
-        moment = email.utils.parsedate_to_datetime(text)
-    except ValueError:
-        return 0.0
-    if moment.tzinfo is None:
-        moment = moment.replace(tzinfo=datetime.UTC)
-    return (moment - datetime.datetime.now(datetime.UTC)).total_seconds()
 
 
 @dataclasses.dataclass(frozen=True)

@@ -18,7 +18,8 @@ from typing import Any
 from ioa_jax.errors import InputError
 from ioa_jax.graders.base import Item, Verdict
 from ioa_jax.graders.code import CODEX_STOPS, MBPP_STOPS, pass_at_k
-from suite.data import DataSource, Hub, Layout, PackageFile, Part, Row, Source
+from suite.data import DataSource
+from suite.sources import Hub, Layout, PackageFile, Part, Row, Source
 from suite.tasks.base import (
     Description,
     Example,

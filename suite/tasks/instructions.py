@@ -16,7 +16,8 @@ from typing import Any
 
 from ioa_jax.errors import InputError
 from ioa_jax.graders.base import Item
-from suite.data import DataSource, Hub, Layout, Part, Row, Source, WebFile
+from suite.data import DataSource
+from suite.sources import Hub, Layout, Part, Row, Source, WebFile
 from suite.tasks.base import (
     Description,
     Example,

@@ -26,7 +26,8 @@ from typing import Any
 from ioa_jax.errors import InputError
 from ioa_jax.graders.base import Item
 from ioa_jax.graders.contests import decode_tests
-from suite.data import DataSource, HubFile, Layout, Part, Row, Source
+from suite.data import DataSource
+from suite.sources import HubFile, Layout, Part, Row, Source
 from suite.tasks.base import (
     Description,
     Example,

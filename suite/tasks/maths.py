@@ -12,7 +12,8 @@ from collections.abc import Sequence
 
 from ioa_jax.errors import InputError
 from ioa_jax.graders.base import Item
-from suite.data import DataSource, Hub, Layout, Part, Row, Source
+from suite.data import DataSource
+from suite.sources import Hub, Layout, Part, Row, Source
 from suite.tasks.base import (
     Description,
     Example,

@@ -17,7 +17,8 @@ from typing import Any
 from ioa_jax.errors import InputError
 from ioa_jax.graders.base import Item
 from ioa_jax.graders.evalplus import evalplus_test
-from suite.data import DataSource, Layout, Part, Row, Source, WebFile
+from suite.data import DataSource
+from suite.sources import Layout, Part, Row, Source, WebFile
 from suite.tasks.base import (
     Description,
     Example,

@@ -10,6 +10,7 @@ from ioa_jax.errors import InputError
 from ioa_jax.teachers import protocol
 from ioa_jax.teachers.base import Sampling, TeacherError, prompt_token_bound
 from ioa_jax.teachers.ledger import Ledger
+from ioa_jax.teachers.pacing import retry_after_seconds
 from ioa_jax.teachers.replay import LedgeredTeacher
 from ioa_jax.teachers.spend import Budget, BudgetExceeded
 from ioa_jax.teachers.structured import Unfit, answer_text
@@ -269,7 +270,7 @@ def test_retry_after_in_every_form(monkeypatch, headers, seconds):
     monkeypatch.setattr(
         protocol, "datetime", type("m", (), {"datetime": Then, "UTC": datetime.UTC})
     )
-    assert protocol.retry_after_seconds(headers) == pytest.approx(seconds)
+    assert retry_after_seconds(headers) == pytest.approx(seconds)
 
 
 @pytest.mark.parametrize("value", [float("-inf"), float("nan")])

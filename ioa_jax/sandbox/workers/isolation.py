@@ -22,6 +22,8 @@ _CLONE_NEWUSER, _CLONE_NEWNET = 0x10000000, 0x40000000
 _MS_NOSUID, _MS_NODEV, _MS_NOEXEC, _MS_REC, _MS_PRIVATE = 0x2, 0x4, 0x8, 0x4000, 0x40000
 _CAPABILITY_VERSION_3 = 0x20080522
 
+_MOST_OWNERS = 4096
+
 
 class Isolation:
     """How programs are isolated.
@@ -56,6 +58,7 @@ class Isolation:
         self.files_bounded = False
         # Whether the kernel counts the jail's processes apart from all others of the same user.
         self._counts_alone = False
+        self._owners: dict[tuple[str, int], int] = {}
         self._wanted = (landlock, seccomp, namespaces, jailed)
         self._readable = readable
         self._landlock: Landlock | None = None
@@ -154,15 +157,28 @@ class Isolation:
         """How many processes and threads count towards a program's limit beside its own."""
         if self._counts_alone:
             return 1
-        # Those of root too: one that may not be traced looks like root's here. A limit that is too
-        # high by a few is better than one that stops a program's first thread.
         uid, count = os.getuid(), 0
         for name in filter(str.isdecimal, os.listdir("/proc")):
             # Any may end meanwhile.
             with contextlib.suppress(OSError):
-                if os.stat(f"/proc/{name}").st_uid in (uid, 0):
+                found = os.stat(f"/proc/{name}")
+                owner = found.st_uid
+                if owner == 0 != uid:
+                    owner = self._owner(name, found.st_ino)
+                if owner == uid:
                     count += len(os.listdir(f"/proc/{name}/task"))
         return count
+
+    def _owner(self, name: str, inode: int) -> int:
+        """User of a process that looks like root's, as one that may not be traced does too."""
+        key = name, inode
+        if key not in self._owners:
+            if len(self._owners) >= _MOST_OWNERS:
+                self._owners.clear()
+            with open(f"/proc/{name}/status", "rb") as file:
+                (line,) = (line for line in file if line.startswith(b"Uid:"))
+            self._owners[key] = int(line.split()[1])
+        return self._owners[key]
 
     def _enter_namespaces(self) -> None:
         """A second line of defence, which many containers and some distributions refuse."""

@@ -243,11 +243,10 @@ class Server:
         _kill(job.pid)
         _, status, usage = os.wait4(job.pid, 0)
         files = not self._isolation.files_bounded and has_too_many_files(job.directory)
+        remove(job.directory)
         if not job.is_reported and not silently:
             code = None if job.has_left else os.waitstatus_to_exitcode(status)
             self._report(job, code, usage.ru_utime + usage.ru_stime, files)
-        # After the report, since it may take a while; the next program's start comes after it.
-        remove(job.directory)
         del self._by_pidfd[job.pidfd], self._by_report[job.report], self._by_leaving[job.leaving]
         for descriptor in (job.pidfd, job.report, job.leaving):
             # It isn't registered any more where it has had its event.

@@ -11,17 +11,8 @@ import pytest
 
 from ioa_jax.errors import InputError, MissingDependencyError
 from suite import data as data_module
-from suite.data import (
-    DataSource,
-    Hub,
-    Layout,
-    PackageFile,
-    Part,
-    Source,
-    WebFile,
-    parse_pins,
-    rows_sha256,
-)
+from suite.data import DataSource, parse_pins, rows_sha256
+from suite.sources import Hub, Layout, PackageFile, Part, Source, WebFile
 
 ROWS = [{"question": f"How many are {i}?", "answer": str(i)} for i in range(4)]
 REVISION = "0123456789abcdef0123456789abcdef01234567"
