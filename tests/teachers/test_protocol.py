@@ -7,7 +7,7 @@ import json
 import pytest
 
 from ioa_jax.errors import InputError
-from ioa_jax.teachers import protocol
+from ioa_jax.teachers import pacing
 from ioa_jax.teachers.base import Sampling, TeacherError, prompt_token_bound
 from ioa_jax.teachers.ledger import Ledger
 from ioa_jax.teachers.pacing import retry_after_seconds
@@ -267,9 +267,7 @@ def test_retry_after_in_every_form(monkeypatch, headers, seconds):
         def now(cls, tz=None):
             return datetime.datetime(2024, 7, 26, tzinfo=tz)
 
-    monkeypatch.setattr(
-        protocol, "datetime", type("m", (), {"datetime": Then, "UTC": datetime.UTC})
-    )
+    monkeypatch.setattr(pacing, "datetime", type("m", (), {"datetime": Then, "UTC": datetime.UTC}))
     assert retry_after_seconds(headers) == pytest.approx(seconds)
 
 
