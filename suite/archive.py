@@ -40,6 +40,17 @@ KEPT = (
     "*/distill/rejects.jsonl",
     "*/distill/parts/*/limits.json",
 )
+# What the figures are computed from once more by `verify`, and most of an archive's size.
+EVIDENCE = (
+    "*/train.jsonl",
+    "*/teacher.jsonl",
+    "*/tasks/*/texts.jsonl",
+    "*/tasks/*/verdicts.jsonl",
+    "*/curve/*/*/texts.jsonl",
+    "*/curve/*/*/verdicts.jsonl",
+    "*/distill/lessons.jsonl",
+    "*/distill/rejects.jsonl",
+)
 # What people read without the suite.
 _PLAIN = ("table.md", "table.csv", "table.tex", "table.json", "report.html", "plots/*.svg")
 # Everything of the cells, a line each: {"cell", "file", "record"} of a line of a JSONL file,
@@ -49,15 +60,17 @@ RECORDS = "records.jsonl.xz"
 _MOST_BYTES, _LONGEST_LINE = 4 << 30, 1 << 28
 
 
-def archive_run(run: Path, output: Path) -> None:
+def archive_run(run: Path, output: Path, evidence: bool = True) -> None:
     """Copy a run, without what its figures don't need, the records of its cells in one file.
 
-    What reads runs reads the copy too. The run stays as it is; it may be an archive itself, which
-    gives the same files again.
+    What reads runs reads the copy too; `verify` says what it lacks. The run stays as it is; it may
+    be an archive itself, which gives the same files again.
 
     Args:
         run: Folder of a complete run.
         output: Folder of the copy; must not exist.
+        evidence: Keep texts, calls, steps and examples, by which `verify` computes scores and spend
+            anew; without them the tables alone can be.
 
     Raises:
         InputError: `run` isn't a complete run, or a file doesn't fit its schema; or `output`
@@ -80,7 +93,8 @@ def archive_run(run: Path, output: Path) -> None:
             target = output / path.relative_to(run)
             target.parent.mkdir(exist_ok=True)
             shutil.copyfile(path, target)
-        _pack(cells.path, output / RECORDS)
+        patterns = [one for one in KEPT if evidence or one not in EVIDENCE]
+        _pack(cells.path, output / RECORDS, patterns)
         # The last file: a part of a run isn't taken for a whole one.
         shutil.copyfile(run / "run.json", output / "run.json")
     except OSError as error:
@@ -88,16 +102,16 @@ def archive_run(run: Path, output: Path) -> None:
         raise InputError(f"{output}: {error.strerror}") from None
 
 
-def kept_files(cells: Path) -> list[Path]:
+def kept_files(cells: Path, patterns: Sequence[str]) -> list[Path]:
     """The files of cells/ that an archive keeps; each by its name without `.gz`."""
-    found = {path for pattern in KEPT for path in cells.glob(pattern) if path.suffix != ".gz"}
-    found |= {path.with_suffix("") for pattern in KEPT for path in cells.glob(f"{pattern}.gz")}
+    found = {path for one in patterns for path in cells.glob(one) if path.suffix != ".gz"}
+    found |= {path.with_suffix("") for one in patterns for path in cells.glob(f"{one}.gz")}
     return sorted(found)
 
 
-def _pack(cells: Path, target: Path) -> None:
+def _pack(cells: Path, target: Path, patterns: Sequence[str]) -> None:
     with lzma.open(target, "wt", encoding="utf-8", newline="\n") as packed:
-        for path in kept_files(cells):
+        for path in kept_files(cells, patterns):
             cell, file = path.relative_to(cells).as_posix().split("/", 1)
             text = read_bytes(path).decode("utf-8")
             if path.suffix == ".jsonl":

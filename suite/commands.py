@@ -211,6 +211,14 @@ def archive(
     output: Annotated[
         Path, typer.Option(help="Folder of the copy; a new one.", show_default=False)
     ],
+    scores_only: Annotated[
+        bool,
+        typer.Option(
+            "--scores-only",
+            help="Leave out texts, calls, steps and examples: a small part of the size, by "
+            "which `verify` can compute the tables anew, but neither scores nor spend.",
+        ),
+    ] = False,
 ) -> None:
     """Copy a complete run for committing: only what its figures follow from, compressed.
 
@@ -218,5 +226,5 @@ def archive(
     """
     from suite.archive import archive_run
 
-    archive_run(run, output)
+    archive_run(run, output, evidence=not scores_only)
     print(f"{output}")

@@ -5,6 +5,7 @@ import lzma
 import shutil
 import subprocess
 import sys
+from pathlib import PurePosixPath
 
 import pytest
 
@@ -50,6 +51,24 @@ def run(tmp_path):
 def files(directory):
     found = (path.relative_to(directory) for path in directory.rglob("*") if path.is_file())
     return {str(path) for path in found}
+
+
+def test_an_archive_of_scores_gives_the_tables_and_says_what_it_lacks(run, tmp_path):
+    whole, output = tmp_path / "whole", tmp_path / "archive"
+    archive_run(run, whole)
+    archive_run(run, output, evidence=False)
+    assert files(output) == files(whole)
+    all_cells, cells = RunCells(whole), RunCells(output)
+    left = files(all_cells.path) - files(cells.path)
+    assert {PurePosixPath(name).name for name in left} == {
+        "train.jsonl", "teacher.jsonl", "texts.jsonl", "rejects.jsonl",
+    }  # fmt: skip
+    found = verify_run(output, None)
+    assert (found.findings, found.tables) == ((), 4)
+    assert any("teacher_tokens" in line and "taken on trust" in line for line in found.skipped)
+    before = (output / "table.md").read_bytes()
+    write_report(output)
+    assert (output / "table.md").read_bytes() == before
 
 
 def test_an_archive_reads_as_the_run(run, tmp_path):
