@@ -40,13 +40,13 @@ KEPT = (
     "*/distill/rejects.jsonl",
     "*/distill/parts/*/limits.json",
 )
-# What the figures are computed from once more by `verify`, and most of an archive's size.
+# What the figures are computed from once more by `verify`, and most of an archive's size. Not the
+# texts of curves: their items are what a curve's ends are computed on.
 EVIDENCE = (
     "*/train.jsonl",
     "*/teacher.jsonl",
     "*/tasks/*/texts.jsonl",
     "*/tasks/*/verdicts.jsonl",
-    "*/curve/*/*/texts.jsonl",
     "*/curve/*/*/verdicts.jsonl",
     "*/distill/lessons.jsonl",
     "*/distill/rejects.jsonl",

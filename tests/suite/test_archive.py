@@ -61,8 +61,10 @@ def test_an_archive_of_scores_gives_the_tables_and_says_what_it_lacks(run, tmp_p
     all_cells, cells = RunCells(whole), RunCells(output)
     left = files(all_cells.path) - files(cells.path)
     assert {PurePosixPath(name).name for name in left} == {
-        "train.jsonl", "teacher.jsonl", "texts.jsonl", "rejects.jsonl",
-    }  # fmt: skip
+        "train.jsonl",
+        "teacher.jsonl",
+        "rejects.jsonl",
+    }
     found = verify_run(output, None)
     assert (found.findings, found.tables) == ((), 4)
     assert any("teacher_tokens" in line and "taken on trust" in line for line in found.skipped)
