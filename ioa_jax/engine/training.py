@@ -250,14 +250,7 @@ class Trainer:
         """
         if not batch.examples and not batch.retained:
             raise InputError(f"step {self.steps + 1}: a batch without examples")
-        kept, allowed = self._rows_taken(batch.retained), self.config.retained_rows
-        if kept > allowed:
-            raise InputError(
-                f"step {self.steps + 1}: the {len(batch.retained)} retained examples fill {kept} "
-                f"rows of {self.config.row_length} tokens, and "
-                f"retained_share={self.config.retained_share} of batch_rows="
-                f"{self.config.batch_rows} allows {allowed}; retain fewer, or raise one of them"
-            )
+        self._check_retained(batch.retained)
         began = time.perf_counter()
         left = self.budget_tokens - self.tokens
         # Examples before retained ones: at the end of a budget, learning goes before keeping.
@@ -328,6 +321,17 @@ class Trainer:
                 break
             found.append(cut)
         return found
+
+    def _check_retained(self, retained: Sequence[TokenPair]) -> None:
+        """Refuse what would be learnt like any other example, for want of rows of its own."""
+        kept, allowed = self._rows_taken(retained), self.config.retained_rows
+        if kept > allowed:
+            raise InputError(
+                f"step {self.steps + 1}: the {len(retained)} retained examples fill {kept} "
+                f"rows of {self.config.row_length} tokens, and "
+                f"retained_share={self.config.retained_share} of batch_rows="
+                f"{self.config.batch_rows} allows {allowed}; retain fewer, or raise one of them"
+            )
 
     def _rows_taken(self, pairs: Sequence[TokenPair]) -> int:
         """Rows that pairs fill, those that are too long for one cut."""
