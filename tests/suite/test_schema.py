@@ -41,8 +41,10 @@ def test_committed_results_fit_their_schemas_and_their_tables_follow_from_them(f
     check_run_folder(folder, cells.path)
     found = verify_run(folder, None)
     assert found.findings == ()
-    # Every cell's calls and steps are there, so that none of its tokens are taken on trust.
-    assert found.spends == len(read_run(folder).cells) > 0
+    # Every cell's calls and steps are there, so that none of its tokens are taken on trust; but in
+    # an archive of scores alone.
+    if any(cells.path.glob("*/teacher.jsonl")):
+        assert found.spends == len(read_run(folder).cells) > 0
     # Of an earlier version, the figures alone.
     assert found.tables == (1 if read_json(folder / "table.json")["version"] == EARLIER else 4)
 
