@@ -6,6 +6,7 @@ once. A command's parameters are its options, as many as there are.
 
 from __future__ import annotations
 
+import importlib.metadata
 import logging
 import os
 import sys
@@ -19,6 +20,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from ioa_jax.commands.distill import distill
 from ioa_jax.commands.identify import curriculum, diagnose, validate
+from ioa_jax.compile_cache import use_compile_cache
 from ioa_jax.errors import InputError, IOAError
 from ioa_jax.files import check_writable, write_json
 from ioa_jax.jsonl import read_rows, write_rows
@@ -34,9 +36,38 @@ if TYPE_CHECKING:
 app = typer.Typer(
     help="Score, generate, train and export language models in JAX.",
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
 )
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        print(f"ioa-jax {importlib.metadata.version('ioa-jax')}")
+        raise typer.Exit()
+
+
+@app.callback()
+def options(
+    compile_cache: Annotated[
+        bool,
+        typer.Option(
+            help="Keep compiled programs for the next time, in the user's cache directory."
+        ),
+    ] = True,
+    version: Annotated[
+        bool,
+        typer.Option(
+            "--version",
+            callback=_print_version,
+            is_eager=True,
+            help="Print the version and exit.",
+        ),
+    ] = False,
+) -> None:
+    """Options of every command."""
+    use_compile_cache(compile_cache)
+
+
 for command in (validate, diagnose, curriculum, distill):
     app.command()(command)
 

@@ -12,7 +12,7 @@ from typing import Annotated
 
 import typer
 
-from ioa_jax.cli import run_app
+from ioa_jax.cli import options, run_app
 from ioa_jax.errors import InputError
 from suite import commands, text_commands
 from suite.text_commands import DataDir, Ks, WeakSandbox, parse_style
@@ -20,9 +20,9 @@ from suite.text_commands import DataDir, Ks, WeakSandbox, parse_style
 app = typer.Typer(
     help="Compare ways to distil a student, on real models and tasks.",
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
 )
+app.callback()(options)
 
 
 @app.command("list")
