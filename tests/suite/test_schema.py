@@ -38,7 +38,10 @@ def test_there_is_no_schema_without_a_model():
 @pytest.mark.parametrize(
     "folder",
     # Every resample of a table is drawn again, which takes a minute for the largest.
-    [pytest.param(f, marks=[] if f.name == "micro-short" else pytest.mark.slow) for f in REFERENCES],
+    [
+        pytest.param(f, marks=[] if f.name == "micro-short" else pytest.mark.slow)
+        for f in REFERENCES
+    ],
     ids=lambda path: path.name,
 )
 def test_committed_results_fit_their_schemas_and_their_tables_follow_from_them(folder):
