@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from ioa_jax.commands.distill import distill
+from ioa_jax.commands.distill import distill, print_settings
 from ioa_jax.commands.identify import curriculum, diagnose, validate
 from ioa_jax.errors import InputError, IOAError
 from ioa_jax.files import check_writable, write_json
@@ -39,6 +39,7 @@ app = typer.Typer(
 )
 for command in (validate, diagnose, curriculum, distill):
     app.command()(command)
+app.command("settings")(print_settings)
 
 
 class PrecisionOption(StrEnum):

@@ -72,6 +72,16 @@ def test_validate_says_what_the_file_will_give(tmp_path):
     assert "under 11 synthesis seeds or 2 probes: maths/bold-sums (10 and 2); merged into" in out
     assert "add seeds, so that each stays a module of its own: 2 of maths/bold-sums" in out
     assert "gates" not in out
+    config.write_text("budget: {student_tokens: 9}\ndiagnose: {probe_fraction: 0.5}\n")
+    out = ioa("validate", path, "--no-grade", "--config", config)
+    assert "12 synthesis seeds and 12 probes" in out
+    out = ioa(
+        "validate", path, "--no-grade", "--config", config, "--set", "diagnose.probe_fraction=0.2"
+    )
+    assert "20 synthesis seeds and 4 probes" in out
+    config.write_text("diagnose: 3\n")
+    with pytest.raises(InputError, match="setting 'diagnose': a section is needed"):
+        ioa("validate", path, "--config", config)
     with pytest.raises(InputError, match="'probe_fractoin'"):
         ioa("validate", path, "--no-grade", "--set", "probe_fractoin=0.5")
 
