@@ -223,7 +223,7 @@ class AdapterSettings(BaseModel):
         material times `remedial_scale`, rounded up.
         """
         cap = self.size_caps[level]
-        if cap is None or not self.dimensions.cognitive_load or seed.domain != "math":
+        if cap is None or not self.dimensions.cognitive_load or seed.kind not in ("math", "number"):
             return None
         largest = max([float(cap), *operands(seed.prompt)])
         return math.ceil(largest * self.remedial_scale if kind == "remedial" else largest)
