@@ -95,11 +95,21 @@ def check_settings(kind: type[Settings], raw: Any, source: str) -> Settings:
     try:
         return kind.model_validate(raw)
     except ValidationError as error:
-        first = error.errors()[0]
-        if first["type"] == "extra_forbidden":
-            place = ".".join(map(str, first["loc"]))
-            raise InputError(f"{source}: setting {place!r}: there is none of this name") from None
-        raise InputError(f"{source}: {first_fault(error, 'settings', 'setting')}") from None
+        raise InputError(f"{source}: {_fault(error)}") from None
+
+
+def _fault(error: ValidationError) -> str:
+    """The first thing that is wrong, in words of settings."""
+    first = error.errors()[0]
+    if first["type"] == "extra_forbidden":
+        place = ".".join(map(str, first["loc"]))
+        return f"setting {place!r}: there is none of this name"
+    if first["type"] == "value_error":
+        # Our own words; where several settings don't fit each other, they name these.
+        words = str(first["ctx"]["error"]) if "ctx" in first else first["msg"]
+        place = ".".join(map(str, first["loc"]))
+        return f"setting {place!r}: {words}" if place else words
+    return first_fault(error, "settings", "setting")
 
 
 def merge_settings(under: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:

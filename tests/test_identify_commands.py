@@ -64,6 +64,9 @@ def test_validate_says_what_the_file_will_give(tmp_path):
     assert "from 2 a share of right answers is known within ± 0.49. 48 seeds of a module" in out
     assert "gates: measured on 40 probes of a module. The teacher writes" in out
     assert "38 at most, for at most 10% of its tokens" in out
+    out = ioa("validate", path, "--no-grade", "--set", "gate_probe_share=0")
+    assert "gates: measured on these probes alone" in out
+    assert "The teacher writes" not in out
     out = ioa("validate", path, "--no-grade", "--set", "probe_fraction=0.5")
     assert "12 synthesis seeds and 12 probes" in out
     config = tmp_path / "settings.yaml"

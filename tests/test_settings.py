@@ -78,7 +78,9 @@ def test_off_is_a_word_in_files_and_on_a_name(tmp_path: Path) -> None:
     ("override", "message"),
     [
         ("train.lr=1", "setting 'train.lr': there is none of this name"),
-        ("adapter.verification.on=false", "set diagnose.gate_probe_share=0 too"),
+        ("adapter.verification.on=false", "settings: adapter.verification.on=false: probes"),
+        ("adapter.zone={low: 2, high: 1}", "settings: setting 'adapter.zone': low=2.0 has to be"),
+        ("organizer.gate=hard", "setting 'organizer.gate': Input should be 'posterior'"),
     ],
 )
 def test_what_is_wrong_is_said_before_anything_is_paid(override: str, message: str) -> None:

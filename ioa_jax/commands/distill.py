@@ -421,4 +421,7 @@ def print_summary(record: dict[str, Any]) -> None:
         f"{counts or 'none'}"
     )
     for one in record["excluded"]:
-        print(f"excluded: {one['module']}, since its examples were rejected: {one['reason']}")
+        print(
+            f"excluded: {one['module']}, since batches in a row had no lesson of it; most often: "
+            f"{one['reason']}"
+        )
