@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from ioa_jax.commands.distill import distill
+from ioa_jax.commands.distill import distill, print_settings
 from ioa_jax.commands.identify import curriculum, diagnose, validate
 from ioa_jax.compile_cache import use_compile_cache
 from ioa_jax.errors import InputError, IOAError
@@ -70,6 +70,7 @@ def options(
 
 for command in (validate, diagnose, curriculum, distill):
     app.command()(command)
+app.command("settings")(print_settings)
 
 
 class PrecisionOption(StrEnum):

@@ -7,7 +7,7 @@ import json
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from ioa_jax.adapter.settings import AdapterSettings
 from ioa_jax.engine.training import LoRAConfig, TrainConfig
@@ -125,37 +125,42 @@ class OrganizerConfig(_Section):
         "likely as not, given the probes; literal, r(k) as measured; off, always.",
     )
     prior: tuple[float, float] = Field(
-        default=(1.0, 1.0), description="a and b of the gate's Beta prior; (1, 1) is uniform."
+        default=(1.0, 1.0),
+        description="a and b of the gate's Beta prior; (1, 1) is uniform [ours].",
     )
     first_pass_share: float = Field(
         default=0.3,
         ge=0,
         le=1,
-        description="`pooled`: student tokens of the pass through the stages, in proportion to "
-        "each stage's examples; 0 trains on everything at once.",
+        description="`pooled`: share of the student's tokens for the pass through the stages, in "
+        "proportion to each stage's examples; 0 trains on everything at once [ours].",
     )
     late_share: float = Field(
         default=0.2,
         ge=0,
         lt=1,
-        description="`pooled`: share of the examples' tokens that is kept for what fails its gate.",
+        description="`pooled`: share of the examples' tokens that is kept for what fails its gate "
+        "[ours].",
     )
     max_remedial_rounds: int = Field(
-        default=5, ge=0, description="`sequential`: before a module is parked."
+        default=5, ge=0, description="`sequential`: before a module is parked [ours]."
     )
     remedial_share: float = Field(
         default=0.5,
         ge=0,
         lt=1,
         description="`sequential`: share of a stage's teacher tokens that is kept for its remedial "
-        "rounds; what they don't use goes to later stages.",
+        "rounds; what they don't use goes to later stages [ours].",
     )
     references: bool = Field(
         default=True,
-        description="Train on the references of the taught modules' seeds too, which cost nothing.",
+        description="Train on the references of the taught modules' seeds too, which cost nothing "
+        "[ours].",
     )
     retention: RetentionConfig = Field(
-        default_factory=RetentionConfig, description="How what the student can do already is kept."
+        default_factory=RetentionConfig,
+        description="How what the student can do already is kept [ours: the paper leaves "
+        "forgetting open].",
     )
     average: tuple[Annotated[float, Field(gt=0, le=1)], ...] = Field(
         default=(1.0,),
@@ -166,7 +171,7 @@ class OrganizerConfig(_Section):
     keep: Literal["best", "last"] = Field(
         default="best",
         description="best: a student that ends below where it began on the probes is given back "
-        "as it was.",
+        "as it was [ours].",
     )
 
     def zone_settings(self) -> ZoneSettings:
@@ -224,19 +229,42 @@ class LicenceConfig(_Section):
 class MethodConfig(_Section):
     """The method's own settings: what `distill` takes besides models, seeds and budgets."""
 
-    diagnose: DiagnoseSettings = Field(default_factory=DiagnoseSettings)
-    organizer: OrganizerConfig = Field(default_factory=OrganizerConfig)
-    adapter: AdapterSettings = Field(default_factory=AdapterSettings)
-    train: TrainSection = Field(default_factory=TrainSection)
-    budget: BudgetConfig = Field(default_factory=BudgetConfig)
+    diagnose: DiagnoseSettings = Field(
+        default_factory=DiagnoseSettings, description="What the student lacks (Eq. 2 to 6)."
+    )
+    organizer: OrganizerConfig = Field(
+        default_factory=OrganizerConfig, description="When to teach what (Eq. 7 to 9)."
+    )
+    adapter: AdapterSettings = Field(
+        default_factory=AdapterSettings, description="How examples are written (Eq. 1)."
+    )
+    train: TrainSection = Field(
+        default_factory=TrainSection,
+        description="How the student trains (defaults: the paper's for the 3B class).",
+    )
+    budget: BudgetConfig = Field(
+        default_factory=BudgetConfig,
+        description="What the run may spend; both limits are hard [ours].",
+    )
     seed: int = Field(default=0, ge=0, description="Of everything random.")
+
+    @model_validator(mode="after")
+    def _probes_can_be_verified(self) -> MethodConfig:
+        # Known only after the diagnosis was paid for, else.
+        pooled = self.organizer.stage_mode == "pooled"
+        if pooled and self.diagnose.gate_probe_share > 0 and not self.adapter.verification.on:
+            raise ValueError(
+                "adapter.verification.on=false: probes that the teacher writes have to be "
+                "verified; set diagnose.gate_probe_share=0 too, and it writes none"
+            )
+        return self
 
 
 class DistillConfig(MethodConfig):
     """A run of `ioa distill`."""
 
-    teacher: TeacherConfig
-    student: StudentConfig
+    teacher: TeacherConfig = Field(description="Who teaches.")
+    student: StudentConfig = Field(description="Who learns.")
     seeds: Path = Field(description="JSONL file of seed tasks.")
     precision: PrecisionName = Field(default="bfloat16", description="Operands of products.")
     benchmarks: tuple[Path, ...] = Field(
@@ -251,7 +279,10 @@ class DistillConfig(MethodConfig):
         description="Train a second student on the seeds' references alone, with the same tokens, "
         "and report it.",
     )
-    licences: LicenceConfig = Field(default_factory=LicenceConfig)
+    licences: LicenceConfig = Field(
+        default_factory=LicenceConfig,
+        description="What the model card says; the project can't know it.",
+    )
 
     def digest(self) -> str:
         """sha256 of the settings, whatever file and overrides they came from."""

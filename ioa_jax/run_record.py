@@ -170,7 +170,8 @@ class RunRecord:
         gates: How they went.
         parked: Modules that were given up.
         flagged: Parked modules that each module needs.
-        excluded: Modules of whose examples none passed.
+        excluded: Modules that were given up while examples were written, since batches in a row
+            had no lesson of them.
         rejects: Examples by the reason of their rejection.
         most_rejected: None where nothing was rejected.
         lessons: Accepted examples.

@@ -2,17 +2,35 @@
 
 from __future__ import annotations
 
+import re
+import textwrap
+import typing
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
 import yaml
 from pydantic import BaseModel, ValidationError
+from pydantic.fields import FieldInfo
 
 from ioa_jax.errors import InputError, first_fault
 from ioa_jax.files import read_text
 
 Settings = TypeVar("Settings", bound=BaseModel)
+_BOOL = "tag:yaml.org,2002:bool"
+
+
+class _Loader(yaml.SafeLoader):
+    """Plain values, with YAML 1.2's switches: `off` is a value of some settings, `on` a name."""
+
+
+_Loader.yaml_implicit_resolvers = {
+    first: [one for one in resolvers if one[0] != _BOOL]
+    for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+}
+_Loader.add_implicit_resolver(
+    _BOOL, re.compile("(?:true|True|TRUE|false|False|FALSE)$"), list("tTfF")
+)
 
 
 def read_settings(
@@ -49,12 +67,17 @@ def read_mapping(path: Path) -> dict[str, Any]:
         InputError: It can't be read, or holds something else.
     """
     try:
-        raw = yaml.safe_load(read_text(path))
+        raw = _load(read_text(path))
     except yaml.YAMLError as error:
         raise InputError(f"{path}: {error}") from None
     if not isinstance(raw, dict):
         raise InputError(f"{path}: a mapping of settings is needed")
     return raw
+
+
+def _load(text: str) -> Any:
+    # It builds plain values alone, as its parent does.
+    return yaml.load(text, Loader=_Loader)
 
 
 def check_settings(kind: type[Settings], raw: Any, source: str) -> Settings:
@@ -71,7 +94,21 @@ def check_settings(kind: type[Settings], raw: Any, source: str) -> Settings:
     try:
         return kind.model_validate(raw)
     except ValidationError as error:
-        raise InputError(f"{source}: {first_fault(error, 'settings', 'setting')}") from None
+        raise InputError(f"{source}: {_fault(error)}") from None
+
+
+def _fault(error: ValidationError) -> str:
+    """The first thing that is wrong, in words of settings."""
+    first = error.errors()[0]
+    if first["type"] == "extra_forbidden":
+        place = ".".join(map(str, first["loc"]))
+        return f"setting {place!r}: there is none of this name"
+    if first["type"] == "value_error":
+        # Our own words; where several settings don't fit each other, they name these.
+        words = str(first["ctx"]["error"]) if "ctx" in first else first["msg"]
+        place = ".".join(map(str, first["loc"]))
+        return f"setting {place!r}: {words}" if place else words
+    return first_fault(error, "settings", "setting")
 
 
 def merge_settings(under: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
@@ -96,7 +133,7 @@ def override_setting(raw: dict[str, Any], override: str) -> None:
     if not separator or not name:
         raise InputError(f"--set {override!r}: write it as a.b=value")
     try:
-        value = yaml.safe_load(text)
+        value = _load(text)
     except yaml.YAMLError as error:
         raise InputError(f"--set {override!r}: {error}") from None
     *parents, last = name.split(".")
@@ -106,3 +143,71 @@ def override_setting(raw: dict[str, Any], override: str) -> None:
         if not isinstance(place, dict):
             raise InputError(f"--set {override!r}: {parent!r} has no settings of its own")
     place[last] = value
+
+
+def settings_lines(kind: type[BaseModel], indent: str = "") -> list[str]:
+    """Every setting of a model as YAML, with its default, under a comment that says what it is.
+
+    Settings that have no default, and those of a section that is off by default, are comments too.
+    """
+    lines: list[str] = []
+    for name, field in kind.model_fields.items():
+        section = _section(field)
+        text = field.description or (section.__doc__ or "").splitlines()[0]
+        lines += _comment(text, indent)
+        if field.is_required() and section is None:
+            lines.append(f"{indent}# {name}:")
+            continue
+        default = None if field.is_required() else field.get_default(call_default_factory=True)
+        if section is None:
+            lines.append(f"{indent}{name}: {_as_yaml(kind, name, default)}")
+            continue
+        inner = settings_lines(section, f"{indent}  ")
+        if default is None:
+            if not field.is_required():
+                lines.append(f"{indent}{name}: null")
+            lines.append(f"{indent}# {name}:")
+            inner = [f"{indent}# {line.removeprefix(indent)}" for line in inner]
+        else:
+            lines.append(f"{indent}{name}:")
+        lines += inner
+    return lines
+
+
+def find_section(kind: type[BaseModel], place: str) -> type[BaseModel]:
+    """The model of a section, such as `organizer.retention`.
+
+    Raises:
+        InputError: There is none; names those that there are.
+    """
+    for name in place.split("."):
+        sections = {
+            own: found
+            for own, field in kind.model_fields.items()
+            if (found := _section(field)) is not None
+        }
+        if name not in sections:
+            there = ", ".join(sections) or "none"
+            raise InputError(f"section {place!r}: no section {name!r}; there are {there}")
+        kind = sections[name]
+    return kind
+
+
+def _section(field: FieldInfo) -> type[BaseModel] | None:
+    """The model of a field that has settings of its own."""
+    kinds = (field.annotation, *typing.get_args(field.annotation))
+    return next(
+        (one for one in kinds if isinstance(one, type) and issubclass(one, BaseModel)), None
+    )
+
+
+def _comment(text: str, indent: str) -> list[str]:
+    mark = f"{indent}# "
+    return textwrap.wrap(text, 100, initial_indent=mark, subsequent_indent=mark)
+
+
+def _as_yaml(kind: type[BaseModel], name: str, default: Any) -> str:
+    """A default in one line, as a file would have it."""
+    plain = kind.model_construct(**{name: default}).model_dump(mode="json", include={name})[name]
+    text = yaml.safe_dump(plain, default_flow_style=True, width=10_000, sort_keys=False)
+    return text.removesuffix("\n").removesuffix("\n...")

@@ -137,8 +137,8 @@ def power(
     """What a comparison can find: simulate the report's tests, or write a world's measured power.
 
     The simulation has the tests' type I error and their power by items, seeds and differences. With
-    --from, suite/profiles/PROFILE.power.json gets untaught, uniform and oracle, which `report`
-    shows.
+    --from, suite/profiles/PROFILE.power.json gets untaught, uniform and oracle. `report` shows it,
+    and a simulation's power.json that lies beside it as PROFILE.simulation.json.
     """
     import dataclasses
 

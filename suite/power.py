@@ -22,7 +22,8 @@ from typing import Any
 import numpy as np
 
 from ioa_jax.errors import InputError
-from ioa_jax.files import write_json, write_text
+from ioa_jax.files import read_json, write_json, write_text
+from ioa_jax.report.page import View
 from ioa_jax.streams import stream
 from suite.cells import ORACLE, TEACHER, UNDISTILLED, UNIFORM
 from suite.profile import PROFILES, check_development_seeds
@@ -314,23 +315,39 @@ def write_simulation(
     return paths
 
 
-def _markdown(
-    run: str, effects: Effects, rows: Sequence[Simulated], simulations: int, resamples: int
-) -> str:
+def simulation_table(
+    seed_sd: float, rows: Sequence[Simulated]
+) -> tuple[tuple[str, ...], tuple[tuple[str, ...], ...]]:
+    """Header and rows of what the tests find, in %; power is at the measured SD over seeds."""
     nulls = sorted({row.seed_sd for row in rows if row.difference == 0})
     differences = sorted({row.difference for row in rows if row.difference != 0})
     found = {
         (row.items, row.seeds, row.test, row.seed_sd, row.difference): row.significant
         for row in rows
     }
-    columns = [(sd, 0.0) for sd in nulls] + [(effects.seed_sd, value) for value in differences]
-    header = [
+    columns = [(sd, 0.0) for sd in nulls] + [(seed_sd, value) for value in differences]
+    header = (
         "items",
         "seeds",
         "test",
         *(f"no difference, SD {100 * sd:.2f}" for sd in nulls),
         *(f"{100 * value:g} points" for value in differences),
-    ]
+    )
+    return header, tuple(
+        (
+            f"{items:,}",
+            str(seeds),
+            test,
+            *(f"{100 * found[items, seeds, test, sd, value]:.1f}" for sd, value in columns),
+        )
+        for items, seeds, test in dict.fromkeys((row.items, row.seeds, row.test) for row in rows)
+    )
+
+
+def _markdown(
+    run: str, effects: Effects, rows: Sequence[Simulated], simulations: int, resamples: int
+) -> str:
+    header, cells = simulation_table(effects.seed_sd, rows)
     lines = [
         "# What the tests find",
         "",
@@ -339,14 +356,8 @@ def _markdown(
         "",
         "| " + " | ".join(header) + " |",
         "|" + " ---: |" * len(header),
+        *("| " + " | ".join(row) + " |" for row in cells),
     ]
-    for items, seeds, test in dict.fromkeys((row.items, row.seeds, row.test) for row in rows):
-        cells = [found[items, seeds, test, sd, value] for sd, value in columns]
-        lines.append(
-            "| "
-            + " | ".join([f"{items:,}", str(seeds), test, *(f"{100 * one:.1f}" for one in cells)])
-            + " |"
-        )
     return "\n".join(
         [
             *lines,
@@ -446,9 +457,40 @@ def find_power(settings: Mapping[str, Any], folder: Path = PROFILES) -> PowerFil
     Raises:
         InputError: A file there doesn't fit its schema.
     """
+    found = _find_power(settings, folder)
+    return None if found is None else found[1]
+
+
+def find_simulation(settings: Mapping[str, Any], folder: Path = PROFILES) -> View | None:
+    """What the report's tests find, as it was simulated for the same; None if it wasn't.
+
+    It lies beside the power file, as PROFILE.simulation.json: the simulation's power.json.
+
+    Raises:
+        InputError: As of `find_power`, whose arguments these are, or the file isn't JSON.
+    """
+    found = _find_power(settings, folder)
+    if found is None:
+        return None
+    path = found[0].with_name(found[0].name.replace(".power.", ".simulation."))
+    if not path.is_file():
+        return None
+    record = read_json(path)
+    simulated = [Simulated(**row) for row in record["rows"]]
+    header, rows = simulation_table(record["effects"]["seed_sd"], simulated)
+    notes = (
+        f"Share of {record['simulations']:,} simulated comparisons of two methods in which p < "
+        f"{record['alpha']:g}, in %, with the effects of items and seeds as measured in "
+        f"{record['run']}. Without a difference it is the type I error and should be 5, for SDs "
+        "over seeds in points; with one it is the power, before Holm's correction.",
+    )
+    return View("simulation", "What the report's tests find", header, rows, notes)
+
+
+def _find_power(settings: Mapping[str, Any], folder: Path) -> tuple[Path, PowerFile] | None:
     decisive = _decisive(settings)
-    found = (read_file(PowerFile, path) for path in sorted(folder.glob("*.power.json")))
-    return next((power for power in found if power.settings == decisive), None)
+    found = ((path, read_file(PowerFile, path)) for path in sorted(folder.glob("*.power.json")))
+    return next((one for one in found if one[1].settings == decisive), None)
 
 
 def _decisive(settings: Mapping[str, Any]) -> dict[str, Any]:

@@ -271,6 +271,9 @@ def test_distill_says_how_it_may_end(tmp_path):
     assert NothingTaught.exit_code == 7
     with pytest.raises(InputError, match="--resume goes on with the run's own settings"):
         ioa("distill", "--resume", tmp_path, "--no-baseline")
+    # A dry run must never go on with a real one.
+    with pytest.raises(InputError, match="--resume goes on with the run's own settings"):
+        ioa("distill", "--resume", tmp_path, "--dry-run")
 
 
 def test_line_numbers_count_blank_lines_and_not_other_separators(model, tmp_path):

@@ -64,6 +64,9 @@ def test_validate_says_what_the_file_will_give(tmp_path):
     assert "from 2 a share of right answers is known within ± 0.49. 48 seeds of a module" in out
     assert "gates: measured on 40 probes of a module. The teacher writes" in out
     assert "38 at most, for at most 10% of its tokens" in out
+    out = ioa("validate", path, "--no-grade", "--set", "gate_probe_share=0")
+    assert "gates: measured on these probes alone" in out
+    assert "The teacher writes" not in out
     out = ioa("validate", path, "--no-grade", "--set", "probe_fraction=0.5")
     assert "12 synthesis seeds and 12 probes" in out
     config = tmp_path / "settings.yaml"
@@ -72,6 +75,16 @@ def test_validate_says_what_the_file_will_give(tmp_path):
     assert "under 11 synthesis seeds or 2 probes: maths/bold-sums (10 and 2); merged into" in out
     assert "add seeds, so that each stays a module of its own: 2 of maths/bold-sums" in out
     assert "gates" not in out
+    config.write_text("budget: {student_tokens: 9}\ndiagnose: {probe_fraction: 0.5}\n")
+    out = ioa("validate", path, "--no-grade", "--config", config)
+    assert "12 synthesis seeds and 12 probes" in out
+    out = ioa(
+        "validate", path, "--no-grade", "--config", config, "--set", "diagnose.probe_fraction=0.2"
+    )
+    assert "20 synthesis seeds and 4 probes" in out
+    config.write_text("diagnose: 3\n")
+    with pytest.raises(InputError, match="setting 'diagnose': a section is needed"):
+        ioa("validate", path, "--config", config)
     with pytest.raises(InputError, match="'probe_fractoin'"):
         ioa("validate", path, "--no-grade", "--set", "probe_fractoin=0.5")
 

@@ -107,11 +107,7 @@ def _read_row(row: Mapping[str, Any], spec: SynthesisSpec) -> WrittenExample:
     raw = json.dumps(row, ensure_ascii=False).encode(errors="replace").decode()
     fixed = requested_fields(spec)
     example = _validated(_completed(row, fixed))
-    if (
-        isinstance(example, Example)
-        and not example.solution.steps
-        and (spec.check or spec.domain) in _WITH_STEPS
-    ):
+    if isinstance(example, Example) and not example.solution.steps and spec.check in _WITH_STEPS:
         example = Unfit("schema", "field 'solution.steps': there is no step")
     return WrittenExample(raw, example, repaired=_lacks(row, fixed))
 

@@ -50,7 +50,7 @@ class SynthesisSpec(Value):
     """What a call asks the teacher to write.
 
     Attributes:
-        domain: `math`, `code`, `instruction` or any other name.
+        domain: What it is about, in any words; what an answer looks like follows `check`.
         stage: Number of the stage.
         kind: `remedial` asks for smaller instances than the seed.
         module: Id of the module to write for.
@@ -64,9 +64,9 @@ class SynthesisSpec(Value):
         seed_id: Id of the seed item.
         seed_prompt: Its task.
         seed_reference: Its right answer, may be empty.
+        check: Kind of its check, which decides what an answer looks like.
         seed_tests: Its tests, where it is a programming task.
         seed_answer: Its answer alone, where it is known apart from the reference.
-        check: Kind of its check.
         form: How the student's answers are written.
         dimensions: Which of the five are asked for.
         complaint: Why an earlier answer was rejected; empty at the first attempt.
@@ -89,9 +89,9 @@ class SynthesisSpec(Value):
     seed_id: str
     seed_prompt: str
     seed_reference: str
+    check: str
     seed_tests: str = ""
     seed_answer: str = ""
-    check: str = ""
     form: Form = "lines"
     dimensions: DimensionSettings = dataclasses.field(default_factory=DimensionSettings)
     complaint: str = ""
@@ -201,9 +201,9 @@ def _fields(spec: SynthesisSpec) -> dict[str, Any]:
 
 
 def _seed_solution(spec: SynthesisSpec) -> tuple[tuple[str, ...], str]:
-    """The steps of the seed's reference, none where it isn't mathematics, and its answer."""
+    """The steps of the seed's reference, none where its check reads the whole, and its answer."""
     lines = [line.strip() for line in spec.seed_reference.splitlines() if line.strip()]
-    if spec.domain != "math" or not lines:
+    if spec.check not in ("math", "number") or not lines:
         return (), spec.seed_reference.strip()
     # GSM8K marks its answers so; others put them into a box or a last sentence, or are no more.
     marked = lines[-1].removeprefix("####").strip()

@@ -87,8 +87,8 @@ class Example(_Part):
 
     Problem, solution and load are the teacher's; what the request fixes is filled in.
 
-    In the domain `code`, `final_answer` is the program and `verification` a Python test that raises
-    if it is wrong; in `instruction`, `final_answer` is the text that answers.
+    With a check of the kind `code`, `final_answer` is the program and `verification` a Python test
+    that raises if it is wrong; where the whole text is judged, `final_answer` is that text.
     """
 
     module: Text

@@ -46,8 +46,8 @@ class AdapterSettings(BaseModel):
             "What the teacher writes. `lean`: what it alone knows; in the pack `paper` problem, "
             "solution and tests as plain text, in `micro` a problem and then, in a second call, "
             "its answer. `few_shot`: the same as plain text, by going on after three seeds of the "
-            "module, for teachers that don't follow instructions. `schema`: the whole record as "
-            "JSON."
+            "module, for teachers that don't follow instructions. Both are [ours]. `schema`: the "
+            "whole record as JSON."
         ),
     )
     pack: Pack = Field(
@@ -70,7 +70,7 @@ class AdapterSettings(BaseModel):
     rewrites: int = Field(
         default=1,
         ge=1,
-        description="Calls for the same examples, of which the best are kept (see `zone`).",
+        description="Calls for the same examples, of which the best are kept (see `zone`) [ours].",
     )
     max_retries: int = Field(
         default=2, ge=0, description="Regenerations of what was rejected, at most."
@@ -102,20 +102,21 @@ class AdapterSettings(BaseModel):
     give_up_after: int = Field(
         default=3,
         ge=1,
-        description="Batches in a row without a lesson of a module, after which it is excluded.",
+        description="Batches in a row without a lesson of a module, after which it is excluded "
+        "[ours].",
     )
     levels: dict[Level, float] = Field(
         default={"introductory": 0.25, "intermediate": 0.5, "advanced": 0.25},
         description=(
             "Shares of the difficulties. In `lean` and `few_shot` they are relative to the seed's: "
-            "introductory is a notch easier, advanced a notch harder."
+            "introductory is a notch easier, advanced a notch harder [ours]."
         ),
     )
     level_order: LevelOrder = Field(
         default="shares",
         description=(
-            "`shares`: the lessons so far cover the range at any time. `easy_first`: every seed's "
-            "easiest level before any seed's next one, regardless of the shares."
+            "`shares` [ours]: the lessons so far cover the range at any time. `easy_first`: every "
+            "seed's easiest level before any seed's next one, regardless of the shares."
         ),
     )
     dimensions: DimensionSettings = Field(
@@ -125,21 +126,22 @@ class AdapterSettings(BaseModel):
         default=0.2,
         ge=0,
         le=1,
-        description="Share of the examples for which `concretization` and `language` are asked.",
+        description="Share of the examples for which `concretization` and `language` are asked "
+        "[ours; the paper asks for all].",
     )
     decompose_below: float = Field(
         default=0.0,
         ge=0,
         description=(
             "In `lean`, a student with an r(k) up to this is shown smaller steps than the "
-            "references have; others at most as many."
+            "references have; others at most as many [ours]."
         ),
     )
     form_by_student: bool = Field(
         default=True,
         description=(
-            "Answers have the form that the student finds likeliest (`choose_forms`); off, that of "
-            "`dimensions.template`."
+            "Answers have the form that the student finds likeliest (`choose_forms`) [ours]; off, "
+            "that of `dimensions.template`."
         ),
     )
     steps: bool = Field(default=True, description="The student learns to write the steps too.")
@@ -150,33 +152,34 @@ class AdapterSettings(BaseModel):
         default=None,
         description=(
             "Of the rewrites that verify, keep those inside that surprise the student least; None "
-            "keeps the first."
+            "keeps the first [ours]."
         ),
     )
     size_caps: dict[Level, int | None] = Field(
         default={"introductory": 20, "intermediate": 100, "advanced": None},
         description=(
             "Of `schema`: largest number in a problem, by level, for maths with `cognitive_load` "
-            "on; none where it is None. Numbers as large as the seed's are allowed."
+            "on; none where it is None. Numbers as large as the seed's are allowed [ours]."
         ),
     )
     step_caps: dict[Level, int | None] = Field(
         default={"introductory": 8, "intermediate": 12, "advanced": None},
         description=(
-            "Of `schema`: most steps, by level, with `cognitive_load` on; none where it is None."
+            "Of `schema`: most steps, by level, with `cognitive_load` on; none where it is None "
+            "[ours]."
         ),
     )
     remedial_scale: float = Field(
         default=0.5,
         gt=0,
         le=1,
-        description="Of `schema`: factor of the largest number in remedial material.",
+        description="Of `schema`: factor of the largest number in remedial material [ours].",
     )
     duplicate_similarity: float = Field(
         default=DUPLICATE_SIMILARITY,
         gt=0,
         lt=1,
-        description="From which Jaccard similarity on problems are near duplicates.",
+        description="From which Jaccard similarity on problems are near duplicates [ours].",
     )
 
     @model_validator(mode="after")
@@ -220,7 +223,7 @@ class AdapterSettings(BaseModel):
         material times `remedial_scale`, rounded up.
         """
         cap = self.size_caps[level]
-        if cap is None or not self.dimensions.cognitive_load or seed.domain != "math":
+        if cap is None or not self.dimensions.cognitive_load or seed.kind not in ("math", "number"):
             return None
         largest = max([float(cap), *operands(seed.prompt)])
         return math.ceil(largest * self.remedial_scale if kind == "remedial" else largest)

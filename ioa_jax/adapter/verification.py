@@ -25,11 +25,14 @@ class VerificationSettings(BaseModel):
         default="solve",
         description=(
             "What becomes of an example that nothing but the teacher can decide: `solve` has it "
-            "solved again, `accept` takes it as it is written, `reject` doesn't."
+            "solved again, `accept` takes it as it is written, `reject` doesn't [ours]."
         ),
     )
     num_solutions: int = Field(
-        default=1, ge=1, description="Independent solutions; more than half have to agree."
+        default=1,
+        ge=1,
+        description="Independent solutions, of which more than half have to agree; of programs "
+        "the example's own counts as one [ours].",
     )
     temperature: float = Field(default=0.0, ge=0, description="Of the solutions; 0 is greedy.")
     max_tokens: int = Field(default=512, ge=1, description="Of a solution.")

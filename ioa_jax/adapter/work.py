@@ -73,7 +73,7 @@ class Work:
         lessons: Accepted, in their order.
         solutions: As the teacher wrote them, by the lesson's id; None where that wasn't as text.
         rejects: In their order.
-        excluded: Modules without any lesson.
+        excluded: Modules that aren't asked for any more, since batches had no lesson of them.
         asked: Units.
         calls: Answered.
         tokens: That answers took, the verification's among them.
@@ -139,7 +139,7 @@ class Work:
             unit.complaint = f"{reason}: {detail}"[:COMPLAINT_CHARACTERS]
 
     def give_up(self, modules: set[str], after: int) -> None:
-        """Say which modules of a batch have no lesson of it; exclude those that never have."""
+        """Say which modules of a batch have no lesson of it; exclude those that go on so."""
         for module in sorted(modules):
             self._fruitless[module] += 1
             if self._fruitless[module] == 0 or not self._failed[module]:

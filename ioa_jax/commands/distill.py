@@ -72,7 +72,8 @@ class Estimate:
 
 def distill(
     config: Annotated[
-        Path | None, typer.Option(help="YAML file of settings.", show_default=False)
+        Path | None,
+        typer.Option(help="YAML file of settings; `ioa settings` prints all.", show_default=False),
     ] = None,
     teacher: Annotated[
         str | None, typer.Option(help="Sets teacher.spec.", show_default=False)
@@ -120,7 +121,7 @@ def distill(
     for name in ("ioa_jax.steps", __name__):
         logging.getLogger(name).setLevel(logging.INFO)
     if resume is not None:
-        if any((config, teacher, student, seeds, output, settings, no_baseline)):
+        if any((config, teacher, student, seeds, output, settings, no_baseline, dry_run)):
             raise InputError("--resume goes on with the run's own settings: give nothing else")
         directory, chosen = resume, old_run(resume)
     else:
@@ -147,6 +148,23 @@ def distill(
         raise NothingTaught(record["conclusion"])
     print(f"student: {directory / STUDENT}")
     print(record["conclusion"])
+
+
+def print_settings(
+    section: Annotated[
+        str | None,
+        typer.Argument(help="Of one section, such as organizer.retention.", show_default=False),
+    ] = None,
+) -> None:
+    """Print every setting of `distill` with its default and what it is, as a YAML file.
+
+    Marked [ours] is what the paper doesn't have. The section diagnose is what `diagnose` takes.
+    """
+    from ioa_jax.config import DistillConfig
+    from ioa_jax.settings import find_section, settings_lines
+
+    kind = DistillConfig if section is None else find_section(DistillConfig, section)
+    print("\n".join(settings_lines(kind)))
 
 
 def _open_and_run(
@@ -403,4 +421,7 @@ def print_summary(record: dict[str, Any]) -> None:
         f"{counts or 'none'}"
     )
     for one in record["excluded"]:
-        print(f"excluded: {one['module']}, since its examples were rejected: {one['reason']}")
+        print(
+            f"excluded: {one['module']}, since batches in a row had no lesson of it; most often: "
+            f"{one['reason']}"
+        )

@@ -9,7 +9,7 @@ import contextlib
 import logging
 import sys
 from collections import Counter
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Sequence
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -24,10 +24,13 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from ioa_jax.identifier.diagnosis import Diagnosis
+    from ioa_jax.identifier.settings import DiagnoseSettings
     from ioa_jax.organizer.curriculum import Curriculum
     from ioa_jax.teachers.base import Teacher
 
 PAGE = "diagnosis.html"
+# By these a file is one of `distill`.
+_SECTIONS = {"diagnose", "organizer", "adapter", "train", "budget", "teacher", "student"}
 
 
 class PackOption(StrEnum):
@@ -60,7 +63,7 @@ def validate(
     ] = True,
     config: Annotated[
         Path | None,
-        typer.Option(help="YAML file of settings, as of diagnose.", show_default=False),
+        typer.Option(help="YAML file of settings, as of diagnose or distill.", show_default=False),
     ] = None,
     set_: Annotated[
         list[str] | None,
@@ -73,6 +76,7 @@ def validate(
     "instruction" or "rouge", and what that needs}), and may have "id", "domain", "module"
     (category/module), "difficulty" and any other fields.
     """
+    settings = _read_settings(config, set_ or ())
     read, faults = find_seeds(seeds)
     if faults:
         print("\n".join(faults))
@@ -90,11 +94,28 @@ def validate(
         parts = ", ".join(f"{name} {count}" for name, count in sorted(counts.items()))
         print(f"{title}: {parts}")
     from ioa_jax.identifier.forecast import forecast_lines
-    from ioa_jax.identifier.settings import DiagnoseSettings
-    from ioa_jax.settings import read_settings
 
-    for line in forecast_lines(read, read_settings(DiagnoseSettings, config, set_ or ())):
+    for line in forecast_lines(read, settings):
         print(line)
+
+
+def _read_settings(config: Path | None, overrides: Sequence[str]) -> DiagnoseSettings:
+    """Of a diagnosis, from a file of its own or one of `distill`, whose section it takes.
+
+    Raises:
+        InputError: As `ioa_jax.settings.read_settings`.
+    """
+    from ioa_jax.identifier.settings import DiagnoseSettings
+    from ioa_jax.settings import check_settings, override_setting, read_mapping
+
+    raw = {} if config is None else read_mapping(config)
+    if raw.keys() & _SECTIONS:
+        raw = raw.get("diagnose", {})
+        if not isinstance(raw, dict):
+            raise InputError(f"{config}: setting 'diagnose': a section is needed")
+    for override in overrides:
+        override_setting(raw, override.removeprefix("diagnose."))
+    return check_settings(DiagnoseSettings, raw, str(config or "settings"))
 
 
 def _check_references(path: Path, seeds: tuple[SeedItem, ...]) -> None:
@@ -138,7 +159,8 @@ def diagnose(
         Path, typer.Option(help="Folder; a diagnosis begun there goes on.", show_default=False)
     ],
     config: Annotated[
-        Path | None, typer.Option(help="YAML file of settings.", show_default=False)
+        Path | None,
+        typer.Option(help="YAML file of settings, its own or distill's.", show_default=False),
     ] = None,
     pack: Annotated[
         PackOption | None, typer.Option(help="Sets decompose.pack.", show_default=False)
@@ -170,11 +192,10 @@ def diagnose(
         format="%(levelname)s %(name)s: %(message)s",
         stream=sys.stderr,
     )
-    from ioa_jax.identifier.settings import DiagnoseSettings
-    from ioa_jax.settings import override_setting, read_settings
+    from ioa_jax.settings import override_setting
 
     overrides = [] if pack is None else [f"decompose.pack={pack.value}"]
-    settings = read_settings(DiagnoseSettings, config, [*overrides, *(set_ or ())])
+    settings = _read_settings(config, [*overrides, *(set_ or ())])
     teacher_settings: dict[str, object] = {}
     for text in teacher_set or ():
         override_setting(teacher_settings, text)

@@ -148,13 +148,20 @@ def forecast_lines(seeds: Sequence[SeedItem], settings: DiagnoseSettings) -> lis
             f"{_items_for(ENOUGH_PROBES, settings)} seeds of a module would give "
             f"{ENOUGH_PROBES}; or raise probe_fraction"
         )
-    if fewest < settings.min_gate_probes:
-        lines.append(
-            f"gates: measured on {settings.min_gate_probes} probes of a module. The teacher writes "
-            f"those that are missing, {settings.min_gate_probes - fewest} at most, for at most "
-            f"{settings.gate_probe_share:.0%} of its tokens"
-        )
-    return lines
+    return [*lines, *_gate_lines(fewest, settings)]
+
+
+def _gate_lines(fewest: int, settings: DiagnoseSettings) -> list[str]:
+    """Of the module with the fewest probes."""
+    if settings.gate_probe_share == 0:
+        return ["gates: measured on these probes alone, since gate_probe_share is 0"]
+    if fewest >= settings.min_gate_probes:
+        return []
+    return [
+        f"gates: measured on {settings.min_gate_probes} probes of a module. The teacher writes "
+        f"those that are missing, {settings.min_gate_probes - fewest} at most, for at most "
+        f"{settings.gate_probe_share:.0%} of its tokens"
+    ]
 
 
 def _lines_without_names(total: int, settings: DiagnoseSettings) -> list[str]:

@@ -269,7 +269,10 @@ def deficient_modules(
 
 
 def posterior_means(
-    values: Sequence[Sequence[float]], draws: int, generator: np.random.Generator
+    values: Sequence[Sequence[float]],
+    draws: int,
+    generator: np.random.Generator,
+    unseen_weight: float = 1.0,
 ) -> np.ndarray:
     """Draws of what the means may be, given values in [0, 1] on a few probes [ours].
 
@@ -283,6 +286,7 @@ def posterior_means(
         values: Of each series on the same probes, [series, probes], each in [0, 1]; at least one.
         draws: Number of draws.
         generator: Where they come from.
+        unseen_weight: Of the further probe, beside 1 of each that was measured.
 
     Returns:
         [series, draws].
@@ -291,7 +295,7 @@ def posterior_means(
     # Every combination of 0 and 1 is as likely as the others.
     unseen = np.asarray(list(itertools.product((0.0, 1.0), repeat=len(table)))).T
     count = unseen.shape[1]
-    prior = np.concatenate([np.ones(table.shape[1]), np.full(count, 1 / count)])
+    prior = np.concatenate([np.ones(table.shape[1]), np.full(count, unseen_weight / count)])
     return np.concatenate([table, unseen], axis=1) @ generator.dirichlet(prior, size=draws).T
 
 

@@ -129,8 +129,8 @@ class DependencyOptions(_Options):
         default="auto",
         description="Where the population of Eq. 3 comes from: interventions, one adapter a "
         "module; snapshots, one adapter on all modules; teacher_prior, no population: what the "
-        "teacher named, at no student tokens; auto, interventions where the student's budget is at "
-        "least interventions_from and the teacher can score, else teacher_prior.",
+        "teacher named, at no student tokens; auto [ours], interventions where the student's "
+        "budget is at least interventions_from and the teacher can score, else teacher_prior.",
     )
     interventions_from: int = Field(
         default=20_000_000,
@@ -139,16 +139,16 @@ class DependencyOptions(_Options):
         "the settings below these take up to 12,288 tokens a module, so that with 40 modules they "
         "are at most 2.5 % of such a budget [ours].",
     )
-    tau_high: float = Field(default=0.9, description="τ_high.")
-    tau_low: float = Field(default=0.7, description="τ_low.")
-    tau_dep: float = Field(default=0.3, ge=0, le=1, description="τ_dep.")
-    epsilon: float = Field(default=1e-8, gt=0, description="ε.")
-    min_states: int = Field(default=2, ge=1, description="States on each side of Eq. 3.")
+    tau_high: float = Field(default=0.9, description="τ_high of Eq. 3.")
+    tau_low: float = Field(default=0.7, description="τ_low of Eq. 3.")
+    tau_dep: float = Field(default=0.3, ge=0, le=1, description="τ_dep of Eq. 3.")
+    epsilon: float = Field(default=1e-8, gt=0, description="ε of Eq. 3.")
+    min_states: int = Field(default=2, ge=1, description="States on each side of Eq. 3 [ours].")
     min_probes: int = Field(
         default=5,
         ge=1,
         description="Probes of both modules without which Eq. 3 isn't estimated, and a dependency "
-        "is what the teacher named.",
+        "is what the teacher named [ours].",
     )
     learning_rate: float = Field(default=1e-3, gt=0, description="Of the adapters.")
     lora_rank: int = Field(default=8, ge=1, description="r of the adapters.")
@@ -245,7 +245,7 @@ class DiagnoseSettings(_Options):
         "[ours; the paper has .3].",
     )
     confident_gap: bool = Field(
-        default=False, description="The gap's interval has to lie above τ_gap too."
+        default=False, description="The gap's interval has to lie above τ_gap too [ours]."
     )
     min_teacher_performance: float | None = Field(
         default=None,

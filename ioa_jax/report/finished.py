@@ -72,6 +72,7 @@ class Gates(_Part):
 
     first_pass: dict[str, bool] = {}
     end: dict[str, bool] = {}
+    stages_first_pass: dict[str, bool] = {}
     stages_end: dict[str, bool] = {}
 
 

@@ -221,16 +221,20 @@ def lesson_section(record: Record, difficulties: Mapping[str, tuple[float, float
     """
     count, asked = record.lessons, record.levels_asked
     total = sum(asked.values())
+    probes = record.probes_by_level
     text = (
         f"{count:,} examples, and {record.references:,} references of the seeds. Behind each bar "
-        "the level's share, and the share that was asked for. Levels are relative to the seed, "
-        "which is intermediate itself, unless the teacher wrote the whole record (protocol schema)."
+        "the level's share, the share that was asked for, and the level's share of the taught "
+        "modules' probes. Levels are relative to the seed, which is intermediate itself, as probes "
+        "are, unless the teacher wrote the whole record (protocol schema)."
     )
     bars = [
         Bar(
             level,
             float(number),
-            f"{number:,} · {_percent(number, count)}, asked {_percent(asked.get(level, 0), total)}",
+            f"{number:,} · {_percent(number, count)}, asked "
+            f"{_percent(asked.get(level, 0), total)}, probes "
+            f"{_percent(probes.get(level, 0), sum(probes.values()))}",
         )
         for level, number in record.lessons_by_level.items()
     ]

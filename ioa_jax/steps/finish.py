@@ -12,6 +12,7 @@ import numpy as np
 
 from ioa_jax.bootstrap import draw_counts, percentile_interval
 from ioa_jax.files import finished
+from ioa_jax.identifier.gap import posterior_means
 from ioa_jax.identifier.measure import ModulePerformance
 from ioa_jax.organizer.stage_training import PooledTrainer
 from ioa_jax.run import Baseline, DistillResult, Measured, Outcome, Run, State, Verdict
@@ -86,17 +87,27 @@ def _mean(performance: Mapping[str, ModulePerformance]) -> float:
 def _interval_of_change(
     before: Mapping[str, ModulePerformance], after: Mapping[str, ModulePerformance], seed: int
 ) -> tuple[float, float]:
-    """95 % of the change of the mean over modules, by a paired bootstrap of each one's probes."""
-    means: list[np.ndarray] = []
+    """95 % of the change of the mean over modules, by draws of each one's probes in pairs.
+
+    Of right and wrong answers by a posterior (`posterior_means`) with one unseen probe for all
+    modules together, so that a few probes that all changed alike don't give an interval without
+    width; of scores in between by the bootstrap.
+    """
+    drawn: list[np.ndarray] = []
     for module in sorted(before):
         old = dict(zip(before[module].probes, before[module].values, strict=True))
         new = dict(zip(after[module].probes, after[module].values, strict=True))
-        changes = np.asarray([new[probe] - old[probe] for probe in sorted(old)])
-        counts = draw_counts(stream(seed, "outcome", module), len(changes), RESAMPLES)
-        means.append(counts @ changes / len(changes))
-    interval = percentile_interval(np.mean(means, axis=0), LEVEL)
+        pairs = np.asarray([[values[probe] for probe in sorted(old)] for values in (old, new)])
+        generator = stream(seed, "outcome", module)
+        if np.isin(pairs, (0.0, 1.0)).all():
+            means = posterior_means(pairs.tolist(), RESAMPLES, generator, 1 / len(before))
+        else:
+            means = pairs @ draw_counts(generator, len(old), RESAMPLES).T / len(old)
+        drawn.append(means[1] - means[0])
+    interval = percentile_interval(np.mean(drawn, axis=0), LEVEL)
     assert interval is not None
-    return interval.low, interval.high
+    found = _mean(after) - _mean(before)
+    return min(interval.low, found), max(interval.high, found)
 
 
 def _sft_baseline(run: Run) -> Baseline:

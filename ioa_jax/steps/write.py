@@ -196,13 +196,16 @@ def write_stage_examples(run: Run, state: State, stage: Stage) -> StageMaterial:
 def write_remedial_examples(run: Run, state: State, stage: Stage) -> StageMaterial:
     """`sequential`: for the weak modules alone, smaller instances."""
     gate = state.gates[-1]
+    name = part_name(state, stage, "remedial")
+    # What was paid for in vain before isn't paid for again.
+    given_up = _excluded(run, name)
     return _synthesize(
         run,
         state,
         _Part(
-            part_name(state, stage, "remedial"),
+            name,
             "remedial",
-            gate.weak,
+            [module for module in gate.weak if module not in given_up],
             1 / (run.config.organizer.max_remedial_rounds - gate.remedial_round),
             levels=REMEDIAL_LEVELS,
             before=_written(run),
@@ -210,6 +213,16 @@ def write_remedial_examples(run: Run, state: State, stage: Stage) -> StageMateri
             round=gate.remedial_round + 1,
         ),
     )
+
+
+def _excluded(run: Run, before: str) -> set[str]:
+    """Modules that were given up in the parts before one."""
+    found: set[str] = set()
+    for name, material in run.materials():
+        if name == before:
+            break
+        found |= {one.module for one in material.excluded}
+    return found
 
 
 def _written(run: Run) -> tuple[Lesson, ...]:

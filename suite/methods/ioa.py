@@ -4,8 +4,9 @@ Paper: He et al., 2026 (arXiv 2602.12172).
 Loop: find what the student lacks, order it by what depends on what, and teach it stage by stage
 with examples made for the student; keep what it can do already.
 Departures: those that `ioa_jax` names as its own; every one is an option and stands in the cell's
-distill/record.json. `ioa_paper` is the paper read literally. Adapters by which dependencies are
-found train on the student's budget too.
+distill/record.json. `ioa_paper` is the paper read literally, but for the population of Eq. 3:
+`dependencies.estimator` chooses there too, and under small budgets takes the teacher's word alone,
+since adapters by which dependencies are found train on the student's budget.
 
 Controls are the same run with some settings changed (`suite.methods.controls`).
 """

@@ -177,6 +177,7 @@ def synthesis_task(rng: np.random.Generator, module: str, split: Split) -> Task:
         seed_id=seed.id,
         seed_prompt=seed.prompt,
         seed_reference=seed.reference if rng.random() < 0.8 else "",
+        check=seed.draft.check["kind"],
         dimensions=dimensions,
     )
     examples = [_example(spec, problem, one) for problem, one in zip(problems, steps, strict=True)]

@@ -63,7 +63,7 @@ def write_report(directory: Path, reference: str | None = None) -> list[Path]:
             written.
     """
     # What is drawn is read by JAX's side, which `verify` needn't wait for.
-    from suite.power import find_power
+    from suite.power import find_power, find_simulation
     from suite.report.answers import shown
     from suite.report.page import page
     from suite.report.plots import all_plots
@@ -81,7 +81,8 @@ def write_report(directory: Path, reference: str | None = None) -> list[Path]:
             paths.append(directory / "plots" / f"{plot.name}.svg")
             write_text(paths[-1], plot.svg)
     paths.append(directory / "report.html")
-    write_text(paths[-1], page(result, made.table, plots))
+    simulation = find_simulation(result.run.settings)
+    write_text(paths[-1], page(result, made.table, plots, simulation))
     return paths
 
 

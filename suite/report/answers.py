@@ -13,6 +13,7 @@ import numpy as np
 from ioa_jax.report.finished import FinishedRun, Gates, read_finished
 from ioa_jax.report.page import View
 from suite.cells import ORACLE, UNDISTILLED
+from suite.report.gates import HEADER, gates_by_module
 from suite.report.tables import count, is_significant, label, p_value, percent, points_from
 from suite.results import CellResult, RunResult
 from suite.schema import check
@@ -28,6 +29,7 @@ QUESTIONS = {
     "matched": "Is it better than fine-tuning on as many teacher tokens?",
     "gates": "How often is the gate passed without remediation, and what does remediation cost?",
     "passed": "How many modules and stages pass their gates, and how many could?",
+    "passed-by-module": "Which modules and stages pass their gates?",
     "levels": "Do lessons have the range of difficulty that is tested?",
     "earlier-stages": "How much of earlier stages is forgotten?",
     "agreement": "How much do modules, graph and targets agree between seeds?",
@@ -109,10 +111,12 @@ def answers(result: RunResult, table: TableFile) -> list[Answer]:
     by_method = {
         row.method: found for row in table.rows if (found := taught_of(result, row.method))
     }
+    oracle = _oracle_gates(result)
     found = {
         "matched": _matched(table),
         "gates": _gates(by_method),
-        "passed": _passed(by_method, _oracle_gates(result)),
+        "passed": _passed(by_method, oracle),
+        "passed-by-module": _passed_by_module(by_method, table.reference, oracle),
         "levels": _levels(by_method, table.reference),
         "earlier-stages": _forgetting(by_method),
         "agreement": _agreement(by_method, table.reference),
@@ -232,6 +236,25 @@ def _passed(by_method: ByMethod, oracle: Mapping[int | None, Gates]) -> Answer:
             "The oracle is the student after unlimited right answers, under the same gate: "
             "what it doesn't pass, no budget of the teacher's would. - where the run has none.",
         ),
+    )
+
+
+def _passed_by_module(
+    by_method: ByMethod, reference: str | None, oracle: Mapping[int | None, Gates]
+) -> Answer:
+    method = reference if reference in by_method else next(iter(by_method), None)
+    cells = by_method[method] if method is not None else ()
+    own = [one.run.record.gates for one in cells]
+    rows = gates_by_module(
+        own, [oracle[seed] for one in cells if (seed := one.cell.file.seed) in oracle]
+    )
+    if not rows:
+        return Answer("No cell recorded its gates by module.")
+    return Answer(
+        f"Seeds of {method} in which a gate is passed, of those in which it was measured. A stage "
+        "passes with all of its modules; which these are differs between seeds.",
+        HEADER,
+        rows,
     )
 
 

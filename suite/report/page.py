@@ -30,13 +30,16 @@ from suite.stats import Estimate
 COURSE = ("gaps", "graph", "timeline", "mastery", "forgetting")
 
 
-def page(result: RunResult, table: TableFile, plots: Sequence[Plot]) -> str:
+def page(
+    result: RunResult, table: TableFile, plots: Sequence[Plot], simulation: View | None = None
+) -> str:
     """The page.
 
     Args:
         result: The run.
         table: Its figures.
         plots: Its figures as pictures, in their order.
+        simulation: What the report's tests find; None where it isn't known.
     """
     run = result.run
     comparison, *others = [
@@ -48,7 +51,7 @@ def page(result: RunResult, table: TableFile, plots: Sequence[Plot]) -> str:
     budgets = [plot for plot in plots if plot.name.startswith("budget")]
     paper = paper_view(table)
     sections = [
-        Section("found", "What was found", list(_found(table))),
+        Section("found", "What was found", list(_found(table, simulation))),
         Section("methods", "Methods compared", [by_name["methods"], comparison, *modules]),
         Section("budgets", "Against the budget", budgets),
         Section("course", "What IOA did", [by_name[name] for name in COURSE]),
@@ -71,12 +74,14 @@ def page(result: RunResult, table: TableFile, plots: Sequence[Plot]) -> str:
     return render_page(run.profile, lines, sections)
 
 
-def _found(table: TableFile) -> Iterator[Block]:
+def _found(table: TableFile, simulation: View | None) -> Iterator[Block]:
     cards = _cards(next((row for row in table.rows if row.method == table.reference), None))
     if cards:
         yield Pairs(cards, as_cards=True)
     if table.power is not None:
         yield Text(power_sentence(table.power), name="power")
+    if simulation is not None:
+        yield Details(simulation.title, [simulation])
     yield Bullets(list(_sentences(table)))
     for one in table.unfinished:
         yield Text(f"Not in this report: {one.cell}, {one.reason}.", "absent")

@@ -9,9 +9,8 @@ from ioa_jax.adapter.read import read_answer, read_plain, read_problem
 from ioa_jax.adapter.schema import Example
 from ioa_jax.teachers.base import Completion, FinishReason
 from ioa_jax.teachers.structured import Unfit
-from tests.adapter.test_render import SPEC as RENDERED
+from tests.adapter.test_render import SPEC
 
-SPEC = dataclasses.replace(RENDERED, check="math")
 DRAFT = "<think>Problem: 1 + 1?\nSolution: \\boxed{2}\n</think>\n\n"
 TASK = "Problem: 3 + 4?\nSolution: 3 + 4 = 7\n\\boxed{7}"
 

@@ -37,6 +37,7 @@ SPEC = SynthesisSpec(
     seed_id="m-12",
     seed_prompt="Solve 3x + {{ 4 }} = 19 < 20.",
     seed_reference="5",
+    check="math",
 )
 SWITCHES = ("concretization", "decomposition", "cognitive_load", "format", "language")
 
@@ -109,10 +110,26 @@ def test_micro_shows_the_seed_as_an_example_of_the_schema():
     assert read.solution.final_answer == "5"
     assert not read.adapter_flags.concretization
     code = "def f(x):\n    return x"
-    read = shown(domain="code", seed_reference=code, seed_tests="assert f(1) == 1")
+    read = shown(check="code", seed_reference=code, seed_tests="assert f(1) == 1")
     assert read.solution.final_answer == code
     assert read.solution.verification == "assert f(1) == 1"
     assert len(text("micro", form="none")) < 300
+
+
+@pytest.mark.parametrize(
+    ("check", "asked"),
+    [("math", "in LaTeX"), ("number", "in LaTeX"), ("code", "whole program")]
+    + [(kind, "the complete text") for kind in ("exact", "rouge", "instruction")],
+)
+@pytest.mark.parametrize("domain", ["kitchen", "math"])
+def test_the_form_of_an_answer_follows_the_check_and_no_domain(check, asked, domain):
+    prompt = text("paper", check=check, domain=domain)
+    assert asked in prompt
+    solution = shown(check=check, domain=domain, seed_reference="1\n2").solution
+    worked = ("1", "2"), "2"
+    whole = ("Write the answer.",), "1\n2"
+    expected = worked if check in ("math", "number") else whole
+    assert (solution.steps, solution.final_answer) == expected
 
 
 def test_the_schema_is_in_the_paper_prompt_and_the_last_complaint_too():

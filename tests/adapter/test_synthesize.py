@@ -268,13 +268,15 @@ def test_no_answer_to_compare_with_is_told_apart():
 
 def test_caps_follow_level_and_seed():
     plain = settings(size_caps={"introductory": 20, "intermediate": 100, "advanced": None})
-    small, large = (seeds("a", prompt=text)[0].seed for text in ("3 + 4", "30 + 40"))
+    small, large = (seeds("a", prompt=text, kind="number")[0].seed for text in ("3 + 4", "30 + 40"))
     assert plain.size_cap(small, "introductory", "stage") == 20
     assert plain.size_cap(large, "introductory", "stage") == 40
     assert plain.size_cap(large, "introductory", "remedial") == 20
     assert plain.size_cap(large, "advanced", "stage") is None
-    code = dataclasses.replace(small, domain="code")
-    assert plain.size_cap(code, "introductory", "stage") is None
+    kitchen = dataclasses.replace(small, domain="kitchen")
+    assert plain.size_cap(kitchen, "introductory", "stage") == 20
+    text = dataclasses.replace(small, check={"kind": "exact"})
+    assert plain.size_cap(text, "introductory", "stage") is None
     unadapted = settings(dimensions=PLAIN)
     assert unadapted.size_cap(small, "introductory", "stage") is None
     assert unadapted.step_cap("introductory") is None
@@ -282,19 +284,20 @@ def test_caps_follow_level_and_seed():
 
 
 def test_what_is_over_a_cap_is_too_large():
-    request = StageRequest("stage", seeds("a"), {"introductory": 1.0})
+    request = StageRequest("stage", seeds("a", kind="number"), {"introductory": 1.0})
     for text, count in (("An apple costs 21.", 1), ("An apple costs 20.", 0)):
         material, _ = synthesize(
             writer(problem=text),
             request,
+            graders=("number",),
             size_caps={"introductory": 20, "intermediate": 100, "advanced": None},
         )
         assert [reject.reason for reject in material.rejects] == ["too_large"] * count
     steps = {"steps": ["a"] * 9, "final_answer": "5", "verification": ""}
-    material, teacher = synthesize(writer(solution=steps), request)
+    material, teacher = synthesize(writer(solution=steps), request, graders=("number",))
     assert material.rejects[0].detail == "9 steps are more than 8"
     eight = steps | {"steps": ["a"] * 8}
-    assert synthesize(writer(solution=eight), request)[0].rejects == ()
+    assert synthesize(writer(solution=eight), request, graders=("number",))[0].rejects == ()
     # What is too large isn't solved again.
     assert teacher.batches == [1]
 

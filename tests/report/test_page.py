@@ -233,7 +233,7 @@ def test_figures_of_the_tables(page):
     # What came out: both modules, and the means, beside the baseline's.
     assert re.search(r"addition\|+retained\|+1\.000\|+0\.500\|+0\.750\|+0\.625", text)
     assert re.search(r"mean\|+1\.000\|+0\.250\|+0\.750\|+0\.500", text)
-    assert "22 · 55%, asked 50%" in text
+    assert "22 · 55%, asked 50%, probes 75%" in text
     assert re.search(r"division\|+0\.60 fails\|+0\.75 fails", text)
     assert re.search(r"as written\|+0\.500\|+0\.750", text)
     assert re.search(r"consolidation\|+8,400", text)

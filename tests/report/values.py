@@ -152,6 +152,7 @@ RECORD = Record.model_validate(
         "lessons": 40,
         "references": 8,
         "lessons_by_level": {"introductory": 10, "intermediate": 22, "advanced": 8},
+        "probes_by_level": {"introductory": 1, "intermediate": 3, "advanced": 0},
         "levels_asked": {"introductory": 0.25, "intermediate": 0.5, "advanced": 0.25},
         "spend": {
             "student_tokens_by_part": {"stage-01": 3600, "consolidation": 8400},

@@ -15,10 +15,12 @@ from suite.power import (
     correlation_of,
     draw_answers,
     find_power,
+    find_simulation,
     measure_effects,
     measure_power,
     simulate,
     write_power,
+    write_simulation,
 )
 from suite.report import write_report
 from suite.results import read_run
@@ -173,7 +175,8 @@ def test_a_report_has_the_power_of_its_settings(tmp_path, monkeypatch):
     folder = tmp_path / "profiles"
     folder.mkdir()
     monkeypatch.setattr(module, "PROFILES", folder)
-    monkeypatch.setattr(find_power, "__defaults__", (folder,))
+    for find in (find_power, find_simulation):
+        monkeypatch.setattr(find, "__defaults__", (folder,))
     settings = {"teacher": {"spec": "t"}, "budgets": {"teacher_tokens": 5}}
 
     def with_settings(directory, **changes):
@@ -190,6 +193,14 @@ def test_a_report_has_the_power_of_its_settings(tmp_path, monkeypatch):
         train={"learning_rate": 1.0},
     )
     write_report(run)
+    assert "simulated comparisons" not in (run / "report.html").read_text()
+    (row,) = simulate(EFFECTS, 0.022, 12, 2, SimulationPlan(3, resamples=20))
+    write_simulation(folder, "test", EFFECTS, [row], 3)
+    (folder / "power.json").rename(folder / "test.simulation.json")
+    write_report(run)
+    text = (run / "report.html").read_text()
+    assert "Share of 3 simulated comparisons" in text
+    assert "2.2 points" in text
     assert read_json(run / "table.json")["power"]["run_id"] == "dev"
     assert f"{100 * power.uniform.mean:.1f} %" in (run / "table.md").read_text().splitlines()[2]
     assert 'id="power">Power: the untaught student' in (run / "report.html").read_text()
@@ -205,6 +216,7 @@ def test_a_report_has_the_power_of_its_settings(tmp_path, monkeypatch):
     write_report(other)
     assert read_json(other / "table.json")["power"] is None
     assert "Power" not in (other / "report.html").read_text()
+    assert "simulated comparisons" not in (other / "report.html").read_text()
 
 
 def test_the_command_simulates_and_writes(tmp_path):

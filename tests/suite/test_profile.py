@@ -248,7 +248,7 @@ def test_a_method_may_have_its_own_learning_rate():
     [
         ("learning_rates={sfd: 0.1}", "'sfd' is unknown; choose from undistilled,"),
         ("learning_rates={sft: 0}", "setting 'learning_rates.sft'"),
-        ("train.lr=1", "setting 'train.lr': Extra inputs"),
+        ("train.lr=1", "setting 'train.lr': there is none"),
         ("train.batch_rows=0", "setting 'train.batch_rows'"),
         ("tasks=[{name: riddles}]", "'riddles' is unknown"),
         ("tasks=[{name: humaneval}, {name: humaneval}]", "a task occurs twice"),

@@ -192,6 +192,7 @@ def recorded(directory):
                 "first_pass": {"algebra/a": False, "algebra/b": True},
                 "end": {"algebra/a": seed == 0, "algebra/b": True},
                 "stages": 1,
+                "stages_first_pass": {"1": False},
                 "stages_end": {"1": seed == 0},
             },
         }
@@ -217,6 +218,13 @@ def test_gates_stand_beside_the_oracles_and_lessons_beside_probes(tmp_path):
     assert levels is not None
     assert view.rows == (
         ("ioa", "3 of 6 (50 %)", "4 of 6 (67 %)", "4 of 4 (100 %)", "1 of 3 (33 %)"),
+    )
+    by_module = found["passed-by-module"].view
+    assert by_module is not None
+    assert by_module.rows == (
+        ("algebra/a", "0 of 3", "1 of 3", "2 of 2"),
+        ("algebra/b", "3 of 3", "3 of 3", "2 of 2"),
+        ("stage 1", "0 of 3", "1 of 3", "-"),
     )
     assert levels.rows == (
         ("introductory", "30", "33", "9", "75"),
