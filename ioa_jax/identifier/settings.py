@@ -78,7 +78,7 @@ class DecomposeSettings(_Options):
     )
     num_modules: int = Field(default=10, ge=1, description="Of embedding and random.")
     min_seeds: int = Field(
-        default=4, ge=1, description="A module with fewer synthesis seeds is merged [ours]."
+        default=2, ge=1, description="A module with fewer synthesis seeds is merged [ours]."
     )
     min_probes: int = Field(
         default=2,
