@@ -86,8 +86,9 @@ def run(
     jobs: Annotated[
         int,
         typer.Option(
+            min=1,
             help="Processes that share the cells and the processors, at most one a processor; each "
-            "has models of its own."
+            "has models of its own.",
         ),
     ] = 1,
     dry_run: Annotated[
@@ -263,17 +264,18 @@ def eval_(
     ],
     data_dir: DataDir = None,
     limit: Annotated[
-        int | None, typer.Option(help="First items of each task.", show_default=False)
+        int | None, typer.Option(min=1, help="First items of each task.", show_default=False)
     ] = None,
     samples: Annotated[
-        int | None, typer.Option(help="Answers to each item.", show_default=False)
+        int | None, typer.Option(min=1, help="Answers to each item.", show_default=False)
     ] = None,
     temperature: Annotated[
-        float | None, typer.Option(help="0 is greedy.", show_default=False)
+        float | None, typer.Option(min=0, help="0 is greedy.", show_default=False)
     ] = None,
     max_tokens: Annotated[
         int | None,
         typer.Option(
+            min=1,
             help="Longest response; default: the task's, and 32768 more for a model that thinks.",
             show_default=False,
         ),
@@ -283,11 +285,11 @@ def eval_(
         typer.Option(help="chat or base; default: chat if there is a template."),
     ] = None,
     shots: Annotated[
-        int | None, typer.Option(help="Examples in the prompt; default: the task's.")
+        int | None, typer.Option(min=0, help="Examples in the prompt; default: the task's.")
     ] = None,
-    seed: Annotated[int, typer.Option(help="Of the sampling.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Of the sampling.")] = 0,
     precision: Annotated[str, typer.Option(help="float32 or bfloat16.")] = "bfloat16",
-    batch_size: Annotated[int, typer.Option(help="Rows that decode together.")] = 32,
+    batch_size: Annotated[int, typer.Option(min=1, help="Rows that decode together.")] = 32,
     k: Ks = None,
     allow_weak_sandbox: WeakSandbox = False,
     verbose: Annotated[bool, typer.Option("--verbose", help="Log what is compiled.")] = False,

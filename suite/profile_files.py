@@ -41,11 +41,18 @@ def load_profile(name: str, overrides: Sequence[str] = ()) -> tuple[str, Profile
     return path.stem, validate(raw, str(path))
 
 
-def _read(path: Path) -> dict[str, Any]:
+def _read(path: Path, above: tuple[Path, ...] = ()) -> dict[str, Any]:
     """A file's settings over those of the file beside it that its `base` names."""
     raw = read_mapping(path)
     base = raw.pop("base", None)
-    return raw if base is None else merge_settings(_read(path.with_name(f"{base}.yaml")), raw)
+    if base is None:
+        return raw
+    if not isinstance(base, str) or Path(f"{base}.yaml").name != f"{base}.yaml":
+        raise InputError(f"{path}: setting 'base': {base!r:.60} is no name of a file beside it")
+    under = path.with_name(f"{base}.yaml")
+    if under in (path, *above):
+        raise InputError(f"{path}: setting 'base': {base!r} is built on this one")
+    return merge_settings(_read(under, (path, *above)), raw)
 
 
 def validate(raw: Any, source: str) -> Profile:
