@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import math
 from pathlib import Path
 from typing import Any, Literal, cast
@@ -163,27 +164,11 @@ class DecoderConfig:
         """
         model_type = _supported_model_type(raw, source)
 
-        def size(field: str, default: int | None = None) -> int:
-            value = raw.get(field)
-            # Null, or 0, is what the file doesn't say.
-            value = default if default is not None and not value else value
-            if value is None:
-                raise ModelFormatError(f"{source}: field {field!r} is missing")
-            if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-                raise ModelFormatError(
-                    f"{source}: {field}={value!r:.60}: a whole number from 1 on is needed"
-                )
-            return value
-
+        size = functools.partial(_read_size, raw, source)
+        token = functools.partial(_read_token, raw, source)
         num_heads = size("num_attention_heads")
         hidden_size = size("hidden_size")
         theta, scaling = _read_rope(raw, source)
-
-        def token(field: str) -> int | None:
-            ids = read_token_ids(raw, field, source)
-            if len(ids) > 1:
-                raise ModelFormatError(f"{source}: {field}={raw[field]!r}: one token is needed")
-            return next(iter(ids), None)
 
         fields: dict[str, Any] = {
             "model_type": model_type,
@@ -279,6 +264,26 @@ def read_model_json(path: Path) -> Any:
         raise ModelFormatError(f"{path}: {error.strerror}") from None
     except ValueError as error:
         raise ModelFormatError(f"{path}: not valid JSON: {error}") from None
+
+
+def _read_size(raw: dict[str, Any], source: str, field: str, default: int | None = None) -> int:
+    """A whole number from 1 on; with a default, null or 0 is what the file doesn't say."""
+    value = raw.get(field)
+    value = default if default is not None and not value else value
+    if value is None:
+        raise ModelFormatError(f"{source}: field {field!r} is missing")
+    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+        raise ModelFormatError(
+            f"{source}: {field}={value!r:.60}: a whole number from 1 on is needed"
+        )
+    return value
+
+
+def _read_token(raw: dict[str, Any], source: str, field: str) -> int | None:
+    ids = read_token_ids(raw, field, source)
+    if len(ids) > 1:
+        raise ModelFormatError(f"{source}: {field}={raw[field]!r:.60}: one token is needed")
+    return next(iter(ids), None)
 
 
 def _epsilon(raw: dict[str, Any], source: str) -> float:

@@ -15,6 +15,7 @@ def test_there_are_300_each_with_a_name_of_its_own():
     assert len(names) == COUNT
     assert len(set(names)) == COUNT
     assert names == [(case.kind, case.name) for case in cases()]
+    assert names != [(case.kind, case.name) for case in cases(seed=1)]
     assert len({kind for kind, _ in names}) == len(KINDS) + 1
 
 
