@@ -104,7 +104,7 @@ def run(
     """
     from suite import run as job
     from suite.cells import Share
-    from suite.profile_files import load_profile
+    from suite.profile_files import check_options, load_profile
     from suite.table import print_table
 
     if resume is not None and (profile or set_ or run_id or dry_run or cells or ledger):
@@ -113,6 +113,7 @@ def run(
         raise InputError("name a --profile (see `list`), or a run to --resume")
     if profile is not None:
         name, settings = load_profile(profile, set_ or ())
+        check_options(settings, profile)
         share = None if cells is None else Share.parse(cells)
         if dry_run:
             from suite.plan import print_plan

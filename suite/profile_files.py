@@ -73,3 +73,23 @@ def validate(raw: Any, source: str) -> Profile:
         except InputError as error:
             raise InputError(f"{source}: setting 'methods': {name!r}: {error}") from None
     return profile
+
+
+def check_options(profile: Profile, source: str) -> None:
+    """See that a profile's options are settings of the methods that take them.
+
+    Apart from `validate`, since it imports JAX.
+
+    Raises:
+        InputError: Names the source, the method and the first bad setting.
+    """
+    from suite.methods.ioa import IOA
+    from suite.methods.registry import load_method
+
+    for name in profile.methods:
+        method = None if is_sweep(name) else load_method(name)
+        if isinstance(method, IOA):
+            try:
+                method.config(profile)
+            except InputError as error:
+                raise InputError(f"{source}: {name}: {error}") from None

@@ -296,15 +296,13 @@ class GGUFFile:
                 f"{self.path}: {Keys.Tokenizer.PRE}={pre!r} is not supported; "
                 f"supported: {', '.join(_SPLITS)}"
             )
-        texts = cast("list[str]", self._get(Keys.Tokenizer.LIST, list))
+        texts: list[Any] = self._get(Keys.Tokenizer.LIST, list)
         types = self._token_types(texts)
-        merges = cast("list[str]", self._get(Keys.Tokenizer.MERGES, list))
+        merges: list[Any] = self._get(Keys.Tokenizer.MERGES, list)
         if not all(isinstance(text, str) for text in (*texts, *merges)):
             raise ModelFormatError(
                 f"{self.path}: {Keys.Tokenizer.LIST} and merges have to be texts"
             )
-        if not all(isinstance(kind, int) for kind in types):
-            raise ModelFormatError(f"{self.path}: {Keys.Tokenizer.TOKEN_TYPE} has to be numbers")
         try:
             core = _byte_level_bpe(texts, types, merges, pre)
         except Exception as error:  # tokenizers raises bare Exception for what it can't use

@@ -25,9 +25,10 @@ from jinja2.parser import Parser
 
 from ioa_jax.errors import InputError
 
-MAX_STEPS = 500_000  # lines of Python; a turn of a chat takes some tens
+MAX_STEPS = 500_000  # lines and calls; a turn of a chat takes some tens
 MAX_SECONDS = 2.0  # of the processor; a step that is under way ends first
 MAX_BYTES = 1 << 30
+_TEMPLATE = "<template>"  # Jinja's name of the file that a template is compiled from
 MAX_TEMPLATE = 200_000  # characters; templates with tools have some 20,000
 _PATTERN_FILTERS = ("urlize", "striptags", "wordwrap")
 
@@ -60,20 +61,29 @@ def within_limits(template: str) -> Generator[None]:
 
 
 class _Steps:
-    """Counts the lines of Python that run, and ends them."""
+    """Counts the template's lines, and the functions that it calls; ends it where they are many.
+
+    What comes before its first line, as when Jinja compiles it, isn't counted: that takes no longer
+    than the template has characters.
+    """
 
     def __init__(self) -> None:
         self._count = 0
-        self._end = time.thread_time() + MAX_SECONDS
+        self._end = 0.0
 
     def trace(self, frame: FrameType, event: str, argument: Any) -> Any:
         """As `sys.settrace` calls it."""
+        own = frame.f_code.co_filename == _TEMPLATE
+        if self._count == 0 and not own:
+            return None
+        if self._count == 0:
+            self._end = time.thread_time() + MAX_SECONDS
         self._count += 1
         if self._count > MAX_STEPS or time.thread_time() > self._end:
             raise InputError(
                 f"the chat template takes more than {MAX_STEPS} steps or {MAX_SECONDS:g} s"
             )
-        return self.trace
+        return self.trace if own else None
 
 
 @contextlib.contextmanager

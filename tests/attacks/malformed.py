@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import collections
 import dataclasses
+import importlib
 import json
 import lzma
 import os
@@ -26,9 +27,8 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from click import ClickException
 from transformers import PreTrainedTokenizerFast
-from typer import Exit
+from typer import BadParameter, Exit
 
 from ioa_jax import cli
 from ioa_jax.adapter.plain_text import read_task, split_solution
@@ -88,8 +88,8 @@ def attempt(case: Case, folder: Path) -> Outcome:
         (folder / name).write_bytes(content)
     try:
         value = case.run(folder)
-    except (IOAError, ClickException, Fault, Unfit) as error:
-        said = error.format_message() if isinstance(error, ClickException) else str(error)
+    except (IOAError, BadParameter, Fault, Unfit) as error:
+        said = error.format_message() if isinstance(error, BadParameter) else str(error)
         return ("error", said) if said.strip() else ("traceback", "an error without a word")
     except Exit as error:
         return ("error", f"exit code {error.exit_code}") if error.exit_code else ("accepted", "")
@@ -220,7 +220,7 @@ def options() -> Iterator[Case]:
         "eval --model x --tasks micro-math --k 0 --output FOLDER/out",
         "eval --model FOLDER/nothing --tasks micro-math --output FOLDER/out",
         "table FOLDER/nowhere",
-        "show FOLDER/nowhere micro-math",
+        "show FOLDER/nowhere --task micro-math",
         "grade --task nothing --input FOLDER/a --output FOLDER/b",
     ):
         yield Case("options", arguments, command(suite_app, *arguments.split()))
@@ -660,6 +660,18 @@ def _in_child(case: Case, folder: Path, report: Path) -> None:
         os._exit(code)
 
 
+def load_commands() -> None:
+    """Import what commands import when they are called, so that not every process has to."""
+    for name in (
+        *("ioa_jax.adapter.synthesize", "ioa_jax.config", "ioa_jax.engine.training"),
+        *("ioa_jax.engine.generation", "ioa_jax.engine.scoring", "ioa_jax.identifier.forecast"),
+        *("ioa_jax.models.load", "ioa_jax.models.prune", "ioa_jax.settings", "ioa_jax.steps.write"),
+        *("suite.eval", "suite.methods.registry", "suite.plan", "suite.profile_files", "suite.run"),
+        *("suite.report", "suite.table", "suite.texts"),
+    ):
+        importlib.import_module(name)
+
+
 def figures(seed: int, count: int) -> dict[str, Any]:
     """What came of the inputs, each in a process of its own."""
     found: dict[str, list[tuple[Case, str]]] = collections.defaultdict(list)
@@ -697,6 +709,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0, help="Of the draw.")
     parser.add_argument("--count", type=int, default=COUNT, help="Inputs; there are some 400.")
     chosen = parser.parse_args()
+    load_commands()
     found = figures(chosen.seed, chosen.count)
     # It starts JAX, which isn't to be forked.
     found["environment"] = environment()

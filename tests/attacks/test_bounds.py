@@ -12,7 +12,7 @@ from ioa_jax.cli import run_app
 from ioa_jax.config import DistillConfig
 from ioa_jax.engine.train_config import LoRAConfig, TrainConfig
 from ioa_jax.errors import InputError, ModelFormatError
-from ioa_jax.files import check_no_links, locked
+from ioa_jax.files import check_no_links, locked, read_json, write_json
 from ioa_jax.models import gguf_header
 from ioa_jax.models.config import DecoderConfig
 from ioa_jax.models.gguf_header import check_header
@@ -177,7 +177,7 @@ def test_numbers_that_are_none_are_refused(setting):
 @pytest.mark.parametrize(
     ("field", "value"),
     [
-        *(("weight_decay", float("nan")), ("warmup_fraction", 2), ("clip", 0), ("beta1", -1)),
+        *(("weight_decay", float("nan")), ("warmup_fraction", 2.0), ("clip", 0.0), ("beta1", -1.0)),
         *(("seed", -1), ("learning_rate", float("nan")), ("retention_weight", float("inf"))),
     ],
 )
@@ -187,7 +187,7 @@ def test_hyperparameters_that_are_none_are_refused(field, value):
 
 
 @pytest.mark.parametrize(
-    "given", [{"rank": 0}, {"alpha": float("nan")}, {"alpha": -1}, {"targets": "("}], ids=str
+    "given", [{"rank": 0}, {"alpha": float("nan")}, {"alpha": -1.0}, {"targets": "("}], ids=str
 )
 def test_adapters_that_are_none_are_refused(given):
     with pytest.raises(InputError, match=next(iter(given))):
@@ -198,6 +198,11 @@ def test_copies_follow_no_links(tmp_path):
     secret = tmp_path / "secret"
     secret.write_text("mine")
     parts = [write_run(tmp_path / name, items=3, seeds=(0,), distill=False) for name in "ab"]
+    for part in parts:
+        run = read_json(part / "run.json")
+        same = {"provenance": None}
+        tasks = [task | same for task in run["tasks"]]
+        write_json(part / "run.json", run | {"seed_items": "x", "tasks": tasks})
     (parts[0] / "cells" / "teacher" / "notes.json").symlink_to(secret)
     with pytest.raises(InputError, match=r"notes\.json: is a symbolic link"):
         merge_runs(parts, tmp_path / "merged")

@@ -1,5 +1,6 @@
 """Texts of teachers and servers that are meant to end a run, or that would."""
 
+import dataclasses
 import json
 import math
 
@@ -137,6 +138,7 @@ def test_a_server_is_read_as_deep_as_files_are():
         parse_served_json("{} {}")
 
 
+@dataclasses.dataclass(frozen=True)
 class Nothing(Value):
     """No fields."""
 
