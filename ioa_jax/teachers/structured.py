@@ -24,10 +24,11 @@ from ioa_jax.teachers.base import ChatRequest, Completion, Sampling, Teacher, wi
 
 Model = TypeVar("Model", bound=BaseModel)
 
-# A longer text is not repaired, which may take time with the square of its length, and of a text
-# with more brackets the later ones are not tried: both are beyond what a teacher writes that means
-# to answer.
+# Repair takes time with a text's length times the quotation marks and brackets in it: a text that
+# has more than these is not repaired, and of one with more brackets the later ones are not tried.
+# All are beyond what a teacher writes that means to answer.
 MAX_REPAIRED_CHARACTERS = 20_000
+MAX_REPAIRED_SIGNS = 2_000
 MAX_STARTS = 200
 
 
@@ -437,6 +438,8 @@ def _repaired(text: str) -> dict[str, Any] | list[Any] | None:
     """What the text from its first bracket on was meant to be; None if that can't be told."""
     start = _next_bracket(text, 0)
     if start is None or len(text) > MAX_REPAIRED_CHARACTERS:
+        return None
+    if sum(map(text.count, "{[\"'")) > MAX_REPAIRED_SIGNS:
         return None
     end = max(text.rfind("}"), text.rfind("]")) + 1
     try:

@@ -15,7 +15,12 @@ from ioa_jax.identifier.decompose import Proposal
 from ioa_jax.json_text import MAX_NESTING, parse_served_json, parse_written_json
 from ioa_jax.teachers.base import Completion
 from ioa_jax.teachers.protocol import ChatBody, Fault, http_fault, read_body, read_completion
-from ioa_jax.teachers.structured import MAX_REPAIRED_CHARACTERS, Unfit, parse_completion
+from ioa_jax.teachers.structured import (
+    MAX_REPAIRED_CHARACTERS,
+    MAX_REPAIRED_SIGNS,
+    Unfit,
+    parse_completion,
+)
 from ioa_jax.terminal import shown
 from ioa_jax.values import Value
 
@@ -70,9 +75,12 @@ def test_of_a_key_that_a_teacher_writes_twice_the_last_counts():
     assert parse_written_json('x {"a": 1, "a": 2} y', 2) == ({"a": 2}, 18)
 
 
-def test_a_long_text_is_not_repaired():
-    # Quotation marks are what takes the repair the square of their number.
-    text = '{"' * MAX_REPAIRED_CHARACTERS
+@pytest.mark.parametrize(
+    "text",
+    ['{"' * MAX_REPAIRED_SIGNS, '{"modules": [' + " " * MAX_REPAIRED_CHARACTERS + "'"],
+    ids=["signs", "characters"],
+)
+def test_what_takes_the_square_of_its_length_is_not_repaired(text):
     with pytest.raises(Unfit, match="no JSON"):
         parse_completion(Completion(text, 1, 1, "stop"), Proposal)
 
