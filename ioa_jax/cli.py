@@ -6,6 +6,7 @@ once. A command's parameters are its options, as many as there are.
 
 from __future__ import annotations
 
+import errno
 import importlib.metadata
 import logging
 import os
@@ -25,6 +26,7 @@ from ioa_jax.errors import InputError, IOAError
 from ioa_jax.files import check_writable, write_json
 from ioa_jax.jsonl import read_rows, write_rows
 from ioa_jax.progress import progress_bar
+from ioa_jax.terminal import shown
 from ioa_jax.thoughts import cut_thoughts, opened_thought
 
 if TYPE_CHECKING:
@@ -186,8 +188,8 @@ def generate(
     top_k: Annotated[int, typer.Option(help="0 is no limit.")] = 0,
     top_p: Annotated[float, typer.Option(help="1 is no limit.")] = 1.0,
     stop: Annotated[list[str] | None, typer.Option(help="Stop text; may be repeated.")] = None,
-    seed: Annotated[int, typer.Option(help="Seed of the sampling.")] = 0,
-    batch_size: Annotated[int, typer.Option(help="Rows that decode together.")] = 32,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the sampling.")] = 0,
+    batch_size: Annotated[int, typer.Option(min=1, help="Rows that decode together.")] = 32,
     verbose: Verbose = False,
 ) -> None:
     """Complete prompts or answer chats.
@@ -238,7 +240,7 @@ def train(
     row_length: Annotated[int, typer.Option(help="Tokens of a packed row.")] = 512,
     accumulation: Annotated[int, typer.Option(help="Parts that a step is split into.")] = 1,
     seed: Annotated[int, typer.Option(help="Seed of order and adapters.")] = 0,
-    lora_rank: Annotated[int, typer.Option(help="0 trains every weight.")] = 0,
+    lora_rank: Annotated[int, typer.Option(min=0, help="0 trains every weight.")] = 0,
     lora_alpha: Annotated[float, typer.Option(help="Scale times rank.")] = 32.0,
     lora_targets: Annotated[str, typer.Option(help="Regular expression.")] = "q|k|v|o",
     save_every: Annotated[int, typer.Option(help="Steps between checkpoints.")] = 50,
@@ -368,7 +370,7 @@ def export(
         PrecisionOption, typer.Option(help="Dtype of the stored weights.")
     ] = PrecisionOption.bfloat16,
     keep_layers: Annotated[
-        int, typer.Option(help="Keep this many layers, evenly spaced; 0 keeps all.")
+        int, typer.Option(min=0, help="Keep this many layers, evenly spaced; 0 keeps all.")
     ] = 0,
     adapter: Annotated[
         Path | None, typer.Option(help="PEFT adapter directory to merge.", show_default=False)
@@ -486,5 +488,12 @@ def run_app(app: typer.Typer) -> None:
     try:
         app()
     except IOAError as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {shown(error)}", file=sys.stderr)
         sys.exit(error.exit_code)
+    except OSError as error:
+        # Wherever it is met, it is no defect.
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EROFS):
+            raise
+        where = f"{error.filename}: " if error.filename else ""
+        print(f"error: {where}{error.strerror}; make room and go on", file=sys.stderr)
+        sys.exit(InputError.exit_code)

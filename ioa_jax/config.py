@@ -19,7 +19,7 @@ from ioa_jax.teachers.spend import Budget, Prices
 
 
 class _Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 # Of each stage in `pooled`: when it is first trained, after the first pass, and at the end.

@@ -12,7 +12,6 @@ import gzip
 import json
 import math
 import os
-import re
 import time
 import zlib
 from collections.abc import Callable, Generator, Sequence
@@ -20,14 +19,12 @@ from pathlib import Path
 from typing import IO, Any, TypeVar
 
 from ioa_jax.errors import InputError
+from ioa_jax.json_text import parse_json
 from ioa_jax.values import Value
 
 Kind = TypeVar("Kind", bound=Value)
 
 SYNC_SECONDS = 1.0
-MAX_NESTING = 100  # pydantic, for one, writes no more than some 250 levels
-MAX_DIGITS = 1000  # of an integer; Python refuses more than 4,300
-_HALF = re.compile("[\ud800-\udfff]")
 
 
 class DiskSync:
@@ -47,69 +44,6 @@ class DiskSync:
         if time.monotonic() - self._last >= SYNC_SECONDS:
             os.fsync(file.fileno())
             self._last = time.monotonic()
-
-
-def parse_json(text: str) -> Any:
-    """A JSON value that every parser reads in the same way.
-
-    Raises:
-        ValueError: It isn't JSON, or such that parsers disagree about it or break: a key twice in
-            an object, NaN and infinity, half of a surrogate pair, an integer of thousands of
-            digits, or brackets more than `MAX_NESTING` deep. The message says which.
-    """
-    try:
-        value = json.loads(
-            text,
-            object_pairs_hook=_object,
-            parse_constant=_refuse_constant,
-            parse_float=_finite,
-            parse_int=_integer,
-        )
-    except RecursionError:
-        raise ValueError(f"brackets nested more than {MAX_NESTING} deep") from None
-    # Each level has a bracket of its own.
-    if text.count("[") + text.count("{") > MAX_NESTING:
-        _check_nesting(value)
-    # Surrogates come from escapes alone: a text that holds them as they are isn't UTF-8.
-    if "\\ud" in text.lower() and _HALF.search(json.dumps(value, ensure_ascii=False)):
-        raise ValueError("half of a surrogate pair (such as \\ud83d alone), which is no character")
-    return value
-
-
-def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    value = dict(pairs)
-    if len(value) < len(pairs):
-        keys = [key for key, _ in pairs]
-        twice = next(key for key in keys if keys.count(key) > 1)
-        raise ValueError(f"key {twice[:60]!r} stands twice in an object")
-    return value
-
-
-def _refuse_constant(name: str) -> Any:
-    raise ValueError(f"{name} is no JSON")
-
-
-def _finite(digits: str) -> float:
-    value = float(digits)
-    if math.isinf(value):
-        raise ValueError(f"{digits[:30]} is more than a number can hold")
-    return value
-
-
-def _integer(digits: str) -> int:
-    if len(digits) > MAX_DIGITS:
-        raise ValueError(f"an integer of {len(digits)} digits; at most {MAX_DIGITS}")
-    return int(digits)
-
-
-def _check_nesting(value: Any) -> None:
-    level, inner = 0, [value]
-    while containers := [one for one in inner if isinstance(one, dict | list)]:
-        level += 1
-        if level > MAX_NESTING:
-            raise ValueError(f"brackets nested more than {MAX_NESTING} deep")
-        parts = (one.values() if isinstance(one, dict) else one for one in containers)
-        inner = [part for values in parts for part in values]
 
 
 def packed(path: Path) -> Path:
@@ -151,6 +85,21 @@ def check_folder(path: Path) -> None:
         raise InputError(f"{there} is a file; name a directory")
     if not os.access(there, os.W_OK | os.X_OK):
         raise InputError(f"{there}: nothing can be written there")
+
+
+def check_no_links(*paths: Path) -> None:
+    """See that what is copied out of somebody else's folder is what lies in it.
+
+    Args:
+        paths: Files and folders; what isn't there is passed over.
+
+    Raises:
+        InputError: One of them, or something in a folder, is a symbolic link; named.
+    """
+    for path in paths:
+        for one in (path, *path.rglob("*")):
+            if one.is_symlink():
+                raise InputError(f"{one}: is a symbolic link, which isn't followed")
 
 
 def write_text(path: Path, text: str) -> None:
@@ -275,8 +224,12 @@ def locked(directory: Path) -> Generator[None]:
     Raises:
         InputError: Another process holds it.
     """
-    directory.mkdir(parents=True, exist_ok=True)
-    with (directory / ".lock").open("w") as file:
+    with contextlib.ExitStack() as stack:
+        try:
+            directory.mkdir(parents=True, exist_ok=True)
+            file = stack.enter_context((directory / ".lock").open("w"))
+        except OSError as error:
+            raise InputError(f"{directory}: {error.strerror}") from None
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:

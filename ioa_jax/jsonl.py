@@ -10,7 +10,8 @@ from typing import Any, TypeVar
 from pydantic import BaseModel, ValidationError
 
 from ioa_jax.errors import InputError, first_fault
-from ioa_jax.files import parse_json, read_text, write_text
+from ioa_jax.files import read_text, write_text
+from ioa_jax.json_text import parse_json
 
 Row = TypeVar("Row", bound=BaseModel)
 

@@ -108,7 +108,7 @@ class SeedRow(BaseModel):
     ]
     domain: Text | None = None
     module: Text | None = None
-    difficulty: float | None = None
+    difficulty: Annotated[float, Field(allow_inf_nan=False)] | None = None
 
     @model_validator(mode="after")
     def _module_has_two_levels(self) -> SeedRow:

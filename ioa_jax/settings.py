@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 import textwrap
 import typing
@@ -15,6 +16,7 @@ from pydantic.fields import FieldInfo
 
 from ioa_jax.errors import InputError, first_fault
 from ioa_jax.files import read_text
+from ioa_jax.json_text import MAX_NESTING, has_half
 
 Settings = TypeVar("Settings", bound=BaseModel)
 _BOOL = "tag:yaml.org,2002:bool"
@@ -31,6 +33,8 @@ _Loader.yaml_implicit_resolvers = {
 _Loader.add_implicit_resolver(
     _BOOL, re.compile("(?:true|True|TRUE|false|False|FALSE)$"), list("tTfF")
 )
+
+MAX_VALUES = 10_000
 
 
 def read_settings(
@@ -67,17 +71,58 @@ def read_mapping(path: Path) -> dict[str, Any]:
         InputError: It can't be read, or holds something else.
     """
     try:
-        raw = _load(read_text(path))
-    except yaml.YAMLError as error:
+        raw = _parse_yaml(read_text(path))
+    except ValueError as error:
         raise InputError(f"{path}: {error}") from None
     if not isinstance(raw, dict):
         raise InputError(f"{path}: a mapping of settings is needed")
     return raw
 
 
-def _load(text: str) -> Any:
-    # It builds plain values alone, as its parent does.
-    return yaml.load(text, Loader=_Loader)
+def _parse_yaml(text: str) -> Any:
+    """A YAML value of which JSON could be made.
+
+    Raises:
+        ValueError: It isn't YAML; or it is more than settings are, names one of them by something
+            that is no text, or holds NaN or infinity.
+    """
+    try:
+        # It builds plain values alone, as its parent does.
+        value = yaml.load(text, Loader=_Loader)
+    # PyYAML raises what its constructors meet: of a date or a number that is none, for one.
+    except Exception as error:
+        raise ValueError(f"not YAML: {error or type(error).__name__}") from None
+    # An alias may stand for as much as the whole, many times over.
+    left, level, inner = MAX_VALUES, 0, [value]
+    while inner:
+        left, level = left - len(inner), level + 1
+        if left < 0 or level > MAX_NESTING:
+            raise ValueError(f"more than {MAX_VALUES} values, or nested over {MAX_NESTING} deep")
+        parts: list[Any] = []
+        for one in inner:
+            _check_scalar(one)
+            if isinstance(one, dict):
+                odd = [key for key in one if not isinstance(key, str)]
+                if odd:
+                    raise ValueError(f"{odd[0]!r:.60}: put quotation marks around this name")
+                parts += [*one, *one.values()]
+            elif isinstance(one, list):
+                parts += one
+            if len(parts) > left:
+                break
+        inner = parts
+    return value
+
+
+def _check_scalar(value: Any) -> None:
+    if isinstance(value, float) and not math.isfinite(value):
+        raise ValueError(f"{value} is no setting")
+    if isinstance(value, int) and abs(value) >= 1 << 63:
+        raise ValueError("an integer of more than 63 bits")
+    if isinstance(value, str) and ("\0" in value or (not value.isascii() and has_half(value))):
+        raise ValueError(f"{value[:60]!r} holds what is no character")
+    if isinstance(value, set | bytes | tuple):
+        raise ValueError(f"a {type(value).__name__} is no setting")
 
 
 def check_settings(kind: type[Settings], raw: Any, source: str) -> Settings:
@@ -133,8 +178,8 @@ def override_setting(raw: dict[str, Any], override: str) -> None:
     if not separator or not name:
         raise InputError(f"--set {override!r}: write it as a.b=value")
     try:
-        value = _load(text)
-    except yaml.YAMLError as error:
+        value = _parse_yaml(text)
+    except ValueError as error:
         raise InputError(f"--set {override!r}: {error}") from None
     *parents, last = name.split(".")
     place = raw

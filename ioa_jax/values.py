@@ -8,6 +8,7 @@ from typing import Any, ClassVar, TypeVar
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 from ioa_jax.errors import InputError, first_fault
+from ioa_jax.json_text import parse_json
 
 Kind = TypeVar("Kind", bound="Value")
 
@@ -41,9 +42,11 @@ class Value:
             InputError: Names the source and the first bad field.
         """
         try:
-            return _adapter(cls).validate_json(text)
+            return _adapter(cls).validate_python(parse_json(text))
         except ValidationError as error:
             raise InputError(f"{source}: {first_fault(error, cls.__name__)}") from None
+        except ValueError as error:
+            raise InputError(f"{source}: not JSON: {error}") from None
 
 
 # Making one takes a millisecond, and a run writes thousands of values. Any: beartype can't check

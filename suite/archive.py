@@ -14,7 +14,8 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from ioa_jax.errors import InputError
-from ioa_jax.files import parse_json, read_bytes, read_json
+from ioa_jax.files import check_no_links, read_bytes, read_json
+from ioa_jax.json_text import parse_json
 from suite.schema import check_run_folder
 
 # What `report`, `table`, `compare`, `verify` and a reader of the record look at. The rest serves
@@ -79,6 +80,9 @@ def archive_run(run: Path, output: Path, evidence: bool = True) -> None:
     record = read_json(run / "run.json")
     if not isinstance(record, dict) or record.get("status") != "complete":
         raise InputError(f"{run}: its status in run.json isn't 'complete': finish it first")
+    check_no_links(run / "run.json", run / "cells", run / RECORDS, run / "plots")
+    plain = sorted(path for pattern in _PLAIN for path in run.glob(pattern))
+    check_no_links(*plain)
     cells = RunCells(run)
     with cells.naming():
         check_run_folder(run, cells.path)
@@ -89,7 +93,7 @@ def archive_run(run: Path, output: Path, evidence: bool = True) -> None:
     except OSError as error:
         raise InputError(f"{output}: {error.strerror}") from None
     try:
-        for path in sorted(path for pattern in _PLAIN for path in run.glob(pattern)):
+        for path in plain:
             target = output / path.relative_to(run)
             target.parent.mkdir(exist_ok=True)
             shutil.copyfile(path, target)

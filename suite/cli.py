@@ -86,8 +86,9 @@ def run(
     jobs: Annotated[
         int,
         typer.Option(
+            min=1,
             help="Processes that share the cells and the processors, at most one a processor; each "
-            "has models of its own."
+            "has models of its own.",
         ),
     ] = 1,
     dry_run: Annotated[
@@ -103,7 +104,7 @@ def run(
     """
     from suite import run as job
     from suite.cells import Share
-    from suite.profile_files import load_profile
+    from suite.profile_files import check_options, load_profile
     from suite.table import print_table
 
     if resume is not None and (profile or set_ or run_id or dry_run or cells or ledger):
@@ -112,6 +113,7 @@ def run(
         raise InputError("name a --profile (see `list`), or a run to --resume")
     if profile is not None:
         name, settings = load_profile(profile, set_ or ())
+        check_options(settings, profile)
         share = None if cells is None else Share.parse(cells)
         if dry_run:
             from suite.plan import print_plan
@@ -263,17 +265,18 @@ def eval_(
     ],
     data_dir: DataDir = None,
     limit: Annotated[
-        int | None, typer.Option(help="First items of each task.", show_default=False)
+        int | None, typer.Option(min=1, help="First items of each task.", show_default=False)
     ] = None,
     samples: Annotated[
-        int | None, typer.Option(help="Answers to each item.", show_default=False)
+        int | None, typer.Option(min=1, help="Answers to each item.", show_default=False)
     ] = None,
     temperature: Annotated[
-        float | None, typer.Option(help="0 is greedy.", show_default=False)
+        float | None, typer.Option(min=0, help="0 is greedy.", show_default=False)
     ] = None,
     max_tokens: Annotated[
         int | None,
         typer.Option(
+            min=1,
             help="Longest response; default: the task's, and 32768 more for a model that thinks.",
             show_default=False,
         ),
@@ -283,11 +286,11 @@ def eval_(
         typer.Option(help="chat or base; default: chat if there is a template."),
     ] = None,
     shots: Annotated[
-        int | None, typer.Option(help="Examples in the prompt; default: the task's.")
+        int | None, typer.Option(min=0, help="Examples in the prompt; default: the task's.")
     ] = None,
-    seed: Annotated[int, typer.Option(help="Of the sampling.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Of the sampling.")] = 0,
     precision: Annotated[str, typer.Option(help="float32 or bfloat16.")] = "bfloat16",
-    batch_size: Annotated[int, typer.Option(help="Rows that decode together.")] = 32,
+    batch_size: Annotated[int, typer.Option(min=1, help="Rows that decode together.")] = 32,
     k: Ks = None,
     allow_weak_sandbox: WeakSandbox = False,
     verbose: Annotated[bool, typer.Option("--verbose", help="Log what is compiled.")] = False,

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ioa_jax.errors import InputError
-from ioa_jax.files import read_json
+from ioa_jax.files import check_no_links, read_json
 from ioa_jax.teachers.ledger import Ledger
 from suite import table
 from suite.cells import VERSION
@@ -42,6 +42,7 @@ def merge_runs(parts: Sequence[Path], output: Path) -> dict[str, Any]:
         for field in (*_SAME, "tasks"):
             if _comparable(field, run[field]) != _comparable(field, runs[0][field]):
                 raise InputError(f"{part}: another {field!r} than {parts[0]}: they can't be joined")
+    check_no_links(*(part / name for part in parts for name in ("run.json", "cells", "ledger")))
     chosen = _choose(parts)
     try:
         output.mkdir(parents=True)

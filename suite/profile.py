@@ -24,7 +24,7 @@ Positive = Annotated[int, Field(ge=1)]
 
 
 class Settings(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 class TeacherSettings(Settings):
@@ -186,7 +186,9 @@ class Profile(Settings):
     student: StudentSettings
     seed_items: SeedSettings
     probes: ProbeSettings = ProbeSettings()
-    tasks: tuple[TaskSettings, ...] = Field(description="What every cell is measured on.")
+    tasks: tuple[TaskSettings, ...] = Field(
+        min_length=1, description="What every cell is measured on."
+    )
     budgets: Budgets
     sampling: SamplingSettings
     train: TrainSettings
@@ -268,7 +270,8 @@ class Profile(Settings):
 
     def digest(self) -> str:
         """sha256 of the settings, whatever file and overrides they came from."""
-        return hashlib.sha256(json.dumps(self.model_dump(), sort_keys=True).encode()).hexdigest()
+        text = json.dumps(self.model_dump(mode="json"), sort_keys=True)
+        return hashlib.sha256(text.encode()).hexdigest()
 
 
 def check_development_seeds(seeds: Sequence[int], source: str) -> None:

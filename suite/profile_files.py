@@ -41,11 +41,18 @@ def load_profile(name: str, overrides: Sequence[str] = ()) -> tuple[str, Profile
     return path.stem, validate(raw, str(path))
 
 
-def _read(path: Path) -> dict[str, Any]:
+def _read(path: Path, above: tuple[Path, ...] = ()) -> dict[str, Any]:
     """A file's settings over those of the file beside it that its `base` names."""
     raw = read_mapping(path)
     base = raw.pop("base", None)
-    return raw if base is None else merge_settings(_read(path.with_name(f"{base}.yaml")), raw)
+    if base is None:
+        return raw
+    if not isinstance(base, str) or Path(f"{base}.yaml").name != f"{base}.yaml":
+        raise InputError(f"{path}: setting 'base': {base!r:.60} is no name of a file beside it")
+    under = path.with_name(f"{base}.yaml")
+    if under in (path, *above):
+        raise InputError(f"{path}: setting 'base': {base!r} is built on this one")
+    return merge_settings(_read(under, (path, *above)), raw)
 
 
 def validate(raw: Any, source: str) -> Profile:
@@ -66,3 +73,23 @@ def validate(raw: Any, source: str) -> Profile:
         except InputError as error:
             raise InputError(f"{source}: setting 'methods': {name!r}: {error}") from None
     return profile
+
+
+def check_options(profile: Profile, source: str) -> None:
+    """See that a profile's options are settings of the methods that take them.
+
+    Apart from `validate`, since it imports JAX.
+
+    Raises:
+        InputError: Names the source, the method and the first bad setting.
+    """
+    from suite.methods.ioa import IOA
+    from suite.methods.registry import load_method
+
+    for name in profile.methods:
+        method = None if is_sweep(name) else load_method(name)
+        if isinstance(method, IOA):
+            try:
+                method.config(profile)
+            except InputError as error:
+                raise InputError(f"{source}: {name}: {error}") from None

@@ -12,6 +12,7 @@ from typing import Annotated, Any, Literal
 import typer
 
 from ioa_jax.errors import InputError
+from ioa_jax.terminal import shown
 
 DataDir = Annotated[
     Path | None,
@@ -56,7 +57,7 @@ def prompts(
     task: TaskName,
     output: Annotated[Path, typer.Option(help="JSONL file.", show_default=False)],
     shots: Annotated[
-        int | None, typer.Option(help="Examples in the prompts; default: the task's.")
+        int | None, typer.Option(min=0, help="Examples in the prompts; default: the task's.")
     ] = None,
     limit: Annotated[int | None, typer.Option(min=1, help="First items of the task.")] = None,
     data_dir: DataDir = None,
@@ -218,19 +219,19 @@ def show(
     before = None
     for one in chosen[skip : skip + limit]:
         asked, text, verdict = one["item"], one["text"], one["verdict"]
-        print(f"===== {asked.id}, sample {text['sample']}")
+        print(shown(f"===== {asked.id}, sample {text['sample']}"))
         if asked.id != before:
-            print(asked.prompt)
+            print(shown(asked.prompt))
         before = asked.id
-        print(f"----- answer, {text['tokens']} tokens, {text['finish_reason']}")
-        print(text["text"])
+        print(shown(f"----- answer, {text['tokens']} tokens, {text['finish_reason']}"))
+        print(shown(text["text"]))
         if verdict is not None:
             print(f"----- {'correct' if verdict['correct'] else 'wrong'}")
             for name in ("extracted", "rule", "source", "status", "detail", "parts"):
                 if verdict[name]:
-                    print(f"{name}: {verdict[name]}")
+                    print(shown(f"{name}: {verdict[name]}"))
         if asked.references:
-            print(f"references: {' | '.join(asked.references)}")
+            print(shown(f"references: {' | '.join(asked.references)}"))
         print()
     left = len(chosen) - skip - limit
     if left > 0:

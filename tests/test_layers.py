@@ -10,7 +10,10 @@ import pytest
 ROOT = Path(__file__).parents[1]
 # From the bottom to the top: a layer imports itself and what stands before it.
 LAYERS = (
-    ("errors", "words", "streams", "progress", "thoughts", "conclusion", "values", "bootstrap"),
+    (
+        *("errors", "words", "streams", "progress", "thoughts", "conclusion", "values"),
+        *("bootstrap", "json_text", "terminal"),
+    ),
     ("files",),
     ("clock", "journal", "jsonl", "settings", "record"),
     ("sandbox", "models"),

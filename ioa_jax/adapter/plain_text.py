@@ -21,14 +21,14 @@ from ioa_jax.teachers.structured import Unfit
 # A label begins its line, with what Markdown may put around it.
 _LABEL = re.compile(
     r"[ \t#>*_-]*(?P<name>problem|solution|tests?)"
-    r"[ \t]*\d*[ \t]*(?:\*\*|__)?:(?:\*\*|__)?(?P<rest>.*)",
+    r"[ \t]*+(?:\d++[ \t]*+)?(?:\*\*|__)?:(?:\*\*|__)?(?P<rest>.*)",
     re.IGNORECASE,
 )
 _FENCE = "```"
 _FENCED = re.compile(r"^[ \t]*```[^\n]*\n(.*?)^[ \t]*```", re.MULTILINE | re.DOTALL)
 _DEFINES = re.compile(r"^[ \t]*(?:async[ \t]+)?def[ \t]", re.MULTILINE)
 _STATEMENT = re.compile(
-    r"(?:####|\**answer\**:\**|(?:so |thus |hence )?(?:the )?(?:final )?answer is:?)"
+    r"(?:####|(?<!\*)\**+answer\**+:\**+|(?:so |thus |hence )?(?:the )?(?:final )?answer is:?)"
     r"\s*(?P<answer>.+)",
     re.IGNORECASE,
 )

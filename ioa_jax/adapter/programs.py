@@ -8,12 +8,12 @@ these values are what is tested for.
 from __future__ import annotations
 
 import ast
-import json
 import re
 import warnings
 from collections.abc import Sequence
 
 from ioa_jax.errors import InputError
+from ioa_jax.json_text import parse_json
 from ioa_jax.sandbox import Sandbox
 
 # What a program without content may return. Tests that one of them passes say nothing.
@@ -177,11 +177,11 @@ def write_tests(calls: Sequence[str], values: Sequence[str | None]) -> str:
 def _read_value(text: str) -> tuple[int, str | None]:
     """The program writes here too: what it made up is no value."""
     try:
-        number, value = json.loads(text)
+        number, value = parse_json(text)
         ast.literal_eval(value)
-        return int(number), str(value)
     except (ValueError, TypeError, SyntaxError, RecursionError, MemoryError):
         return -1, None
+    return (number, value) if isinstance(number, int) else (-1, None)
 
 
 def _calls(node: ast.expr) -> bool:
@@ -191,5 +191,6 @@ def _calls(node: ast.expr) -> bool:
 def _unparse(tree: ast.AST) -> str:
     try:
         return ast.unparse(tree)
-    except RecursionError:
-        raise InputError("the program is nested too deeply") from None
+    except (RecursionError, ValueError) as error:
+        # Deep brackets, or a number of thousands of digits that was written in another base.
+        raise InputError(f"the program can't be written out: {error}") from None

@@ -23,7 +23,7 @@ Protocol = Literal["lean", "few_shot", "schema"]
 class NllZone(BaseModel):
     """The student's zone: how surprising an answer may be to it [ours]."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
     low: float = Field(
         default=0.05, ge=0, description="Nats per token; below, the student knows it already."
     )
@@ -39,7 +39,7 @@ class NllZone(BaseModel):
 class AdapterSettings(BaseModel):
     """Of all stages."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
     protocol: Protocol = Field(
         default="lean",
         description=(

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import ast
 import dataclasses
+import math
 import re
 from fractions import Fraction
 
@@ -110,7 +111,7 @@ def _read(expression: str, unknown: str | None) -> _Linear:
 
 def _evaluate(node: ast.expr, unknown: str | None) -> _Linear:
     match node:
-        case ast.Constant(value=int() | float()):
+        case ast.Constant(value=int() | float()) if math.isfinite(node.value):
             # As it is written: 0.1 is a tenth.
             value = _Linear(Fraction(0), Fraction(str(node.value)))
         case ast.Name(id=name) if name == unknown:

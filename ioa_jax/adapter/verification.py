@@ -19,7 +19,7 @@ Undecided = Literal["solve", "accept", "reject"]
 class VerificationSettings(BaseModel):
     """How examples are verified."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
     on: bool = Field(default=True, description="False takes examples as the teacher wrote them.")
     undecided: Undecided = Field(
         default="solve",

@@ -19,6 +19,7 @@ import typer
 from ioa_jax.errors import InputError
 from ioa_jax.progress import progress_bar
 from ioa_jax.seeds import MIN_SEEDS, SeedItem, check_seeds, find_seeds, read_seeds
+from ioa_jax.terminal import shown
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -57,7 +58,7 @@ class PrecisionOption(StrEnum):
 
 def validate(
     seeds: Annotated[Path, typer.Argument(help="JSONL file.", show_default=False)],
-    min_seeds: Annotated[int, typer.Option(help="Seeds that are needed.")] = MIN_SEEDS,
+    min_seeds: Annotated[int, typer.Option(min=1, help="Seeds that are needed.")] = MIN_SEEDS,
     grade: Annotated[
         bool, typer.Option(help="Check every reference by its own check; runs programs.")
     ] = True,
@@ -79,7 +80,7 @@ def validate(
     settings = _read_settings(config, set_ or ())
     read, faults = find_seeds(seeds)
     if faults:
-        print("\n".join(faults))
+        print(shown("\n".join(faults)))
         raise InputError(f"{seeds}: bad lines: {len(faults)}; each is named above")
     check_seeds(read, str(seeds), min_seeds)
     if grade:
@@ -92,7 +93,7 @@ def validate(
         ("modules", modules),
     ):
         parts = ", ".join(f"{name} {count}" for name, count in sorted(counts.items()))
-        print(f"{title}: {parts}")
+        print(shown(f"{title}: {parts}"))
     from ioa_jax.identifier.forecast import forecast_lines
 
     for line in forecast_lines(read, settings):
@@ -134,7 +135,7 @@ def _check_references(path: Path, seeds: tuple[SeedItem, ...]) -> None:
         if not verdict.correct
     ]
     if failed:
-        print("\n".join(failed))
+        print(shown("\n".join(failed)))
         raise InputError(
             f"{path}: {len(failed)} of {len(seeds)} references fail their own check, each is named "
             "above. Mend the reference or the check, or look at the rest with --no-grade"
@@ -174,12 +175,12 @@ def diagnose(
         typer.Option(help="Setting of the teacher, as batch_size=16.", show_default=False),
     ] = None,
     keep_layers: Annotated[
-        int, typer.Option(help="Keep this many of the student's layers; 0 keeps all.")
+        int, typer.Option(min=0, help="Keep this many of the student's layers; 0 keeps all.")
     ] = 0,
     precision: Annotated[
         PrecisionOption, typer.Option(help="Operands of matrix products.")
     ] = PrecisionOption.bfloat16,
-    seed: Annotated[int, typer.Option(help="Of all draws.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Of all draws.")] = 0,
     verbose: Annotated[bool, typer.Option("--verbose", help="Log what is compiled.")] = False,
 ) -> None:
     """Find what a student lacks: modules, gaps, dependencies, severity and targets.
@@ -322,7 +323,7 @@ def curriculum(
     tau_zpd: Annotated[float, typer.Option(help="τ_ZPD of Eq. 8.")] = 0.15,
     reading: Annotated[ReadingOption, typer.Option(help="How Eq. 8 is read.")] = ReadingOption.drop,
     tau_mastery: Annotated[
-        float, typer.Option(help="From this r(k) on, a module is mastered.")
+        float, typer.Option(min=0, help="From this r(k) on, a module is mastered.")
     ] = 0.9,
     max_stage_modules: Annotated[int, typer.Option(min=1, help="Modules of a stage.")] = 4,
 ) -> None:

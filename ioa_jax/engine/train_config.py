@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import re
 from typing import Literal
 
 from ioa_jax.engine.optimizer import StepSettings
@@ -26,6 +27,16 @@ class LoRAConfig:
     rank: int = 16
     alpha: float = 32.0
     targets: str = "q|k|v|o"
+
+    def __post_init__(self) -> None:
+        if self.rank < 1:
+            raise InputError(f"rank={self.rank}: at least 1")
+        if not 0 < self.alpha < math.inf:
+            raise InputError(f"alpha={self.alpha}: a number above 0")
+        try:
+            re.compile(self.targets)
+        except re.error as error:
+            raise InputError(f"targets={self.targets!r}: no regular expression: {error}") from None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -81,6 +92,20 @@ class TrainConfig:
         for field in ("epochs", "batch_rows", "row_length", "accumulation", "save_every"):
             if getattr(self, field) < 1:
                 raise InputError(f"{field}={getattr(self, field)}: at least 1")
+        for field, most in (
+            ("warmup_fraction", 1),
+            ("final_fraction", 1),
+            ("beta1", 1),
+            ("beta2", 1),
+            ("weight_decay", 1e3),
+            ("retention_weight", 1e6),
+        ):
+            if not 0 <= getattr(self, field) <= most:
+                raise InputError(f"{field}={getattr(self, field)}: from 0 to {most:g}")
+        if not 0 < self.clip < math.inf:
+            raise InputError(f"clip={self.clip}: a number above 0")
+        if self.seed < 0:
+            raise InputError(f"seed={self.seed}: at least 0")
         if not (math.isfinite(self.learning_rate) and 0 < self.learning_rate < 1e3):
             raise InputError(f"learning_rate={self.learning_rate}: a number above 0")
         if self.batch_rows % self.accumulation:

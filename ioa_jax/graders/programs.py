@@ -9,12 +9,13 @@ from __future__ import annotations
 import ast
 import builtins
 import functools
-import json
 import re
 import threading
 import warnings
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple, cast
+
+from ioa_jax.json_text import parse_served_json
 
 MOST_BLOCKS = 50  # of an answer, the last ones
 _LONGEST_LINE = 2000  # in which quotation marks are looked for
@@ -209,11 +210,11 @@ def _passed_to_tool(answer: str) -> list[str]:
     found: list[str] = []
     for call in calls:
         try:
-            read: Any = json.loads(call)
+            read: Any = parse_served_json(call)
             arguments = read.get("arguments", read.get("parameters"))
             if isinstance(arguments, str):
-                arguments = json.loads(arguments)
-        except (ValueError, RecursionError, AttributeError):
+                arguments = parse_served_json(arguments)
+        except (ValueError, AttributeError):
             continue
         if isinstance(arguments, dict):
             values = cast("dict[str, Any]", arguments).values()

@@ -20,7 +20,7 @@ EstimatorChoice = Literal["auto", "interventions", "snapshots", "teacher_prior"]
 
 
 class _Options(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 class DecomposeSettings(_Options):

@@ -3,12 +3,23 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import math
+from pathlib import Path
 from typing import Any, Literal, cast
 
 from ioa_jax.errors import ModelFormatError
+from ioa_jax.json_text import parse_json
 
 ModelType = Literal["llama", "qwen2", "qwen3"]
+
+# More than any model has. What follows is a name a layer, and arrays of these sizes.
+MAX_LAYERS = 10_000
+MAX_SIZE = 2**31 - 1
+_MOST = 1e300  # of a number that is divided and multiplied by
+_MOST = 1e300  # of a number that is divided and multiplied by
+_MOST = 1e300  # of a number that is divided and multiplied by
+_MOST = 1e300  # of a number that is divided and multiplied by
 
 _ARCHITECTURES: dict[str, str] = {
     "llama": "LlamaForCausalLM",
@@ -88,6 +99,17 @@ class DecoderConfig:
     pad_token_id: int | None = None
 
     def __post_init__(self) -> None:
+        for name in _SIZES:
+            most = MAX_LAYERS if name == "num_layers" else MAX_SIZE
+            if not 1 <= getattr(self, name) <= most:
+                raise ModelFormatError(f"{name}={getattr(self, name)}: 1 to {most} is needed")
+        # Some files name a padding token that was never added; it isn't used.
+        for name, ids in (("bos", (self.bos_token_id,)), ("eos", self.eos_token_ids)):
+            if any(one is not None and not 0 <= one < self.vocab_size for one in ids):
+                raise ModelFormatError(
+                    f"{name}_token_id={', '.join(map(str, ids))}: outside the vocabulary of "
+                    f"{self.vocab_size} tokens"
+                )
         if self.num_heads % self.num_kv_heads:
             raise ModelFormatError(
                 f"num_attention_heads={self.num_heads} is not a multiple of "
@@ -142,43 +164,38 @@ class DecoderConfig:
         """
         model_type = _supported_model_type(raw, source)
 
-        def need(field: str) -> Any:
-            if raw.get(field) is None:
-                raise ModelFormatError(f"{source}: field {field!r} is missing")
-            return raw[field]
-
-        num_heads = int(need("num_attention_heads"))
-        hidden_size = int(need("hidden_size"))
+        size = functools.partial(_read_size, raw, source)
+        token = functools.partial(_read_token, raw, source)
+        num_heads = size("num_attention_heads")
+        hidden_size = size("hidden_size")
         theta, scaling = _read_rope(raw, source)
 
-        def token(field: str) -> int | None:
-            ids = read_token_ids(raw, field, source)
-            if len(ids) > 1:
-                raise ModelFormatError(f"{source}: {field}={raw[field]!r}: one token is needed")
-            return next(iter(ids), None)
-
-        return cls(
-            model_type=model_type,
-            vocab_size=int(need("vocab_size")),
-            hidden_size=hidden_size,
-            intermediate_size=int(need("intermediate_size")),
-            num_layers=int(need("num_hidden_layers")),
-            num_heads=num_heads,
-            num_kv_heads=int(raw.get("num_key_value_heads") or num_heads),
+        fields: dict[str, Any] = {
+            "model_type": model_type,
+            "vocab_size": size("vocab_size"),
+            "hidden_size": hidden_size,
+            "intermediate_size": size("intermediate_size"),
+            "num_layers": size("num_hidden_layers"),
+            "num_heads": num_heads,
+            "num_kv_heads": size("num_key_value_heads", num_heads),
             # Left out by files whose heads share the residual stream's width evenly.
-            head_dim=int(raw.get("head_dim") or hidden_size // num_heads),
-            rms_norm_eps=float(need("rms_norm_eps")),
-            rope_theta=theta,
-            rope_scaling=scaling,
+            "head_dim": size("head_dim", hidden_size // num_heads),
+            "rms_norm_eps": _epsilon(raw, source),
+            "rope_theta": theta,
+            "rope_scaling": scaling,
             # No fields of these files: they belong to the family.
-            qkv_bias=model_type == "qwen2",
-            qk_norm=model_type == "qwen3",
-            tie_embeddings=bool(raw.get("tie_word_embeddings", False)),
-            max_position=int(raw.get("max_position_embeddings") or 2048),
-            bos_token_id=token("bos_token_id"),
-            eos_token_ids=read_token_ids(raw, "eos_token_id", source),
-            pad_token_id=token("pad_token_id"),
-        )
+            "qkv_bias": model_type == "qwen2",
+            "qk_norm": model_type == "qwen3",
+            "tie_embeddings": bool(raw.get("tie_word_embeddings", False)),
+            "max_position": size("max_position_embeddings", 2048),
+            "bos_token_id": token("bos_token_id"),
+            "eos_token_ids": read_token_ids(raw, "eos_token_id", source),
+            "pad_token_id": token("pad_token_id"),
+        }
+        try:
+            return cls(**fields)
+        except ModelFormatError as error:
+            raise ModelFormatError(f"{source}: {error}") from None
 
     def to_hf(self) -> dict[str, Any]:
         """The `config.json` that transformers (4 and 5) loads as this architecture."""
@@ -227,6 +244,59 @@ class DecoderConfig:
         return raw
 
 
+_SIZES = (
+    *("vocab_size", "hidden_size", "intermediate_size", "num_layers", "num_heads"),
+    *("num_kv_heads", "head_dim", "max_position"),
+)
+
+
+def read_model_json(path: Path) -> Any:
+    """A JSON file of a model.
+
+    Raises:
+        ModelFormatError: It is missing, can't be read, or isn't JSON.
+    """
+    try:
+        return parse_json(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ModelFormatError(f"{path} is missing") from None
+    except OSError as error:
+        raise ModelFormatError(f"{path}: {error.strerror}") from None
+    except ValueError as error:
+        raise ModelFormatError(f"{path}: not valid JSON: {error}") from None
+
+
+def _read_size(raw: dict[str, Any], source: str, field: str, default: int | None = None) -> int:
+    """A whole number from 1 on; with a default, null or 0 is what the file doesn't say."""
+    value = raw.get(field)
+    value = default if default is not None and not value else value
+    if value is None:
+        raise ModelFormatError(f"{source}: field {field!r} is missing")
+    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+        raise ModelFormatError(
+            f"{source}: {field}={value!r:.60}: a whole number from 1 on is needed"
+        )
+    return value
+
+
+def _read_token(raw: dict[str, Any], source: str, field: str) -> int | None:
+    ids = read_token_ids(raw, field, source)
+    if len(ids) > 1:
+        raise ModelFormatError(f"{source}: {field}={raw[field]!r:.60}: one token is needed")
+    return next(iter(ids), None)
+
+
+def _epsilon(raw: dict[str, Any], source: str) -> float:
+    value = raw.get("rms_norm_eps")
+    if value is None:
+        raise ModelFormatError(f"{source}: field 'rms_norm_eps' is missing")
+    if not isinstance(value, int | float) or isinstance(value, bool) or not 0 < value < 1:
+        raise ModelFormatError(
+            f"{source}: rms_norm_eps={value!r:.60}: a number between 0 and 1 is needed"
+        )
+    return float(value)
+
+
 def _supported_model_type(raw: dict[str, Any], source: str) -> ModelType:
     """The family, of which nothing is asked that the decoder lacks.
 
@@ -234,9 +304,9 @@ def _supported_model_type(raw: dict[str, Any], source: str) -> ModelType:
         ModelFormatError: Something is; named.
     """
     model_type = raw.get("model_type")
-    if model_type not in _ARCHITECTURES:
+    if not isinstance(model_type, str) or model_type not in _ARCHITECTURES:
         raise ModelFormatError(
-            f"{source}: model_type={model_type!r} is not supported; "
+            f"{source}: model_type={model_type!r:.60} is not supported; "
             f"supported: {', '.join(_ARCHITECTURES)}"
         )
     for field, allowed in (
@@ -251,7 +321,8 @@ def _supported_model_type(raw: dict[str, Any], source: str) -> ModelType:
             raise ModelFormatError(
                 f"{source}: {field}={value!r} is not supported (only {allowed!r})"
             )
-    if any(kind != "full_attention" for kind in raw.get("layer_types") or ()):
+    kinds = raw.get("layer_types") or []
+    if not isinstance(kinds, list) or any(kind != "full_attention" for kind in kinds):
         raise ModelFormatError(f"{source}: layer_types other than full_attention")
     return cast(ModelType, model_type)
 
@@ -270,7 +341,7 @@ def read_token_ids(raw: dict[str, Any], field: str, source: str) -> tuple[int, .
     value = raw.get(field)
     ids = value if isinstance(value, list) else [] if value is None else [value]
     if any(not isinstance(one, int) or isinstance(one, bool) or one < 0 for one in ids):
-        raise ModelFormatError(f"{source}: {field}={value!r}: token ids are whole numbers")
+        raise ModelFormatError(f"{source}: {field}={value!r:.60}: token ids are whole numbers")
     return tuple(ids)
 
 
@@ -279,7 +350,7 @@ def _rope_settings(raw: dict[str, Any], source: str) -> tuple[str, dict[str, Any
     name = "rope_scaling" if raw.get("rope_scaling") else "rope_parameters"
     rope = raw.get(name) or {}
     if not isinstance(rope, dict):
-        raise ModelFormatError(f"{source}: {name}={rope!r}: has to be an object")
+        raise ModelFormatError(f"{source}: {name}={rope!r:.60}: has to be an object")
     # One object for each kind of layer: all layers are of one kind here.
     nested = [key for key, value in rope.items() if isinstance(value, dict)]
     if nested:
@@ -305,9 +376,11 @@ def _read_rope(raw: dict[str, Any], source: str) -> tuple[float, RopeScaling | N
     def number(field: str, value: Any, least: float) -> float:
         # A factor that is none would be computed with in silence.
         if isinstance(value, bool) or not isinstance(value, int | float):
-            raise ModelFormatError(f"{source}: {name}: field {field!r} is {value!r}, not a number")
-        if not math.isfinite(value) or value < least:
-            raise ModelFormatError(f"{source}: {name}: {field}={value!r}: at least {least:g}")
+            raise ModelFormatError(
+                f"{source}: {name}: field {field!r} is {value!r:.60}, not a number"
+            )
+        if not least <= value < _MOST:
+            raise ModelFormatError(f"{source}: {name}: {field}={value!r:.60}: at least {least:g}")
         return float(value)
 
     theta = number("rope_theta", rope.get("rope_theta", raw.get("rope_theta", 10000.0)), 1.0)

@@ -24,6 +24,7 @@ from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 from ioa_jax.errors import InputError, ModelFormatError
 from ioa_jax.models.config import DecoderConfig, ModelType, RopeScaling
+from ioa_jax.models.gguf_header import check_header
 from ioa_jax.models.tensors import check_names, hf_shapes, require_finite
 
 ARCHITECTURES: dict[str, MODEL_ARCH] = {
@@ -71,9 +72,10 @@ class GGUFFile:
         if not path.is_file():
             raise InputError(f"{path}: no such file")
         self.path = path
+        check_header(path)
         try:
             self._reader = GGUFReader(path)
-        except (ValueError, IndexError, OverflowError) as error:
+        except (ValueError, IndexError, OverflowError, KeyError, TypeError) as error:
             raise ModelFormatError(f"{path}: not a readable GGUF file: {error}") from None
         self._tensors = {tensor.name: tensor for tensor in self._reader.tensors}
         if self._get(Keys.Split.LLM_KV_SPLIT_COUNT, int, 1) > 1:
@@ -93,7 +95,10 @@ class GGUFFile:
             if default is None:
                 raise ModelFormatError(f"{self.path}: metadata {key!r} is missing")
             return default
-        value = field.contents()
+        try:
+            value = field.contents()
+        except UnicodeDecodeError as error:
+            raise ModelFormatError(f"{self.path}: metadata {key!r} isn't UTF-8: {error}") from None
         if not isinstance(value, kind):
             raise ModelFormatError(
                 f"{self.path}: metadata {key!r} is {value!r:.60}, which isn't supported"
@@ -121,6 +126,8 @@ class GGUFFile:
                 raise ModelFormatError(f"{self.path}: {key(option)} is set; not supported")
         hidden_size = self._get(key(Keys.LLM.EMBEDDING_LENGTH), int)
         num_heads = self._get(key(Keys.Attention.HEAD_COUNT), int)
+        if num_heads < 1:
+            raise ModelFormatError(f"{self.path}: {key(Keys.Attention.HEAD_COUNT)}={num_heads}")
         head_dim = self._get(key(Keys.Attention.KEY_LENGTH), int, hidden_size // num_heads)
         for other in (Keys.Attention.VALUE_LENGTH, Keys.Rope.DIMENSION_COUNT):
             if self._get(key(other), int, head_dim) != head_dim:
@@ -289,11 +296,19 @@ class GGUFFile:
                 f"{self.path}: {Keys.Tokenizer.PRE}={pre!r} is not supported; "
                 f"supported: {', '.join(_SPLITS)}"
             )
-        texts = cast("list[str]", self._get(Keys.Tokenizer.LIST, list))
+        texts: list[Any] = self._get(Keys.Tokenizer.LIST, list)
         types = self._token_types(texts)
-        merges = cast("list[str]", self._get(Keys.Tokenizer.MERGES, list))
+        merges: list[Any] = self._get(Keys.Tokenizer.MERGES, list)
+        if not all(isinstance(text, str) for text in (*texts, *merges)):
+            raise ModelFormatError(
+                f"{self.path}: {Keys.Tokenizer.LIST} and merges have to be texts"
+            )
+        try:
+            core = _byte_level_bpe(texts, types, merges, pre)
+        except Exception as error:  # tokenizers raises bare Exception for what it can't use
+            raise ModelFormatError(f"{self.path}: the tokenizer can't be built: {error}") from None
         return PreTrainedTokenizerFast(
-            tokenizer_object=_byte_level_bpe(texts, types, merges, pre),
+            tokenizer_object=core,
             clean_up_tokenization_spaces=False,
             model_max_length=self.config.max_position,
             add_bos_token=self._get(Keys.Tokenizer.ADD_BOS, bool, pre == "llama-bpe"),
@@ -323,7 +338,7 @@ class GGUFFile:
             ("pad_token", Keys.Tokenizer.PAD_ID),
         ):
             number = self._token_id(key)
-            if number is not None and number >= len(texts):
+            if number is not None and not 0 <= number < len(texts):
                 raise ModelFormatError(f"{self.path}: {key}={number} is beyond the vocabulary")
             named[name] = None if number is None else texts[number]
         if self.chat_template is not None:

@@ -21,7 +21,7 @@ from safetensors import SafetensorError, safe_open
 from transformers import PreTrainedTokenizerBase
 
 from ioa_jax.errors import InputError, ModelFormatError
-from ioa_jax.models.config import DecoderConfig, read_token_ids
+from ioa_jax.models.config import DecoderConfig, read_model_json, read_token_ids
 from ioa_jax.models.decoder import Decoder
 from ioa_jax.models.tensors import (
     EMBEDDING,
@@ -360,12 +360,7 @@ def _generation_config(config: DecoderConfig) -> dict[str, Any]:
 
 
 def _read_json(path: Path) -> dict[str, Any]:
-    try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise ModelFormatError(f"{path} is missing") from None
-    except (ValueError, RecursionError) as error:
-        raise ModelFormatError(f"{path}: not valid JSON: {error}") from None
+    value = read_model_json(path)
     if not isinstance(value, dict):
         raise ModelFormatError(f"{path}: has to be a JSON object")
     return value

@@ -18,11 +18,12 @@ from tokenizers import Tokenizer
 from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 from ioa_jax.errors import InputError, MissingDependencyError, ModelFormatError
-from ioa_jax.models.config import DecoderConfig
+from ioa_jax.models.config import DecoderConfig, read_model_json
 from ioa_jax.models.decoder import Decoder
 from ioa_jax.models.gguf import GGUFFile
 from ioa_jax.models.huggingface import SafetensorsCheckpoint, read_config
 from ioa_jax.models.mesh import decoder_shardings
+from ioa_jax.models.patterns import check_patterns
 from ioa_jax.models.precision import Precision
 from ioa_jax.models.tensors import abstract_decoder, build_decoder
 from ioa_jax.models.text import ending_tokens
@@ -227,6 +228,7 @@ def read_tokenizer(directory: Path) -> PreTrainedTokenizerBase:
             f"{directory / 'tokenizer.json'} is missing; only fast tokenizers are read "
             "(transformers' save_pretrained writes one)"
         )
+    check_patterns(read_model_json(directory / "tokenizer.json"), f"{directory}/tokenizer.json")
     # Not AutoTokenizer: for some families it rebuilds what tokenizer.json says from the vocabulary.
     try:
         return PreTrainedTokenizerFast.from_pretrained(str(directory), local_files_only=True)

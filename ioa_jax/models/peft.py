@@ -15,7 +15,7 @@ from jaxtyping import Float
 from safetensors import SafetensorError, safe_open
 
 from ioa_jax.errors import InputError, ModelFormatError
-from ioa_jax.models.config import DecoderConfig
+from ioa_jax.models.config import DecoderConfig, read_model_json
 from ioa_jax.models.lora import PROJECTIONS, Adapter, LoRA, projection_shapes
 from ioa_jax.models.tensors import FLOAT_DTYPES, require_finite, save_tensors
 
@@ -118,12 +118,9 @@ def read_lora(directory: Path, config: DecoderConfig) -> LoRA:
             finite.
     """
     path = directory / CONFIG_FILE
-    try:
-        raw = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise ModelFormatError(f"{path} is missing; is {directory} a PEFT adapter?") from None
-    except (ValueError, RecursionError) as error:
-        raise ModelFormatError(f"{path}: not valid JSON: {error}") from None
+    if not path.exists():
+        raise ModelFormatError(f"{path} is missing; is {directory} a PEFT adapter?")
+    raw = read_model_json(path)
     if not isinstance(raw, dict) or raw.get("peft_type") != "LORA":
         raise ModelFormatError(f"{path}: peft_type has to be LORA")
     # Options that are unknown count too: PEFT adds some that change how an adapter is applied.

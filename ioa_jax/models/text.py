@@ -9,11 +9,11 @@ import string
 from collections.abc import Callable, Mapping, Sequence
 from typing import cast
 
-from jinja2.exceptions import TemplateError
 from tokenizers import Tokenizer
 from transformers import PreTrainedTokenizerBase
 
 from ioa_jax.errors import InputError
+from ioa_jax.models.templates import within_limits
 from ioa_jax.thoughts import opened_thought
 
 ROLES = ("system", "user", "assistant", "tool")
@@ -180,15 +180,19 @@ def render_chat(
             )
         if not isinstance(message.get("content"), str):
             raise InputError(f"message {number}: field 'content' has to be text")
+    template = dated_template(tokenizer)
     try:
-        text = tokenizer.apply_chat_template(
-            [dict(message) for message in messages],
-            tokenize=False,
-            add_generation_prompt=add_generation_prompt,
-            chat_template=dated_template(tokenizer),
-        )
+        with within_limits(template):
+            text = tokenizer.apply_chat_template(
+                [dict(message) for message in messages],
+                tokenize=False,
+                add_generation_prompt=add_generation_prompt,
+                chat_template=template,
+            )
+    except InputError:
+        raise
     # A template is a program: it may fail in any way.
-    except (TemplateError, ArithmeticError, LookupError, TypeError, ValueError) as error:
+    except Exception as error:
         raise InputError(f"the chat template refuses these messages: {error}") from None
     assert isinstance(text, str)
     # Templates drop what they don't expect, without a word: a second system turn, for one. Equal

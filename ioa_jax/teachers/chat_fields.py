@@ -23,7 +23,7 @@ _BAD_REQUEST = (400, 422, 500, 501, None)
 class OpenAISettings(BaseModel):
     """Settings of `openai:`."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
     api_key_variable: str = Field(
         default="OPENAI_API_KEY",
         description="Environment variable that holds the API key. The default's is sent to OpenAI "

@@ -100,9 +100,12 @@ class TransformersTeacher(Teacher):
         if device == "auto":
             device = "cuda" if torch.cuda.is_available() else "cpu"
         try:
-            tokenizer = transformers.AutoTokenizer.from_pretrained(name)
+            tokenizer = transformers.AutoTokenizer.from_pretrained(name, trust_remote_code=False)
             model = transformers.AutoModelForCausalLM.from_pretrained(
-                name, dtype=getattr(torch, settings.precision)
+                name,
+                dtype=getattr(torch, settings.precision),
+                trust_remote_code=False,
+                use_safetensors=True,
             )
             model = model.eval().to(device)
         # transformers and PyTorch report bad names, files and devices by these.

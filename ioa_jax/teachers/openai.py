@@ -289,7 +289,7 @@ class OpenAITeacher(Teacher):
             )
         transformers: Any = importlib.import_module("transformers")
         try:
-            return transformers.AutoTokenizer.from_pretrained(name)
+            return transformers.AutoTokenizer.from_pretrained(name, trust_remote_code=False)
         # transformers reports bad names and files by these.
         except (OSError, ValueError) as error:
             reason = str(error).strip().split("\n", 1)[0]

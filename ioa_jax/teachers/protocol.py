@@ -18,10 +18,15 @@ from typing import Any, cast
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from ioa_jax.errors import first_fault
+from ioa_jax.json_text import parse_served_json
 from ioa_jax.teachers.base import Completion, FinishReason
 from ioa_jax.teachers.pacing import retry_after_seconds
 
 LONGEST_TOKEN = 128  # bytes: a run of spaces
+# More than any call has, and few enough to be multiplied by a price.
+_MOST_TOKENS = 1 << 53
+_SHOWN_BYTES = 10_000  # of what a server says of an error
+_ERROR_STATUS = re.compile("[45][0-9]{2}")
 # Tokens beyond the limit that an answer may have all the same: llama.cpp's Python server goes on
 # until a character is whole, and UTF-8 has four bytes at most.
 MOST_BEYOND_LIMIT = 3
@@ -107,14 +112,15 @@ class _Answer(BaseModel):
 
 
 class _Usage(_Answer):
-    prompt_tokens: int | None = None
-    completion_tokens: int | None = None
+    # What is no count doesn't spoil the answer beside it.
+    prompt_tokens: Any = None
+    completion_tokens: Any = None
 
 
 class _Message(_Answer):
     # A text, or a list of parts.
     content: Any = None
-    refusal: str | None = None
+    refusal: Any = None
     reasoning_content: Any = None
     reasoning: Any = None
 
@@ -129,7 +135,7 @@ class _ChatLogprobs(_Answer):
 
 class _ChatChoice(_Answer):
     message: _Message
-    finish_reason: str | None = None
+    finish_reason: Any = None
     logprobs: Any = None
 
 
@@ -137,9 +143,9 @@ class ChatBody(_Answer):
     """Of a chat completion."""
 
     choices: list[_ChatChoice] = Field(min_length=1)
-    usage: _Usage | None = None
-    model: str | None = None
-    system_fingerprint: str | None = None
+    usage: Any = None
+    model: Any = None
+    system_fingerprint: Any = None
 
 
 class _EchoLogprobs(_Answer):
@@ -171,7 +177,7 @@ class TextBody(_Answer):
     """Of a text completion."""
 
     choices: list[_TextChoice] = Field(min_length=1)
-    usage: _Usage | None = None
+    usage: Any = None
 
 
 Body = ChatBody | TextBody
@@ -184,9 +190,8 @@ def read_body(content: bytes, body_type: type[Any]) -> Any:
         Fault: It is no JSON, another shape, or an error all the same.
     """
     try:
-        # Half a surrogate pair, which JSON can spell, has no place in a file.
-        value = json.loads(content.decode(errors="replace"))
-    except (ValueError, RecursionError) as error:
+        value = parse_served_json(content.decode(errors="replace"))
+    except ValueError as error:
         raise Fault(f"broken answer: not JSON: {error}", passing=True) from None
     if isinstance(value, dict) and not cast("dict[str, Any]", value).get("choices"):
         said = words(cast("dict[str, Any]", value))
@@ -230,7 +235,7 @@ def _status(body: dict[str, Any]) -> int | None:
         if isinstance(place, dict):
             for name in ("code", "status", "status_code", "http_code"):
                 value = cast("dict[str, Any]", place).get(name)
-                if str(value).isdigit() and 400 <= int(str(value)) < 600:
+                if _ERROR_STATUS.fullmatch(str(value)):
                     return int(str(value))
     return None
 
@@ -268,10 +273,11 @@ def http_fault(status: int, content: bytes, headers: Mapping[str, str]) -> Fault
         )
     text = content.decode(errors="replace")
     try:
-        body = json.loads(text)
-    except (ValueError, RecursionError):
+        body = parse_served_json(text)
+    except ValueError:
         body = None
-    said = words(body) or " ".join(re.sub(r"<[^>]*>", " ", text).split())[:300] or "no more"
+    plain = re.sub(r"<[^<>]*+>", " ", text[:_SHOWN_BYTES])
+    said = words(body)[:_SHOWN_BYTES] or " ".join(plain.split())[:300] or "no more"
     kind = _kind(body)
     # Of rate limits only a quota lasts.
     last = re.compile("quota|billing") if status in _PASSING_STATUS else _LASTING
@@ -313,13 +319,15 @@ def read_completion(
     """
     choice = body.choices[0]
     text, thought, refused = _content(choice.message)
-    usage = body.usage or _Usage()
-    read = usage.prompt_tokens if (usage.prompt_tokens or 0) > 0 else None
-    generated = usage.completion_tokens if (usage.completion_tokens or 0) > 0 else None
+    read, generated = _counts(body.usage)
     reason = _finish(choice.finish_reason, generated, max_tokens)
     if refused or reason == "filtered":
         reason, text = "filtered", text or refused or ""
-    names = [_clean(name) for name in (body.model, body.system_fingerprint) if name]
+    names = [
+        _clean(name)
+        for name in (body.model, body.system_fingerprint)
+        if isinstance(name, str) and name
+    ]
     if generated is not None:
         # A server that counts too few would have the budget last forever.
         generated = max(generated, _fewest_tokens(text + thought))
@@ -335,14 +343,29 @@ def read_completion(
     return ReadCompletion(completion, read is None or generated is None)
 
 
+def _counts(given: Any) -> tuple[int | None, int | None]:
+    """Tokens of prompt and answer as a server counts them; None for what is no count."""
+    try:
+        usage = _Usage.model_validate(given)
+    except ValidationError:
+        return None, None
+    return _count(usage.prompt_tokens), _count(usage.completion_tokens)
+
+
+def _count(value: Any) -> int | None:
+    known = isinstance(value, int) and not isinstance(value, bool) and 0 < value < _MOST_TOKENS
+    return value if known else None
+
+
 def _fewest_tokens(text: str) -> int:
     """Fewer no text of this length has, by the longest tokens of today's vocabularies."""
     return -(-len(text.encode()) // LONGEST_TOKEN)
 
 
-def _finish(named: str | None, generated: int | None, max_tokens: int) -> FinishReason:
+def _finish(named: Any, generated: int | None, max_tokens: int) -> FinishReason:
     """What a server's word for the end of an answer means."""
-    name = (named or "").strip().lower().removeprefix("finish_reason_").replace("-", "_")
+    name = named.strip().lower() if isinstance(named, str) else ""
+    name = name.removeprefix("finish_reason_").replace("-", "_")
     if name in _FAILED:
         raise Fault(f"the server broke the answer off (finish_reason {named!r})", passing=True)
     if name in _FILTERED:
@@ -359,9 +382,11 @@ def _content(message: _Message) -> tuple[str, str, str]:
     """Text, thoughts and refusal of a message: each joined of its parts."""
     text, thought, refusal = _joined(message.content)
     for field in (message.reasoning_content, message.reasoning):
-        if field and not thought:
+        if isinstance(field, str | list | dict) and not thought:
             thought = "".join(_joined(field)[:2])
-    return text, thought, refusal or _clean(message.refusal or "")
+    if isinstance(message.refusal, str):
+        refusal = refusal or _clean(message.refusal)
+    return text, thought, refusal
 
 
 def _joined(content: Any) -> tuple[str, str, str]:
@@ -404,8 +429,7 @@ def _chat_logprobs(given: Any) -> tuple[float, ...] | None:
 
 def prompt_tokens(body: TextBody) -> int | None:
     """Tokens of a text completion's prompt, where the server says how many."""
-    count = body.usage.prompt_tokens if body.usage else None
-    return count if count is not None and count > 0 else None
+    return _counts(body.usage)[0]
 
 
 def prompt_span(choice: _TextChoice, text: str, end: int) -> tuple[int, int] | None:

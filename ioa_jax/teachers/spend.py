@@ -26,7 +26,7 @@ class Budget(BaseModel):
     may exceed the limit by 3 for each call that was under way.
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
     max_tokens: int | None = Field(default=None, ge=0, description="Generated tokens.")
     max_cost: float | None = Field(default=None, ge=0, description="In the currency of the prices.")
 
@@ -34,7 +34,7 @@ class Budget(BaseModel):
 class Prices(BaseModel):
     """What a teacher's tokens cost."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
     prompt: float = Field(ge=0, description="Of a million prompt tokens.")
     completion: float = Field(ge=0, description="Of a million generated tokens.")
     currency: str = Field(default="USD", description="Of both.")

@@ -18,14 +18,17 @@ import json_repair
 from pydantic import BaseModel, ValidationError
 
 from ioa_jax.errors import InputError, first_fault
+from ioa_jax.json_text import parse_written_json
 from ioa_jax.streams import stream
 from ioa_jax.teachers.base import ChatRequest, Completion, Sampling, Teacher, without_answer
 
 Model = TypeVar("Model", bound=BaseModel)
 
-# A longer text is not repaired, and of a text with more brackets the later ones are not tried: both
-# are far beyond what a teacher writes that means to answer.
-MAX_REPAIRED_CHARACTERS = 100_000
+# Repair takes time with a text's length times the quotation marks and brackets in it: a text that
+# has more than these is not repaired, and of one with more brackets the later ones are not tried.
+# All are beyond what a teacher writes that means to answer.
+MAX_REPAIRED_CHARACTERS = 20_000
+MAX_REPAIRED_SIGNS = 2_000
 MAX_STARTS = 200
 
 
@@ -367,15 +370,14 @@ def _unwrapped(value: Any) -> Any:
 
 def _pieces(text: str) -> Iterator[_Piece]:
     """The objects and arrays in a text, outermost ones alone."""
-    decoder = json.JSONDecoder(parse_constant=_refuse_constant)
     position = 0
     for _ in range(MAX_STARTS):
         start = _next_bracket(text, position)
         if start is None:
             return
         try:
-            value, end = decoder.raw_decode(text, start)
-        except (ValueError, RecursionError):
+            value, end = parse_written_json(text, start)
+        except ValueError:
             position = start + 1
         else:
             yield _Piece(value, start, end)
@@ -432,18 +434,18 @@ def _next_bracket(text: str, position: int) -> int | None:
     return min(found, default=None)
 
 
-def _refuse_constant(name: str) -> Any:
-    raise ValueError(f"{name} is no JSON")
-
-
 def _repaired(text: str) -> dict[str, Any] | list[Any] | None:
     """What the text from its first bracket on was meant to be; None if that can't be told."""
     start = _next_bracket(text, 0)
     if start is None or len(text) > MAX_REPAIRED_CHARACTERS:
         return None
+    if sum(map(text.count, "{[\"'")) > MAX_REPAIRED_SIGNS:
+        return None
     end = max(text.rfind("}"), text.rfind("]")) + 1
     try:
-        value = json_repair.loads(text[start:end] if end > start else text[start:])
-    except (ValueError, RecursionError):
+        repaired = json_repair.loads(text[start:end] if end > start else text[start:])
+        value, _ = parse_written_json(json.dumps(repaired))
+    except Exception:
+        # Whatever the library makes of a teacher's text, the text is at fault.
         return None
     return value if isinstance(value, dict | list) else None

@@ -78,7 +78,7 @@ def make_tokenizer(work: Path) -> PreTrainedTokenizerBase:
         tokenizer = train_tokenizer(tokenizer_texts())
         tokenizer.save_pretrained(str(folder))
         log.info("tokenizer: %d tokens", len(tokenizer))
-    return AutoTokenizer.from_pretrained(str(folder))
+    return AutoTokenizer.from_pretrained(str(folder), trust_remote_code=False)
 
 
 def train_model(recipe: Recipe, tokenizer: PreTrainedTokenizerBase, work: Path) -> Student:

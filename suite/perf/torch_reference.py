@@ -16,7 +16,9 @@ SCORING_BATCH = 8
 
 def load(directory: str, dtype: str) -> Any:
     """The exported model in evaluation mode."""
-    model = AutoModelForCausalLM.from_pretrained(directory, dtype=getattr(torch, dtype))
+    model = AutoModelForCausalLM.from_pretrained(
+        directory, dtype=getattr(torch, dtype), trust_remote_code=False, use_safetensors=True
+    )
     return model.eval()
 
 

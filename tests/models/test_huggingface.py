@@ -360,13 +360,13 @@ def test_rope_settings_are_read_as_by_transformers(fields, saved):
         ({"rope_scaling": {"rope_type": "linear", "factor": None}}, "'factor' is None"),
         ({"rope_scaling": {"rope_type": "linear", "factor": "8"}}, "'factor' is '8'"),
         ({"rope_scaling": {"rope_type": "linear", "factor": 0.5}}, "factor=0.5: at least 1"),
-        ({"rope_scaling": {"rope_type": "linear", "factor": float("nan")}}, "factor=nan"),
+        ({"rope_scaling": {"rope_type": "linear", "factor": float("nan")}}, "NaN is no JSON"),
         ({"rope_scaling": {**ROPES["llama3"], "high_freq_factor": 0.5}}, "low_freq_factor=1"),
         ({"rope_scaling": "linear"}, "rope_scaling='linear': has to be an object"),
         ({"rope_scaling": None, "rope_theta": None}, "'rope_theta' is None"),
-        ({"rope_scaling": None, "rope_theta": float("inf")}, "rope_theta=inf"),
+        ({"rope_scaling": None, "rope_theta": float("inf")}, "Infinity is no JSON"),
         ({"partial_rotary_factor": 0.5}, "partial_rotary_factor"),
-        ({"rms_norm_eps": float("nan")}, "rms_norm_eps=nan"),
+        ({"rms_norm_eps": float("nan")}, "NaN is no JSON"),
     ],
 )
 def test_settings_that_cannot_be_computed_with_are_named(fields, message, saved):
