@@ -97,8 +97,9 @@ def test_validate_tells_of_modules_without_a_sibling_and_of_seeds_without_a_modu
     for row in rows[8:11]:
         del row["module"]
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    out = ioa("validate", path, "--no-grade")
+    out = ioa("validate", path, "--no-grade", "--set", "decompose.min_seeds=4")
     assert "c0/x (2 and 2), c1/x (2 and 2); taken together as mixed/rest" in out
+    assert "taken together" not in ioa("validate", path, "--no-grade")
     assert "not counted: 3 seeds without a module; the decomposer teacher finds theirs" in out
     for row in rows[:4]:
         row["module"] = "maths/doubling"
@@ -114,7 +115,8 @@ def test_validate_tells_of_modules_without_a_sibling_and_of_seeds_without_a_modu
 def test_validate_of_seeds_without_modules(tmp_path):
     out = ioa("validate", write_seeds(tmp_path / "s.jsonl", module=None), "--no-grade")
     assert "about 19 synthesis seeds and 5 probes" in out
-    assert "found by the decomposer teacher, 4 at most, as each needs 6 seeds" in out
+    assert "found by the decomposer teacher, 6 at most, as each needs 4 seeds" in out
+    out = ioa("validate", tmp_path / "s.jsonl", "--no-grade", "--set", "decompose.min_seeds=4")
     assert "add 6 seeds or more" in out
     many = write_seeds(tmp_path / "many.jsonl", 60, module=None)
     assert "add" not in ioa("validate", many, "--no-grade")

@@ -275,7 +275,7 @@ def test_read_name(text, name):
 
 def test_small_modules_without_a_sibling_are_one(tmp_path):
     seeds = [item(n, f"verb{n % 7}", module=f"c{n % 7}/verb{n % 7}") for n in range(35)]
-    found = decompose(ReadingTeacher(), seeds, micro(), tmp_path)
+    found = decompose(ReadingTeacher(), seeds, micro(min_seeds=6), tmp_path)
     assert [(m.id, m.category, m.name) for m in found.taxonomy.modules] == [
         ("mixed/rest", "mixed", "rest")
     ]
