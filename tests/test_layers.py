@@ -12,6 +12,7 @@ ROOT = Path(__file__).parents[1]
 LAYERS = (
     ("errors", "words", "streams", "progress", "thoughts", "conclusion", "values", "bootstrap"),
     ("files",),
+    ("rows",),
     ("clock", "journal", "jsonl", "settings", "record"),
     ("sandbox", "models"),
     ("engine",),

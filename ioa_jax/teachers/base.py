@@ -16,6 +16,7 @@ from typing import Any, Literal, TypeVar
 import numpy as np
 
 from ioa_jax.errors import InputError, IOAError
+from ioa_jax.rows import Count
 from ioa_jax.thoughts import cut_thoughts
 
 # Not Self: beartype, which checks annotations while the tests run, refuses it in a method.
@@ -114,8 +115,8 @@ class Completion:
     """
 
     text: str
-    prompt_tokens: int
-    completion_tokens: int
+    prompt_tokens: Count
+    completion_tokens: Count
     finish_reason: FinishReason
     logprobs: tuple[float, ...] | None = None
     served_by: str | None = None
@@ -142,8 +143,8 @@ class TokenScores:
 
     logprobs: tuple[float, ...]
     is_greedy: bool
-    prompt_tokens: int
-    completion_tokens: int = 0
+    prompt_tokens: Count
+    completion_tokens: Count = 0
 
 
 @dataclasses.dataclass(frozen=True)
