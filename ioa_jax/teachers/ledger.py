@@ -51,7 +51,7 @@ class Ledger:
         """Open, indexing what is there; the folder is made if it is missing.
 
         Raises:
-            InputError: The folder can't be used, or a complete line isn't a record as it was written.
+            InputError: The folder can't be used, or a complete line isn't a record as written.
         """
         self.directory = directory
         self._places: dict[str, tuple[Path, int]] = {}
