@@ -198,8 +198,8 @@ class Teacher(abc.ABC):
         Args:
             requests: Any number.
             sampling: For all of them.
-            on_completion: Called with (request index, completion) as each finishes, from the
-                calling thread. What it was called with holds even if a later request fails.
+            on_completion: Called with (request index, completion) as each finishes, one after the
+                other, from any thread. What it was called with holds even if a later request fails.
 
         Raises:
             InputError: A request can't be asked, such as one longer than the model's context.
@@ -215,7 +215,7 @@ class Teacher(abc.ABC):
         Args:
             pairs: (prompt, completion); prompts are rendered chats, so that nothing is put before
                 them.
-            on_scores: Called with (pair index, scores) as each finishes, from the calling thread.
+            on_scores: Called with (pair index, scores) as each finishes, likewise.
 
         Raises:
             InputError: A completion is empty, or `capabilities.score` is false.
