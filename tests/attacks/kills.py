@@ -19,6 +19,8 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import ExitStack
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
@@ -32,7 +34,8 @@ from tests.distill_world import method_config, new_student, speak, write_seeds
 from tests.suite.world import write_profile
 
 ROOT = Path(__file__).parents[2]
-ANSWER_SECONDS = 0.3
+JOBS = ("ioa distill", "suite run")
+ANSWER_SECONDS = 0.2
 CONCURRENCY = 4
 LONGEST_SECONDS = 600.0  # of a process that hangs
 
@@ -112,7 +115,8 @@ class Found:
 
 
 def jobs(world: Path, url: str) -> tuple[Job, Job]:
-    """`ioa distill` and `suite run`, small, with a teacher at an address."""
+    """`ioa distill` and `suite run`, small, with a teacher at an address; makes the folder."""
+    world.mkdir()
     seeds, student, teacher = world / "seeds.jsonl", world / "student", f"openai:cook@{url}"
     write_seeds(seeds)
     new_student().save(student, "", jnp.float32)
@@ -120,7 +124,8 @@ def jobs(world: Path, url: str) -> tuple[Job, Job]:
     own = method_config().model_dump(mode="json", exclude_unset=True)
     # The server gives no log-probabilities of texts.
     own["diagnose"]["measure"] = {"scorer": "accuracy", "max_tokens": 32}
-    own["budget"] = {"teacher_tokens": 2500, "student_tokens": 9000}
+    own["diagnose"]["min_gate_probes"] = 6
+    own["budget"] = {"teacher_tokens": 1500, "student_tokens": 6000}
     teaching = {
         "teacher": {"spec": teacher, "settings": settings},
         "student": {"spec": str(student), "batch_size": 8},
@@ -139,6 +144,8 @@ def jobs(world: Path, url: str) -> tuple[Job, Job]:
         student={"spec": str(student)},
         seed_items={"source": str(seeds), "probe_fraction": 0.33},
         tasks=[],
+        # Every question is like every other.
+        overlap={"similarity": 0.99, "common": 3},
         budgets={"teacher_tokens": 1500, "student_tokens": 5000},
         sampling={"max_tokens": 48},
         train={"learning_rate": 1e-2, "batch_rows": 2, "row_length": 96, "save_every": 3},
@@ -149,7 +156,7 @@ def jobs(world: Path, url: str) -> tuple[Job, Job]:
     )
     return (
         Job(
-            "ioa distill",
+            JOBS[0],
             lambda folder: [
                 *("-c", "from ioa_jax.cli import main; main()", "distill"),
                 *("--config", str(world / "distill.json"), "--output", str(folder / "run")),
@@ -161,7 +168,7 @@ def jobs(world: Path, url: str) -> tuple[Job, Job]:
             lambda folder: folder / "run",
         ),
         Job(
-            "suite run",
+            JOBS[1],
             lambda folder: [
                 *("-m", "suite", "run", "--profile", str(world / "kills.yaml")),
                 *("--output", str(folder), "--run-id", "run"),
@@ -292,15 +299,17 @@ def _untimed(value: Any) -> Any:
 
 
 def attack(points: int, seed: int, only: str | None = None) -> list[Found]:
-    """Kill each job at so many moments, or only one of them."""
-    with tempfile.TemporaryDirectory(prefix="ioa-kills-") as folder:
-        world = Path(folder)
-        with open_till(speak, ANSWER_SECONDS) as till:
-            return [
-                kill_again_and_again(job, world, till, points, seed)
-                for job in jobs(world, till.url)
-                if only in (None, job.name)
-            ]
+    """Kill each job at so many moments, or only one of them; both go on beside each other."""
+    with tempfile.TemporaryDirectory(prefix="ioa-kills-") as folder, ExitStack() as stack:
+        pool = stack.enter_context(ThreadPoolExecutor())
+        found: list[Future[Found]] = []
+        for number, name in enumerate(JOBS):
+            if only in (None, name):
+                till = stack.enter_context(open_till(speak, ANSWER_SECONDS))
+                world = Path(folder) / str(number)
+                job = jobs(world, till.url)[number]
+                found.append(pool.submit(kill_again_and_again, job, world, till, points, seed))
+        return [one.result() for one in found]
 
 
 def main() -> None:
@@ -308,7 +317,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--points", type=int, default=20, help="kills of each job")
     parser.add_argument("--seed", type=int, default=0, help="of the moments")
-    parser.add_argument("--job", choices=("ioa distill", "suite run"), help="only this one")
+    parser.add_argument("--job", choices=JOBS, help="only this one")
     parser.add_argument("--output", type=Path, help="JSON file; default: printed")
     chosen = parser.parse_args()
     found = attack(chosen.points, chosen.seed, chosen.job)
