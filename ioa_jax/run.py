@@ -41,7 +41,7 @@ from ioa_jax.organizer.curriculum import Curriculum
 from ioa_jax.organizer.mastery import GateResult
 from ioa_jax.organizer.retention import ForgettingMatrix
 from ioa_jax.organizer.stage_training import StageTrainer
-from ioa_jax.rows import StepRow
+from ioa_jax.rows import Count, StepRow
 from ioa_jax.sandbox import Sandbox
 from ioa_jax.seeds import SeedItem
 from ioa_jax.student import Student
@@ -63,10 +63,10 @@ class Allotment(Value):
         teacher_to: By its end, at most; None is no limit.
     """
 
-    student_from: int
-    student_to: int
-    teacher_from: int
-    teacher_to: int | None
+    student_from: Count
+    student_to: Count
+    teacher_from: Count
+    teacher_to: Count | None
 
 
 @dataclasses.dataclass(frozen=True)

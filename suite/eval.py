@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ioa_jax.errors import InputError
-from ioa_jax.files import read_json, write_json
+from ioa_jax.files import read_object, write_json
 from ioa_jax.journal import read_journal
 from ioa_jax.jsonl import write_rows
 from suite.answers import (
@@ -321,8 +321,8 @@ def _open_output(
 
 
 def _read_record(path: Path) -> dict[str, Any]:
-    record = read_json(path)
-    if not isinstance(record, dict) or record.get("version") != VERSION:
+    record = read_object(path)
+    if record.get("version") != VERSION:
         raise InputError(f"{path}: made by another version of the suite")
     check(EvalFile, record, str(path))
     return record

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ioa_jax.errors import InputError
-from ioa_jax.files import read_json
+from ioa_jax.files import read_object
 from ioa_jax.teachers.ledger import Ledger
 from suite import table
 from suite.cells import VERSION
@@ -80,8 +80,8 @@ def merge_runs(parts: Sequence[Path], output: Path) -> dict[str, Any]:
 
 def _read(part: Path) -> dict[str, Any]:
     path = part / "run.json"
-    run = read_json(path)
-    if not isinstance(run, dict) or run.get("version") != VERSION:
+    run = read_object(path)
+    if run.get("version") != VERSION:
         raise InputError(f"{part}: made by another version of the suite")
     check(RunFile, run, str(path))
     for field in (*_SAME, "tasks"):

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ioa_jax.errors import InputError, IOAError
-from ioa_jax.files import locked, read_json
+from ioa_jax.files import locked, read_object
 from suite import table
 from suite.cell_run import CellRun, Work, is_complete, local_model, spend_of
 from suite.cells import TEACHER, VERSION, Cell, Share, cells_of, is_local, share_of
@@ -163,8 +163,8 @@ def work(directory: Path, part: Share) -> None:
 
 def _read_run(directory: Path) -> tuple[dict[str, Any], Profile]:
     path = directory / "run.json"
-    run = read_json(path)
-    if not isinstance(run, dict) or run.get("version") != VERSION:
+    run = read_object(path)
+    if run.get("version") != VERSION:
         raise InputError(f"{directory}: made by another version of the suite")
     check(RunFile, run, str(path))
     return run, validate(run["settings"], str(path))

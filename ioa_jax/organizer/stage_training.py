@@ -16,6 +16,7 @@ from ioa_jax.engine.batching import TokenPair
 from ioa_jax.engine.training import StepMetrics, TrainConfig, Trainer, endless_batches
 from ioa_jax.errors import InputError
 from ioa_jax.files import finished, read_value, write_text
+from ioa_jax.rows import Count
 from ioa_jax.student import Student
 from ioa_jax.values import Value
 
@@ -35,8 +36,8 @@ class TrainedStage(Value):
     """
 
     name: str
-    steps: int
-    tokens: int
+    steps: Count
+    tokens: Count
 
 
 class StageTrainer(abc.ABC):

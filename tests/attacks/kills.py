@@ -11,10 +11,12 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import importlib
 import json
+import multiprocessing
 import os
 import random
-import subprocess
+import shutil
 import sys
 import tempfile
 import time
@@ -22,6 +24,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
 from fnmatch import fnmatchcase
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +36,13 @@ from tests.attacks.paid import Till, call_of, open_till
 from tests.distill_world import method_config, new_student, speak, write_seeds
 from tests.suite.world import write_profile
 
-ROOT = Path(__file__).parents[2]
+# Forked from one that has imported everything, or importing would be most of what is killed.
+_FORKS = multiprocessing.get_context("forkserver")
+_IMPORTED = [
+    *("ioa_jax.distillation", "ioa_jax.card", "ioa_jax.report.pages", "ioa_jax.teachers.openai"),
+    *("ioa_jax.teachers.transport", "openai", "suite.cli", "suite.run", "suite.evaluate"),
+    *("suite.methods.ioa", "suite.methods.sft_matched", "suite.report.page", "suite.report.plots"),
+]
 JOBS = ("ioa distill", "suite run")
 ANSWER_SECONDS = 0.2
 CONCURRENCY = 4
@@ -54,15 +63,21 @@ class Job:
 
     Attributes:
         name: Of it.
+        module: Of the command.
         begin: Its words for a run in a folder.
         resume: Those that go on with it.
         run: The run's folder, below that folder.
     """
 
     name: str
+    module: str
     begin: Callable[[Path], list[str]]
     resume: Callable[[Path], list[str]]
     run: Callable[[Path], Path]
+
+    def is_begun(self, folder: Path) -> bool:
+        """Whether there is a run to go on with."""
+        return any((self.run(folder) / name).is_file() for name in ("run.json", "config.json"))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -157,59 +172,57 @@ def jobs(world: Path, url: str) -> tuple[Job, Job]:
     return (
         Job(
             JOBS[0],
+            "ioa_jax.cli",
             lambda folder: [
-                *("-c", "from ioa_jax.cli import main; main()", "distill"),
-                *("--config", str(world / "distill.json"), "--output", str(folder / "run")),
+                *("distill", "--config", str(world / "distill.json")),
+                *("--output", str(folder / "run")),
             ],
-            lambda folder: [
-                *("-c", "from ioa_jax.cli import main; main()", "distill"),
-                *("--resume", str(folder / "run")),
-            ],
+            lambda folder: ["distill", "--resume", str(folder / "run")],
             lambda folder: folder / "run",
         ),
         Job(
             JOBS[1],
+            "suite.cli",
             lambda folder: [
-                *("-m", "suite", "run", "--profile", str(world / "kills.yaml")),
+                *("run", "--profile", str(world / "kills.yaml")),
                 *("--output", str(folder), "--run-id", "run"),
             ],
-            lambda folder: ["-m", "suite", "run", "--resume", str(folder / "kills/run")],
+            lambda folder: ["run", "--resume", str(folder / "kills/run")],
             lambda folder: folder / "kills/run",
         ),
     )
 
 
-def start(words: Sequence[str], log: Path) -> subprocess.Popen[bytes]:
+def start(module: str, words: Sequence[str], log: Path) -> BaseProcess:
     """Begin a process of ours; what it prints goes to `log`."""
-    environment = {
-        **os.environ,
-        "PYTHONPATH": str(ROOT),
-        "JAX_PLATFORMS": "cpu",
-        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
-        "JAX_COMPILATION_CACHE_DIR": os.environ.get(
-            "JAX_COMPILATION_CACHE_DIR", str(log.parent / "jax")
-        ),
-    }
-    environment.pop("OPENAI_API_KEY", None)
+    process = _FORKS.Process(target=work, args=(module, words, log))
+    process.start()
+    return process
+
+
+def work(module: str, words: Sequence[str], log: Path) -> None:
+    """A command in a process of its own."""
+    os.chdir(log.parent)
     with log.open("ab") as file:
-        return subprocess.Popen(
-            [sys.executable, *words], cwd=log.parent, env=environment, stdout=file, stderr=file
-        )
+        for stream in (1, 2):
+            os.dup2(file.fileno(), stream)
+    os.environ.pop("OPENAI_API_KEY", None)
+    sys.argv = [module, *words]
+    importlib.import_module(module).main()
 
 
-def finish(process: subprocess.Popen[bytes], log: Path) -> None:
+def finish(process: BaseProcess, log: Path) -> None:
     """Wait until a process has done its work.
 
     Raises:
-        RuntimeError: It failed; the message has the end of its log.
+        RuntimeError: It failed or hangs; the message has the end of its log.
     """
-    try:
-        code = process.wait(LONGEST_SECONDS)
-    except subprocess.TimeoutExpired:
+    process.join(LONGEST_SECONDS)
+    if process.exitcode is None:
         process.kill()
-        code = "none: it hangs"
-    if code != 0:
-        raise RuntimeError(f"exit code {code}: {log.read_text(errors='replace')[-2000:]}")
+    if process.exitcode != 0:
+        told = log.read_text(errors="replace")[-2000:]
+        raise RuntimeError(f"exit code {process.exitcode}: {told}")
 
 
 def kill_again_and_again(job: Job, world: Path, till: Till, points: int, seed: int) -> Found:
@@ -218,7 +231,7 @@ def kill_again_and_again(job: Job, world: Path, till: Till, points: int, seed: i
     draws = random.Random(seed)
     till.forget()
     till.first, began = None, time.monotonic()
-    finish(start(job.begin(world / f"{job.name} whole"), log), log)
+    finish(start(job.module, job.begin(world / f"{job.name} whole"), log), log)
     whole, calls = time.monotonic() - began, len(till.paid)
     assert till.first is not None
     before = till.first - began
@@ -232,20 +245,24 @@ def kill_again_and_again(job: Job, world: Path, till: Till, points: int, seed: i
         till.forget()
         words = job.begin(folder)
         while True:
-            process = start(words, log)
+            process = start(job.module, words, log)
+            if len(kills) == points:
+                finish(process, log)
+                break
             # Into the work, or towards its end where little of it is left.
             moment = draws.uniform(0.5 * before, before + 0.4 * (whole - before))
-            try:
-                process.wait(moment if len(kills) < points else LONGEST_SECONDS)
-            except subprocess.TimeoutExpired:
-                process.kill()
-                process.wait()
-                kills.append(Kill(runs, round(moment, 3), len(till.paid)))
-                if job.run(folder).is_dir() and any(job.run(folder).glob("*.json")):
-                    words = job.resume(folder)
-                continue
-            finish(process, log)
-            break
+            process.join(moment)
+            if process.exitcode is not None:
+                finish(process, log)
+                break
+            process.kill()
+            process.join()
+            kills.append(Kill(runs, round(moment, 3), len(till.paid)))
+            if job.is_begun(folder):
+                words = job.resume(folder)
+            else:
+                # Nothing was asked yet; a part of a folder is refused, as somebody else's may be.
+                shutil.rmtree(folder, ignore_errors=True)
         runs += 1
         found = contents(job.run(folder))
         other += [
@@ -301,6 +318,10 @@ def _untimed(value: Any) -> Any:
 def attack(points: int, seed: int, only: str | None = None) -> list[Found]:
     """Kill each job at so many moments, or only one of them; both go on beside each other."""
     with tempfile.TemporaryDirectory(prefix="ioa-kills-") as folder, ExitStack() as stack:
+        os.environ.setdefault("JAX_PLATFORMS", "cpu")
+        os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", f"{folder}/compiled")
+        os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
+        _FORKS.set_forkserver_preload(_IMPORTED)
         pool = stack.enter_context(ThreadPoolExecutor())
         found: list[Future[Found]] = []
         for number, name in enumerate(JOBS):

@@ -85,6 +85,8 @@ class _Handler(BaseHTTPRequestHandler):
             time.sleep(LOOK_SECONDS)
         text = till.answer(body["messages"][-1]["content"], body["seed"])
         try:
+            if _is_gone(self.connection):
+                raise ConnectionError
             self._send(200, json.dumps(chat_body(body, text)).encode())
         except ConnectionError:
             self._stop()
