@@ -155,7 +155,7 @@ def _all_files(result: RunResult) -> Iterator[tuple[Path, str, Mapping[str, Read
     for path in _below(cells):
         cell, _, name = path.relative_to(cells).as_posix().partition("/")
         known = name and _kind(name, _OF_CELLS) is not None
-        yield path, name if known else f"cells/{cell}/{name}", _OF_CELLS
+        yield path, name if known else f"cells/{cell}/{name}".rstrip("/"), _OF_CELLS
 
 
 def _below(folder: Path) -> list[Path]:

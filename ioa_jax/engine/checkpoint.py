@@ -182,5 +182,6 @@ def _sha256_of_arrays(leaves: Iterable[Any]) -> str:
     for leaf in leaves:
         values = np.asarray(leaf)
         found.update(f"{values.dtype}{values.shape}".encode())
-        found.update(values.tobytes())
+        # Without a copy; bytes are of every dtype, where hashlib doesn't know bfloat16.
+        found.update(np.ascontiguousarray(values).reshape(-1).view(np.uint8))
     return found.hexdigest()
