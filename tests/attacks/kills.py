@@ -139,8 +139,9 @@ def jobs(world: Path, url: str) -> tuple[Job, Job]:
     own = method_config().model_dump(mode="json", exclude_unset=True)
     # The server gives no log-probabilities of texts.
     own["diagnose"]["measure"] = {"scorer": "accuracy", "max_tokens": 32}
-    own["diagnose"]["min_gate_probes"] = 6
-    own["budget"] = {"teacher_tokens": 1500, "student_tokens": 6000}
+    own["diagnose"]["min_gate_probes"] = 4
+    own["budget"] = {"teacher_tokens": 1000, "student_tokens": 4000}
+    own["train"]["save_every"] = 10
     teaching = {
         "teacher": {"spec": teacher, "settings": settings},
         "student": {"spec": str(student), "batch_size": 8},
@@ -161,9 +162,9 @@ def jobs(world: Path, url: str) -> tuple[Job, Job]:
         tasks=[],
         # Every question is like every other.
         overlap={"similarity": 0.99, "common": 3},
-        budgets={"teacher_tokens": 1500, "student_tokens": 5000},
+        budgets={"teacher_tokens": 1000, "student_tokens": 4000},
         sampling={"max_tokens": 48},
-        train={"learning_rate": 1e-2, "batch_rows": 2, "row_length": 96, "save_every": 3},
+        train={"learning_rate": 1e-2, "batch_rows": 2, "row_length": 96, "save_every": 10},
         curve={"points": 1, "items": 3},
         methods=["undistilled", "sft_matched", "ioa"],
         seeds=[0],
@@ -191,6 +192,14 @@ def jobs(world: Path, url: str) -> tuple[Job, Job]:
             lambda folder: folder / "kills/run",
         ),
     )
+
+
+def prepare(imported: Sequence[str], folder: Path) -> None:
+    """Have the processes to come import modules once, and compile into `folder` if nowhere else."""
+    os.environ.setdefault("JAX_PLATFORMS", "cpu")
+    os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", f"{folder}/compiled")
+    os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
+    _FORKS.set_forkserver_preload(["tests.attacks.kills", *imported])
 
 
 def start(module: str, words: Sequence[str], log: Path) -> BaseProcess:
@@ -318,10 +327,7 @@ def _untimed(value: Any) -> Any:
 def attack(points: int, seed: int, only: str | None = None) -> list[Found]:
     """Kill each job at so many moments, or only one of them; both go on beside each other."""
     with tempfile.TemporaryDirectory(prefix="ioa-kills-") as folder, ExitStack() as stack:
-        os.environ.setdefault("JAX_PLATFORMS", "cpu")
-        os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", f"{folder}/compiled")
-        os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
-        _FORKS.set_forkserver_preload(_IMPORTED)
+        prepare(_IMPORTED, Path(folder))
         pool = stack.enter_context(ThreadPoolExecutor())
         found: list[Future[Found]] = []
         for number, name in enumerate(JOBS):
