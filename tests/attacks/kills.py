@@ -102,7 +102,7 @@ class Found:
     Attributes:
         job: Its name.
         kills: Every one.
-        runs: That were killed, and came to their end.
+        runs: That came to their end, killed or not.
         seconds: Of the run that nothing stopped.
         calls: That it took.
         files: That were compared in each run.
@@ -252,7 +252,9 @@ def kill_again_and_again(job: Job, world: Path, till: Till, points: int, seed: i
     while len(kills) < points:
         folder = world / f"{job.name} {runs}"
         till.forget()
+        till.first = None
         words = job.begin(folder)
+        is_whole, began = True, time.monotonic()
         while True:
             process = start(job.module, words, log)
             if len(kills) == points:
@@ -266,6 +268,7 @@ def kill_again_and_again(job: Job, world: Path, till: Till, points: int, seed: i
                 break
             process.kill()
             process.join()
+            is_whole = False
             kills.append(Kill(runs, round(moment, 3), len(till.paid)))
             if job.is_begun(folder):
                 words = job.resume(folder)
@@ -273,6 +276,9 @@ def kill_again_and_again(job: Job, world: Path, till: Till, points: int, seed: i
                 # Nothing was asked yet; a part of a folder is refused, as somebody else's may be.
                 shutil.rmtree(folder, ignore_errors=True)
         runs += 1
+        if is_whole and till.first is not None:
+            # The machine is faster or slower than it was.
+            whole, before = time.monotonic() - began, till.first - began
         found = contents(job.run(folder))
         other += [
             f"{job.run(folder) / name}"

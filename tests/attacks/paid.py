@@ -7,6 +7,7 @@ import contextlib
 import json
 import select
 import socket
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -110,15 +111,20 @@ class _Handler(BaseHTTPRequestHandler):
         """Not on the output."""
 
 
+class _Http(ThreadingHTTPServer):
+    # A killed caller's connections end without being answered.
+    daemon_threads = True
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        if not isinstance(sys.exc_info()[1], ConnectionError):
+            super().handle_error(request, client_address)
+
+
 @contextlib.contextmanager
 def open_till(answer: Callable[[str, int], str], seconds: float) -> Iterator[Till]:
     """Run a server until the end of the block."""
     till = Till(answer, seconds)
-    with ThreadingHTTPServer(
-        ("127.0.0.1", 0), type("Handler", (_Handler,), {"till": till})
-    ) as http:
-        # A killed caller's connections end without being answered.
-        http.daemon_threads = True
+    with _Http(("127.0.0.1", 0), type("Handler", (_Handler,), {"till": till})) as http:
         till.url = f"http://127.0.0.1:{http.server_address[1]}/v1"
         thread = threading.Thread(target=http.serve_forever, kwargs={"poll_interval": 0.02})
         thread.start()
