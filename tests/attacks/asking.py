@@ -12,6 +12,7 @@ from ioa_jax.teachers.openai import OpenAISettings, OpenAITeacher
 from ioa_jax.teachers.replay import LedgeredTeacher
 
 CALLS = 40
+CONCURRENCY = 4
 
 
 def main() -> None:
@@ -21,7 +22,7 @@ def main() -> None:
     requests = [
         ChatRequest(({"role": "user", "content": f"question {n}"},), "ask", n) for n in range(CALLS)
     ]
-    settings = OpenAISettings.model_validate({"concurrency": 4})
+    settings = OpenAISettings.model_validate({"concurrency": CONCURRENCY})
     with LedgeredTeacher(
         OpenAITeacher("m", url, settings),
         Ledger(folder / "ledger"),

@@ -44,7 +44,7 @@ _IMPORTED = [
     *("suite.methods.ioa", "suite.methods.sft_matched", "suite.report.page", "suite.report.plots"),
 ]
 JOBS = ("ioa distill", "suite run")
-ANSWER_SECONDS = 0.2
+ANSWER_SECONDS = 0.5
 CONCURRENCY = 4
 LONGEST_SECONDS = 600.0  # of a process that hangs
 
@@ -53,6 +53,8 @@ _CHANGES = (
     "*seconds.jsonl", "*.lock", "*/lock", "*report.html", "*checkpoints/*", "*run.json",
     "*ledger/*.jsonl", "workers/*",
 )  # fmt: skip
+# Fields that tell of the machine and the clock.
+_NOT_MADE = ("seconds", "environment")
 # Lines come in the order in which answers end.
 _UNORDERED = ("*counted.jsonl", "*teacher.jsonl", "*texts.jsonl", "*verdicts.jsonl")
 
@@ -109,6 +111,7 @@ class Found:
         other_bytes: Files that a killed run left in other bytes, and those that it lacks.
         lost: Answers that were paid for and are in no ledger.
         paid_twice: Answers that were paid for once more than needed.
+        unread: Answers that their caller hadn't read when it was killed, and was sent again.
         broken_off: Calls that a kill ended before their answers were written; nothing was paid.
     """
 
@@ -121,6 +124,7 @@ class Found:
     other_bytes: tuple[str, ...]
     lost: int
     paid_twice: int
+    unread: int
     broken_off: int
 
     @property
@@ -248,7 +252,7 @@ def kill_again_and_again(job: Job, world: Path, till: Till, points: int, seed: i
     kills: list[Kill] = []
     other: list[str] = []
     lost = twice = runs = 0
-    till.broken_off = 0
+    till.broken_off = till.unread = 0
     while len(kills) < points:
         folder = world / f"{job.name} {runs}"
         till.forget()
@@ -289,7 +293,7 @@ def kill_again_and_again(job: Job, world: Path, till: Till, points: int, seed: i
         twice += till.paid_twice
     return Found(
         job.name, tuple(kills), runs, round(whole, 1), calls, len(expected), tuple(other), lost,
-        twice, till.broken_off,
+        twice, till.unread, till.broken_off,
     )  # fmt: skip
 
 
@@ -326,7 +330,7 @@ def _dump(value: Any) -> bytes:
 
 def _untimed(value: Any) -> Any:
     if isinstance(value, dict):
-        return {name: _untimed(inner) for name, inner in value.items() if name != "seconds"}
+        return {name: _untimed(inner) for name, inner in value.items() if name not in _NOT_MADE}
     return [_untimed(inner) for inner in value] if isinstance(value, list) else value
 
 

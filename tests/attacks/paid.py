@@ -7,7 +7,6 @@ import contextlib
 import json
 import select
 import socket
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -24,7 +23,9 @@ class Till:
 
     Attributes:
         url: Base URL.
-        paid: By call, how often its whole answer was sent to a caller that was there.
+        paid: By call, how often its whole answer was sent to a caller that read it.
+        unread: Whole answers that still lay in the socket of their caller when it was killed, as
+            the reset of its connection tells: it was never given them, and so can't keep them.
         broken_off: Calls whose callers were gone before their answers were written: generation
             stops then, as vLLM's does, and nothing is paid.
         first: Time (monotonic) of the first call since this was last set to None.
@@ -35,7 +36,7 @@ class Till:
         """Takes what answers (text, seed)."""
         self.url = ""
         self.paid: collections.Counter[str] = collections.Counter()
-        self.broken_off = 0
+        self.broken_off = self.unread = 0
         self.first: float | None = None
         self.answer = answer
         self.seconds = seconds
@@ -69,8 +70,20 @@ class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
     disable_nagle_algorithm = True
     till: Till
+    answered: str | None = None
+
+    def handle(self) -> None:
+        try:
+            super().handle()
+        except ConnectionError:
+            with self.till.lock:
+                if self.answered is not None:
+                    self.till.unread += 1
+                    self.till.paid[self.answered] -= 1
+                    self.till.paid += collections.Counter()
 
     def do_POST(self) -> None:
+        self.answered = None
         body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
         if self.path != "/v1/chat/completions":
             self._send(404, b'{"error": {"message": "no such path", "code": null}}')
@@ -93,7 +106,8 @@ class _Handler(BaseHTTPRequestHandler):
             self._stop()
             return
         with till.lock:
-            till.paid[call_of(body["messages"], body["seed"], body)] += 1
+            self.answered = call_of(body["messages"], body["seed"], body)
+            till.paid[self.answered] += 1
 
     def _stop(self) -> None:
         self.close_connection = True
@@ -111,20 +125,15 @@ class _Handler(BaseHTTPRequestHandler):
         """Not on the output."""
 
 
-class _Http(ThreadingHTTPServer):
-    # A killed caller's connections end without being answered.
-    daemon_threads = True
-
-    def handle_error(self, request: Any, client_address: Any) -> None:
-        if not isinstance(sys.exc_info()[1], ConnectionError):
-            super().handle_error(request, client_address)
-
-
 @contextlib.contextmanager
 def open_till(answer: Callable[[str, int], str], seconds: float) -> Iterator[Till]:
     """Run a server until the end of the block."""
     till = Till(answer, seconds)
-    with _Http(("127.0.0.1", 0), type("Handler", (_Handler,), {"till": till})) as http:
+    with ThreadingHTTPServer(
+        ("127.0.0.1", 0), type("Handler", (_Handler,), {"till": till})
+    ) as http:
+        # A killed caller's connections end without being answered.
+        http.daemon_threads = True
         till.url = f"http://127.0.0.1:{http.server_address[1]}/v1"
         thread = threading.Thread(target=http.serve_forever, kwargs={"poll_interval": 0.02})
         thread.start()

@@ -2,6 +2,7 @@
 
 import http.client
 import json
+import select
 import socket
 import time
 
@@ -53,6 +54,19 @@ def test_callers_that_are_gone_pay_nothing(till):
     while not till.broken_off and time.monotonic() < deadline:
         time.sleep(0.001)
     assert (till.broken_off, sum(till.paid.values())) == (1, 0)
+
+
+def test_an_answer_that_nobody_read_is_told_apart(till):
+    data = json.dumps(BODY).encode()
+    head = f"POST /v1/chat/completions HTTP/1.1\r\nHost: a\r\nContent-Length: {len(data)}\r\n\r\n"
+    with socket.create_connection(address(till)) as caller:
+        caller.sendall(head.encode() + data)
+        select.select([caller], [], [], 10)
+        time.sleep(0.05)
+    deadline = time.monotonic() + 10
+    while not till.unread and time.monotonic() < deadline:
+        time.sleep(0.001)
+    assert (till.unread, till.broken_off, till.paid) == (1, 0, {})
 
 
 def test_what_a_run_holds_is_compared_without_its_seconds(tmp_path):
