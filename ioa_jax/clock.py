@@ -8,6 +8,7 @@ from collections.abc import Generator
 from pathlib import Path
 
 from ioa_jax.journal import Journal, read_journal
+from ioa_jax.rows import SecondsRow
 
 
 class Clock:
@@ -18,7 +19,7 @@ class Clock:
 
     def __init__(self, path: Path) -> None:
         """Open the journal, or go on with it; errors as of `Journal`."""
-        self._journal = Journal(path, ("step", "number"))
+        self._journal = Journal(path, ("step", "number"), SecondsRow)
 
     def __enter__(self) -> Clock:
         return self
@@ -47,6 +48,6 @@ def timed(path: Path, step: str) -> Generator[None]:
 def read_seconds(path: Path) -> dict[str, float]:
     """Seconds by step in the order in which steps were first taken; {} without a file."""
     found: dict[str, float] = {}
-    for line in read_journal(path):
+    for line in read_journal(path, SecondsRow):
         found[line["step"]] = found.get(line["step"], 0.0) + line["seconds"]
     return found

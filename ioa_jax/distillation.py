@@ -17,7 +17,7 @@ from typing import Any
 from ioa_jax.adapter.duplicates import BenchmarkIndex
 from ioa_jax.config import MethodConfig
 from ioa_jax.errors import InputError
-from ioa_jax.files import is_there, locked, read_json, write_json
+from ioa_jax.files import is_there, locked, read_object, write_json
 from ioa_jax.identifier.diagnosis import diagnose
 from ioa_jax.identifier.probes import ProbeGraders
 from ioa_jax.run import DistillResult, OnStep, Order, Run, State, open_run
@@ -168,7 +168,7 @@ def _claim(directory: Path, config: MethodConfig) -> None:
     settings = config.model_dump(mode="json", include=set(MethodConfig.model_fields))
     if not is_there(path):
         write_json(path, settings)
-    differing = _differing(settings, read_json(path))
+    differing = _differing(settings, read_object(path))
     if differing:
         raise InputError(
             f"{directory} has a run with another {', '.join(differing)}; name a new directory"

@@ -16,7 +16,7 @@ import time
 import zlib
 from collections.abc import Callable, Generator, Sequence
 from pathlib import Path
-from typing import IO, Any, TypeVar
+from typing import IO, Any, TypeVar, cast
 
 from ioa_jax.errors import InputError
 from ioa_jax.json_text import parse_json
@@ -175,6 +175,14 @@ def read_json(path: Path) -> Any:
         return parse_json(read_text(path))
     except ValueError as error:
         raise InputError(f"{path}: not JSON: {error}") from None
+
+
+def read_object(path: Path) -> dict[str, Any]:
+    """Read a JSON file that holds an object; errors as `read_json`."""
+    value = read_json(path)
+    if not isinstance(value, dict):
+        raise InputError(f"{path}: a JSON object is needed, not {type(value).__name__}")
+    return cast("dict[str, Any]", value)
 
 
 def finished(path: Path, kind: type[Kind], compute: Callable[[], Kind]) -> Kind:

@@ -11,6 +11,7 @@ from typing import Any
 
 from ioa_jax.errors import InputError
 from ioa_jax.files import DiskSync, is_there, packed, read_bytes
+from ioa_jax.rows import Row, parse_row
 
 
 class Journal:
@@ -21,14 +22,19 @@ class Journal:
         key: Fields that tell records apart.
     """
 
-    def __init__(self, path: Path, key: Sequence[str]) -> None:
+    def __init__(self, path: Path, key: Sequence[str], row: type[Row] = Row) -> None:
         """Open, reading what an earlier process finished.
 
         A last line without its end, which a killed process leaves, is removed.
 
+        Args:
+            path: The file; made where it is missing.
+            key: Fields that tell records apart.
+            row: What every record has to hold.
+
         Raises:
-            InputError: Another line isn't a record with the key's fields, or a key occurs twice;
-                or the file is there in compressed form only.
+            InputError: Another line isn't such a record with the key's fields, or a key occurs
+                twice; or the file is there in compressed form only. Names file, line and field.
         """
         if not path.exists() and packed(path).exists():
             raise InputError(f"{packed(path)}: nothing can be added to it; gunzip it first")
@@ -43,19 +49,23 @@ class Journal:
         complete = data.rfind(b"\n") + 1
         if complete < len(data):
             self._file.truncate(complete)
-        for number, line in enumerate(data[:complete].splitlines(), start=1):
+        try:
+            self._read(data[:complete].split(b"\n")[:-1], row)
+        except InputError:
+            self._file.close()
+            raise
+
+    def _read(self, lines: Sequence[bytes], row: type[Row]) -> None:
+        for number, line in enumerate(lines, start=1):
+            place = f"{self.path}:{number}"
+            record = parse_row(line, row, place)
             try:
-                record = json.loads(line)
-                key_values = self._key_of(record)
-            except (ValueError, KeyError, TypeError):
-                self._file.close()
-                raise InputError(
-                    f"{path}:{number}: not a record with {', '.join(self.key)}"
-                ) from None
-            if key_values in self._records:
-                self._file.close()
-                raise InputError(f"{path}:{number}: {key_values} occurs twice")
-            self._records[key_values] = record
+                key = self._key_of(record)
+                if key in self._records:
+                    raise InputError(f"{place}: {key} occurs twice")
+            except (KeyError, TypeError):
+                raise InputError(f"{place}: not a record with {', '.join(self.key)}") from None
+            self._records[key] = record
 
     def __enter__(self) -> Journal:
         return self
@@ -105,16 +115,21 @@ class Journal:
         return tuple(record[field] for field in self.key)
 
 
-def read_journal(path: Path) -> list[dict[str, Any]]:
+def read_journal(path: Path, row: type[Row] = Row) -> list[dict[str, Any]]:
     """The complete records of a journal, [] without a file.
 
     Another process may be writing it, or it may be there in compressed form.
 
+    Args:
+        path: The file.
+        row: What every record has to hold.
+
     Raises:
-        InputError: The file can't be read.
+        InputError: The file can't be read, or a line isn't such a record; names line and field.
     """
     if not is_there(path):
         return []
     data = read_bytes(path)
     # A last line without its end may stop in the middle of a letter.
-    return [json.loads(line) for line in data[: data.rfind(b"\n") + 1].splitlines()]
+    lines = data[: data.rfind(b"\n") + 1].split(b"\n")[:-1]
+    return [parse_row(line, row, f"{path}:{number}") for number, line in enumerate(lines, start=1)]

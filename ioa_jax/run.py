@@ -41,6 +41,7 @@ from ioa_jax.organizer.curriculum import Curriculum
 from ioa_jax.organizer.mastery import GateResult
 from ioa_jax.organizer.retention import ForgettingMatrix
 from ioa_jax.organizer.stage_training import StageTrainer
+from ioa_jax.rows import Count, StepRow
 from ioa_jax.sandbox import Sandbox
 from ioa_jax.seeds import SeedItem
 from ioa_jax.student import Student
@@ -62,10 +63,10 @@ class Allotment(Value):
         teacher_to: By its end, at most; None is no limit.
     """
 
-    student_from: int
-    student_to: int
-    teacher_from: int
-    teacher_to: int | None
+    student_from: Count
+    student_to: Count
+    teacher_from: Count
+    teacher_to: Count | None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -339,7 +340,9 @@ def open_run(order: Order, diagnosis: Diagnosis) -> Generator[Run]:
             adapter=adapter,
             graders=graders,
             probes=diagnosis.select(seeds, "probe", all_modules=True),
-            journal=stack.enter_context(Journal(order.directory / "train.jsonl", ("part", "step"))),
+            journal=stack.enter_context(
+                Journal(order.directory / "train.jsonl", ("part", "step"), StepRow)
+            ),
             clock=stack.enter_context(Clock(order.directory / "seconds.jsonl")),
             on_step=order.on_step,
             stack=stack,

@@ -20,11 +20,13 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ioa_jax.errors import InputError
 from ioa_jax.graders.base import Grader, Item, Verdict
 from ioa_jax.journal import Journal, read_journal
 from ioa_jax.jsonl import write_rows
 from suite.figures import Groups, group_answers, has_votes
 from suite.grading import GRADING_THREADS, as_json
+from suite.schema.models import AnswerRow, GroupRow, VerdictRow
 from suite.tasks.base import Graded, Prompt, Style, Task, TaskData
 from suite.tasks.turns import conversation, next_prompt
 
@@ -68,8 +70,8 @@ class Ready:
 
 def is_complete(one: Ready, folder: Path) -> bool:
     """Whether a task's folder has every verdict, or every text where a judge is to have it."""
-    last = "texts.jsonl" if one.is_judged else "verdicts.jsonl"
-    found = {key_of(row) for row in read_journal(folder / last)}
+    rows = saved_texts(one, folder) if one.is_judged else saved_verdicts(folder)
+    found = set(map(key_of, rows))
     return all(key in found for key in _keys(one))
 
 
@@ -100,8 +102,8 @@ def run_task(
 
     began = time.perf_counter()
     with (
-        Journal(folder / "texts.jsonl", ("id", "sample")) as texts,
-        Journal(folder / "verdicts.jsonl", ("id", "sample")) as verdicts,
+        Journal(folder / "texts.jsonl", ("id", "sample"), AnswerRow) as texts,
+        Journal(folder / "verdicts.jsonl", ("id", "sample"), VerdictRow) as verdicts,
         ThreadPoolExecutor(GRADING_THREADS) as pool,
     ):
         generator = Generator(model, batch_size)
@@ -298,14 +300,43 @@ def verdict_row(item: str, sample: int, verdict: Verdict) -> dict[str, Any]:
     return {"id": item, "sample": sample, "verdict": as_json(dataclasses.asdict(verdict))}
 
 
+def saved_texts(one: Ready, folder: Path) -> list[dict[str, Any]]:
+    """Of texts.jsonl.
+
+    Raises:
+        InputError: A line isn't an answer, or is to an item that the task doesn't have.
+    """
+    path = folder / "texts.jsonl"
+    rows = read_journal(path, AnswerRow)
+    items = one.items
+    for line, row in enumerate(rows, start=1):
+        if row["id"] not in items:
+            raise InputError(f"{path}:{line}: the task has no item {row['id']!r}")
+    return rows
+
+
+def saved_verdicts(folder: Path) -> list[dict[str, Any]]:
+    """Of verdicts.jsonl.
+
+    Raises:
+        InputError: A line isn't a verdict.
+    """
+    return read_journal(folder / "verdicts.jsonl", VerdictRow)
+
+
 def graded_items(one: Ready, folder: Path) -> list[Graded]:
     """The items of a task's folder that have all of their verdicts, in the task's order."""
-    verdicts = {key_of(row): row["verdict"] for row in read_journal(folder / "verdicts.jsonl")}
+    verdicts = {key_of(row): row["verdict"] for row in saved_verdicts(folder)}
     graded: list[Graded] = []
     for item in one.data.items:
         keys = [(item.id, sample) for sample in range(one.samples)]
         if all(key in verdicts for key in keys):
-            graded.append(Graded(item, tuple(Verdict(**verdicts[key]) for key in keys)))
+            try:
+                found = tuple(Verdict(**verdicts[key]) for key in keys)
+            except TypeError:
+                path = folder / "verdicts.jsonl"
+                raise InputError(f"{path}: {item.id}: not what a grader finds") from None
+            graded.append(Graded(item, found))
     return graded
 
 
@@ -314,14 +345,15 @@ def is_grouped(one: Ready, folder: Path) -> bool:
 
 
 def read_groups(folder: Path) -> Groups:
-    return {row["id"]: row["groups"] for row in read_journal(folder / "groups.jsonl")}
+    rows = read_journal(folder / "groups.jsonl", GroupRow)
+    return {row["id"]: row["groups"] for row in rows}
 
 
 def write_groups(one: Ready, grader: Grader, folder: Path) -> None:
     """groups.jsonl, where a majority counts."""
     if not one.has_votes:
         return
-    texts = {key_of(row): row["text"] for row in read_journal(folder / "texts.jsonl")}
+    texts = {key_of(row): row["text"] for row in saved_texts(one, folder)}
 
     def row(own: Graded) -> dict[str, Any]:
         answers = [(texts[own.item.id, i], verdict) for i, verdict in enumerate(own.verdicts)]

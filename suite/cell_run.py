@@ -10,11 +10,13 @@ from typing import TYPE_CHECKING, Any
 
 from ioa_jax.clock import Clock, read_seconds
 from ioa_jax.errors import InputError
-from ioa_jax.files import read_json
 from ioa_jax.journal import Journal, read_journal
+from ioa_jax.rows import StepRow
 from suite.cells import FURTHER, TEACHER, Cell, tokens_by_part
 from suite.methods.registry import load_method
 from suite.profile import Profile
+from suite.schema import read_file
+from suite.schema.models import CellFile
 
 if TYPE_CHECKING:
     from ioa_jax.adapter.duplicates import BenchmarkIndex
@@ -35,7 +37,7 @@ log = logging.getLogger(__name__)
 def is_complete(directory: Path, cell: Cell) -> bool:
     """Whether a cell was done to its end."""
     path = directory / "cells" / cell.name / "cell.json"
-    return path.is_file() and read_json(path)["status"] == "complete"
+    return path.is_file() and read_file(CellFile, path).status == "complete"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -94,7 +96,7 @@ class CellRun:
                 spend["teacher_of"] = result.teacher_of
                 folder_of_other = context.cell_of(result.teacher_of)
                 assert folder_of_other is not None
-                other = read_json(folder_of_other / "cell.json")["spend"]
+                other = read_file(CellFile, folder_of_other / "cell.json").spend.model_dump()
                 for name in ("teacher_tokens", "teacher_requests", "by_purpose"):
                     spend[name] = other[name]
             self._check_budget(spend)
@@ -175,7 +177,7 @@ class Steps:
         self._evaluation = evaluation
         self._teacher = teacher
         self._clock = clock
-        self._journal = Journal(folder / "train.jsonl", ("part", "step"))
+        self._journal = Journal(folder / "train.jsonl", ("part", "step"), StepRow)
         self._after: dict[tuple[str, int], int] = {}
         self.tokens = 0
         for line in self._journal:
@@ -224,7 +226,7 @@ class Steps:
 
 def spend_of(folder: Path, teacher: LedgeredTeacher | None) -> dict[str, Any]:
     """What a cell took; of the teacher, each distinct call once, replayed or made."""
-    steps = read_journal(folder / "train.jsonl")
+    steps = read_journal(folder / "train.jsonl", StepRow)
     by_part = tokens_by_part(steps)
     seconds = {
         # What IOA and its controls say of their own steps.

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
+import json
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -122,6 +124,11 @@ def share_of(
     numbers = sorted(set(groups.values()))
     mine = set(numbers[share.index - 1 :: share.count])
     return [cell for cell in cells if groups[cell] in mine]
+
+
+def settings_digest(settings: Mapping[str, Any]) -> str:
+    """sha256 of a run's settings, whatever file and overrides they came from."""
+    return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()
 
 
 def is_local(spec: str) -> bool:

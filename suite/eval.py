@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ioa_jax.errors import InputError
-from ioa_jax.files import read_json, write_json
+from ioa_jax.files import read_object, write_json
 from ioa_jax.journal import read_journal
 from ioa_jax.jsonl import write_rows
 from suite.answers import (
@@ -33,6 +33,8 @@ from suite.answers import (
     key_of,
     read_groups,
     run_task,
+    saved_texts,
+    saved_verdicts,
     verdict_row,
     write_groups,
 )
@@ -40,6 +42,8 @@ from suite.data import DataSource
 from suite.figures import choose_k, task_figures
 from suite.grading import GRADING_THREADS, as_json, check_grader, open_grader
 from suite.models import find_spec
+from suite.schema import check
+from suite.schema.models import EvalFile
 from suite.tasks import load_task
 from suite.tasks.base import Style, Task, default_max_tokens, describe
 
@@ -195,8 +199,8 @@ def regrade(
         choose_k(one.task, one.samples, ks)
     for one in (one for one in ready if not one.is_judged):
         folder = output / "tasks" / one.task.name
-        texts = read_journal(folder / "texts.jsonl")
-        before = {key_of(row): row["verdict"] for row in read_journal(folder / "verdicts.jsonl")}
+        texts = saved_texts(one, folder)
+        before = {key_of(row): row["verdict"] for row in saved_verdicts(folder)}
         items = one.items
         with (
             open_grader(one.task, one.style, allow_weak_sandbox) as (grader, info),
@@ -231,10 +235,10 @@ def read_samples(output: Path, task: str, data: DataSource) -> Iterator[dict[str
             f"{output}: has no task {task!r}; it has {', '.join(o.task.name for o in ready)}"
         )
     folder = output / "tasks" / task
-    verdicts = {key_of(row): row for row in read_journal(folder / "verdicts.jsonl")}
+    verdicts = {key_of(row): row for row in saved_verdicts(folder)}
     items = one.items
     order = {item: i for i, item in enumerate(items)}
-    texts = read_journal(folder / "texts.jsonl")
+    texts = saved_texts(one, folder)
     for row in sorted(texts, key=lambda row: (order[row["id"]], row["sample"])):
         if one.is_judged or key_of(row) in verdicts:
             verdict = None if one.is_judged else verdicts[key_of(row)]["verdict"]
@@ -300,7 +304,7 @@ def _open_output(
     path = output / "eval.json"
     now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
     if path.is_file():
-        before = read_json(path)
+        before = _read_record(path)
         for part in ("version", "model", "tasks", "settings"):
             if before.get(part) != as_json(record[part]):
                 raise InputError(
@@ -316,12 +320,18 @@ def _open_output(
     return record
 
 
+def _read_record(path: Path) -> dict[str, Any]:
+    record = read_object(path)
+    if record.get("version") != VERSION:
+        raise InputError(f"{path}: made by another version of the suite")
+    check(EvalFile, record, str(path))
+    return record
+
+
 def _reopen(output: Path, data: DataSource) -> tuple[dict[str, Any], list[Ready]]:
     """Record and tasks of an evaluation, without its model."""
     path = output / "eval.json"
-    record = read_json(path)
-    if record.get("version") != VERSION:
-        raise InputError(f"{path}: made by another version of the suite")
+    record = _read_record(path)
     ready: list[Ready] = []
     for name, told in record["tasks"].items():
         task = load_task(name)
@@ -368,7 +378,7 @@ def _task_results(
     one: Ready, folder: Path, record: dict[str, Any], ks: Sequence[int] | None
 ) -> dict[str, Any]:
     """Scores of the items that have all of their verdicts."""
-    texts = read_journal(folder / "texts.jsonl")
+    texts = saved_texts(one, folder)
     # Until all are there, the majority's are left out.
     groups = read_groups(folder) if is_grouped(one, folder) else {}
     return {

@@ -31,7 +31,7 @@ from suite.grading import as_json, check_grader, open_grader
 from suite.probes import PROBES, ProbeTask, SeedGrader, limits_of
 from suite.profile import Profile
 from suite.schema import check, write_lines
-from suite.schema.models import CurvePoint, ScoreLine
+from suite.schema.models import CurvePoint, PointRow, ScoreLine
 from suite.tasks import load_task
 from suite.tasks.base import GenerationSettings, TaskData
 
@@ -152,7 +152,7 @@ class Evaluation:
         self, model: LanguageModel, folder: Path, student_tokens: int, teacher_tokens: int
     ) -> None:
         """Measure a part of each task during training; a line a task in curve.jsonl."""
-        with Journal(folder / "curve.jsonl", ("student_tokens", "task")) as curve:
+        with Journal(folder / "curve.jsonl", ("student_tokens", "task"), PointRow) as curve:
             for one in self.tasks:
                 name = one.ready.task.name
                 if (student_tokens, name) in curve:

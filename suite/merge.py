@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import Any
 
 from ioa_jax.errors import InputError
-from ioa_jax.files import check_no_links, read_json
+from ioa_jax.files import check_no_links, read_object
 from ioa_jax.teachers.ledger import Ledger
 from suite import table
 from suite.cells import VERSION
-from suite.schema import write_file
-from suite.schema.models import RunFile
+from suite.schema import check, read_file, write_file
+from suite.schema.models import CellFile, RunFile
 
 # What runs have to agree in, to be parts of one.
 _SAME = ("profile", "settings_sha256", "models", "seed_items")
@@ -80,9 +80,11 @@ def merge_runs(parts: Sequence[Path], output: Path) -> dict[str, Any]:
 
 
 def _read(part: Path) -> dict[str, Any]:
-    run = read_json(part / "run.json")
+    path = part / "run.json"
+    run = read_object(path)
     if run.get("version") != VERSION:
         raise InputError(f"{part}: made by another version of the suite")
+    check(RunFile, run, str(path))
     for field in (*_SAME, "tasks"):
         if not run.get(field):
             raise InputError(f"{part}: run.json has no {field!r}: nothing has been done in it yet")
@@ -104,7 +106,7 @@ def _choose(parts: Sequence[Path]) -> dict[str, Path]:
     for part in parts:
         for path in sorted((part / "cells").glob("*/cell.json")):
             name = path.parent.name
-            if read_json(path)["status"] != "complete":
+            if read_file(CellFile, path).status != "complete":
                 chosen.setdefault(name, path.parent)
                 continue
             if name in complete:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -12,6 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from ioa_jax.adapter.duplicates import SIMILARITY
 from ioa_jax.errors import InputError
+from suite.cells import settings_digest
 from suite.methods import is_sweep, method_names
 from suite.tasks import load_task, task_names
 
@@ -269,9 +268,8 @@ class Profile(Settings):
         return self.train.model_copy(update={"learning_rate": self.learning_rates[of]})
 
     def digest(self) -> str:
-        """sha256 of the settings, whatever file and overrides they came from."""
-        text = json.dumps(self.model_dump(mode="json"), sort_keys=True)
-        return hashlib.sha256(text.encode()).hexdigest()
+        """As `settings_digest`."""
+        return settings_digest(self.model_dump(mode="json"))
 
 
 def check_development_seeds(seeds: Sequence[int], source: str) -> None:

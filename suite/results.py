@@ -15,7 +15,15 @@ from ioa_jax.journal import read_journal
 from suite.archive import RunCells
 from suite.cells import TEACHER, UNDISTILLED, VERSION, is_local
 from suite.schema import check, read_file, read_lines
-from suite.schema.models import CellFile, CurvePoint, RunFile, ScoreLine, Sweep, Unfinished
+from suite.schema.models import (
+    CellFile,
+    CurvePoint,
+    RunFile,
+    ScoreLine,
+    Sweep,
+    TextRow,
+    Unfinished,
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -49,17 +57,15 @@ class CellResult:
             point.task: tuple(
                 dict.fromkeys(
                     row["id"]
-                    for row in read_journal(
-                        self.folder
-                        / "curve"
-                        / str(point.student_tokens)
-                        / point.task
-                        / "texts.jsonl"
-                    )
+                    for row in read_journal(self.point_folder(point) / "texts.jsonl", TextRow)
                 )
             )
             for point in reversed(self.curve)
         }
+
+    def point_folder(self, point: CurvePoint) -> Path:
+        """Where the answers of a point are."""
+        return self.folder / "curve" / str(point.student_tokens) / point.task
 
     def scores(self, task: str) -> np.ndarray:
         """Of a task, [1, items], in the order of the ids."""

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ioa_jax.errors import InputError, IOAError
-from ioa_jax.files import locked, read_json
+from ioa_jax.files import locked, read_object
 from suite import table
 from suite.cell_run import CellRun, Work, is_complete, local_model, spend_of
 from suite.cells import TEACHER, VERSION, Cell, Share, cells_of, is_local, share_of
@@ -29,7 +29,7 @@ from suite.methods.registry import load_method
 from suite.models import find_spec
 from suite.profile import Profile
 from suite.profile_files import validate
-from suite.schema import write_file
+from suite.schema import check, write_file
 from suite.schema.models import CellFile, RunFile
 from suite.workers import open_workers
 
@@ -162,10 +162,12 @@ def work(directory: Path, part: Share) -> None:
 
 
 def _read_run(directory: Path) -> tuple[dict[str, Any], Profile]:
-    run = read_json(directory / "run.json")
+    path = directory / "run.json"
+    run = read_object(path)
     if run.get("version") != VERSION:
         raise InputError(f"{directory}: made by another version of the suite")
-    return run, validate(run["settings"], f"{directory / 'run.json'}")
+    check(RunFile, run, str(path))
+    return run, validate(run["settings"], str(path))
 
 
 class _Job:

@@ -7,8 +7,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ioa_jax.files import read_json
 from suite.cells import TEACHER
+from suite.schema import read_file
+from suite.schema.models import CellFile
 
 if TYPE_CHECKING:
     from suite.results import CellResult
@@ -34,7 +35,7 @@ def summarize(directory: Path) -> dict[str, Any]:
     for one in result.unfinished:
         path = result.files.path / one.cell / "cell.json"
         if path.is_file():
-            failed[one.cell] = read_json(path)["error"]
+            failed[one.cell] = read_file(CellFile, path).error or "not told"
         else:
             unfinished.append(one.cell)
     seconds = {

@@ -16,16 +16,17 @@ from pydantic import BaseModel, ConfigDict
 from ioa_jax.files import is_there, read_json, read_text
 from ioa_jax.graders.base import Grader, Item, Verdict
 from ioa_jax.journal import read_journal
-from suite.cells import FURTHER, TEACHER, Cell, tokens_by_part
 from suite.grading import GRADING_THREADS, as_json, open_grader
 from suite.probes import OWN_SOURCES, PROBES, ProbeTask, SeedGrader, limits_of
 from suite.profile import SandboxSettings, SeedSettings
 from suite.report import written
 from suite.results import CellResult, RunResult, read_run
+from suite.run_files import FilesFound, find_files
 from suite.schema import check
-from suite.schema.models import TableFile, TaskRecord
+from suite.schema.models import TableFile, TaskRecord, TextRow, VerdictRow
 from suite.tasks import load_task
 from suite.tasks.base import GenerationSettings, Graded, MetricValues, Style, Task
+from suite.verify_tokens import flat, verify_spend
 
 if TYPE_CHECKING:
     from suite.data import DataSource
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
 EARLIER = 3
 # Sums in another order, of another numpy, may differ in their last bits.
 TOLERANCE = 1e-9
+_MOST_NAMES = 5  # of files that weren't looked at, printed
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,6 +47,7 @@ class Verification:
         scores: Lines of scores.jsonl that were computed again.
         spends: Cells whose tokens were added up again, call by call and step by step.
         tables: Files of tables that were made again.
+        files: The run's files: those that were read, and the others.
         findings: Place, what was saved and what follows; empty where everything agrees.
         skipped: What couldn't be looked at, and why.
     """
@@ -53,6 +56,7 @@ class Verification:
     scores: int
     spends: int
     tables: int
+    files: FilesFound
     findings: tuple[str, ...]
     skipped: tuple[str, ...]
 
@@ -63,8 +67,9 @@ def verify_run(
     seeds: Path | None = None,
     sandbox: SandboxSettings | None = None,
 ) -> Verification:
-    """Grade the saved texts again, add up the tokens, and compute the tables' figures again.
+    """Read every file, grade the texts again, add up the tokens and make the tables again.
 
+    Where a file isn't what it should be, that is all that is found: nothing follows from it.
     Nothing in the folder is changed. A run may be somebody else's: which files are read and how
     programs are isolated is up to the caller, whatever the run's settings say.
 
@@ -76,29 +81,47 @@ def verify_run(
         sandbox: How programs are isolated and limited; None is the default of profiles.
 
     Raises:
-        InputError: It isn't a run, or a file doesn't fit its schema, or data are missing.
+        InputError: It isn't a run, cells can't be compared, or data are missing.
         SandboxError: Programs can't be isolated here.
     """
     result = read_run(directory)
     findings: list[str] = []
     skipped: list[str] = []
-    texts = scores = 0
     with result.files.naming():
-        if data is None:
-            skipped.append("texts, since only the tables were asked for")
+        files = find_files(result)
+        findings += files.faults
+        counts = (0, 0, 0, 0)
+        if findings:
+            skipped.append("what follows from the files, until these are mended")
         else:
             # Runs without texts needn't have settings of their grading.
             @functools.cache
             def measured() -> _Measured:
                 return _measured(result, seeds, sandbox or SandboxSettings(), skipped)
 
-            for task in result.run.tasks:
-                counts = _verify_task(result, task, measured, data, findings, skipped)
-                texts, scores = texts + counts[0], scores + counts[1]
-        spends = sum(_verify_spend(result, cell, findings, skipped) for cell in result.cells)
-        tables = _verify_tables(result, findings, skipped)
+            counts = _follow(result, data, measured, findings, skipped)
     told = [tuple(map(result.files.named, lines)) for lines in (findings, skipped)]
-    return Verification(texts, scores, spends, tables, *told)
+    return Verification(*counts, files, *told)
+
+
+def _follow(
+    result: RunResult,
+    data: DataSource | None,
+    measured: Callable[[], _Measured],
+    findings: list[str],
+    skipped: list[str],
+) -> tuple[int, int, int, int]:
+    """Numbers of texts, scores, cells' tokens and tables that were looked at."""
+    texts = scores = 0
+    if data is None:
+        skipped.append("texts, since only the tables were asked for")
+    else:
+        for task in result.run.tasks:
+            counts = _verify_task(result, task, measured, data, findings, skipped)
+            texts, scores = texts + counts[0], scores + counts[1]
+    spends = sum(verify_spend(result, cell, findings, skipped) for cell in result.cells)
+    tables = _verify_tables(result, findings, skipped)
+    return texts, scores, spends, tables
 
 
 # -- texts ---------------------------------------------------------------------------------------
@@ -171,9 +194,7 @@ def _verify_task(
     skipped: list[str],
 ) -> tuple[int, int]:
     """Numbers of texts and of scores that were looked at."""
-    cells = [
-        cell for cell in result.cells if _journal(_folder(cell, record) / "texts.jsonl") is not None
-    ]
+    cells = [cell for cell in result.cells if is_there(_folder(cell, record) / "texts.jsonl")]
     without = [cell.name for cell in result.cells if cell not in cells]
     if without:
         of = ", ".join(without) if cells else "any cell"
@@ -192,10 +213,9 @@ def _verify_task(
     texts = scores = 0
     with _open_task(record, profile, data) as (task, items, grader):
         for cell in cells:
-            graded = _grade_again(cell, record, items, grader, findings)
+            graded = _grade_again(_folder(cell, record), items, grader, findings)
             texts += sum(len(one.verdicts) for one in graded)
-            (_, values), *_ = task.metrics(graded).items()
-            again = mean_by_item(values)
+            again = _scores(task, graded)
             lines = cell.lines[record.name]
             place = f"{cell.folder / 'scores.jsonl'}: {record.name}"
             for item in sorted(lines.keys() | again.keys()):
@@ -203,29 +223,65 @@ def _verify_task(
                 if not _close(saved, again.get(item)):
                     findings.append(f"{place}: {item}: score {saved}, but {again.get(item)}")
             scores += len(lines)
+            texts += _verify_curve(cell, task, items, grader, findings)
     return texts, scores
 
 
-def _grade_again(
+def _scores(task: Task, graded: Sequence[Graded]) -> dict[str, float]:
+    (_, values), *_ = task.metrics(graded).items()
+    return mean_by_item(values)
+
+
+def _verify_curve(
     cell: CellResult,
-    record: TaskRecord,
+    task: Task,
+    items: Mapping[str, Item],
+    grader: Grader,
+    findings: list[str],
+) -> int:
+    """Grade the texts of the points that a task has in a curve; returns their number."""
+    texts = 0
+    for point in cell.curve:
+        folder = cell.point_folder(point)
+        # Of curves, small archives keep the texts alone.
+        if point.task != task.name or not is_there(folder / "verdicts.jsonl"):
+            continue
+        graded = _grade_again(folder, items, grader, findings)
+        texts += sum(len(one.verdicts) for one in graded)
+        scores = _scores(task, graded) if graded else {}
+        again = math.fsum(scores.values()) / len(scores) if scores else None
+        if not _close(point.score, again) or point.items != len(scores):
+            findings.append(
+                f"{cell.folder / 'curve.jsonl'}: {task.name} at {point.student_tokens} tokens: "
+                f"score {point.score} of {point.items} items, but {again} of {len(scores)}"
+            )
+    return texts
+
+
+def _grade_again(
+    folder: Path,
     items: Mapping[str, Item],
     grader: Grader,
     findings: list[str],
 ) -> list[Graded]:
-    folder = _folder(cell, record)
     saved = {
         (row["id"], row["sample"]): row["verdict"]
-        for row in read_journal(folder / "verdicts.jsonl")
+        for row in read_journal(folder / "verdicts.jsonl", VerdictRow)
     }
     rows: list[dict[str, Any]] = []
-    for row in read_journal(folder / "texts.jsonl"):
+    for row in read_journal(folder / "texts.jsonl", TextRow):
         if row["id"] in items:
             rows.append(row)
         else:
             findings.append(f"{folder / 'texts.jsonl'}: the task has no item {row['id']!r}")
     with ThreadPoolExecutor(GRADING_THREADS) as pool:
         verdicts = list(pool.map(lambda row: grader.grade(items[row["id"]], row["text"]), rows))
+    without = saved.keys() - {(row["id"], row["sample"]) for row in rows}
+    findings += [
+        f"{folder / 'verdicts.jsonl'}: {item}, sample {sample}: no text was saved"
+        for item, sample in sorted(without)
+        if item in items
+    ]
     by_item: dict[str, dict[int, Verdict]] = {}
     for row, verdict in zip(rows, verdicts, strict=True):
         by_item.setdefault(row["id"], {})[row["sample"]] = verdict
@@ -274,89 +330,6 @@ def _folder(cell: CellResult, record: TaskRecord) -> Path:
     return cell.folder / "tasks" / record.name
 
 
-# -- tokens --------------------------------------------------------------------------------------
-
-
-def _verify_spend(
-    result: RunResult, cell: CellResult, findings: list[str], skipped: list[str]
-) -> bool:
-    """Add up a cell's calls and steps again; whether nothing had to be taken on trust."""
-    path = cell.folder / "cell.json"
-    saved = cell.file.spend
-    again: dict[str, Any] = {}
-    trusted: list[str] = []
-    if cell.file.method == TEACHER:
-        # Nobody was asked, and nobody trained.
-        again = dict.fromkeys(("teacher_tokens", "teacher_requests", "student_tokens", "steps"), 0)
-    else:
-        calls = _journal(_asking(result, cell) / "teacher.jsonl")
-        if calls is None:
-            trusted += ["teacher_tokens", "teacher_requests", "by_purpose"]
-        else:
-            again |= _teacher_spend(calls)
-        steps = _journal(cell.folder / "train.jsonl")
-        further = _further_tokens(cell)
-        if steps is None:
-            trusted += ["student_tokens", "steps"]
-        else:
-            again["steps"] = len(steps)
-            if further is None:
-                trusted.append(f"{saved.student_tokens_by_part[FURTHER]} of student_tokens")
-                further = saved.student_tokens_by_part[FURTHER]
-            by_part = tokens_by_part(steps)
-            again["student_tokens"] = sum(by_part.values()) + further
-            # Runs of before they were recorded have none.
-            if saved.student_tokens_by_part:
-                again["student_tokens_by_part"] = {
-                    **by_part,
-                    **({FURTHER: further} if further else {}),
-                }
-    before, now = _flat(saved.model_dump(include=set(again))), _flat(again)
-    findings += [
-        f"{path}: spend{place}: {before.get(place)}, but {now.get(place)}"
-        for place in sorted(before.keys() | now.keys())
-        if before.get(place) != now.get(place)
-    ]
-    if trusted:
-        skipped.append(f"{path}: {', '.join(trusted)}: taken on trust, since no file says so")
-    return not trusted
-
-
-def _journal(path: Path) -> list[dict[str, Any]] | None:
-    """Its records; None where it wasn't kept."""
-    return read_journal(path) if is_there(path) else None
-
-
-def _asking(result: RunResult, cell: CellResult) -> Path:
-    """The folder of the cell whose teacher's tokens count for this one: mostly its own."""
-    of = cell.file.spend.teacher_of
-    if of is None:
-        return cell.folder
-    return result.files.path / Cell(of, cell.file.seed).name
-
-
-def _teacher_spend(calls: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    fields = ("calls", "prompt_tokens", "completion_tokens")
-    by_purpose: dict[str, dict[str, int]] = {}
-    for call in calls:
-        own = by_purpose.setdefault(call["purpose"], dict.fromkeys(fields, 0))
-        for field in fields:
-            own[field] += call["usage"][field]
-    return {
-        "teacher_tokens": sum(own["completion_tokens"] for own in by_purpose.values()),
-        "teacher_requests": sum(own["calls"] for own in by_purpose.values()),
-        "by_purpose": by_purpose,
-    }
-
-
-def _further_tokens(cell: CellResult) -> int | None:
-    """Tokens of no step in train.jsonl, as IOA's diagnosis says; None if only cell.json does."""
-    path = cell.distill / "diagnosis.json"
-    if is_there(path):
-        return read_json(path)["dependencies"]["student_tokens"]
-    return None if FURTHER in cell.file.spend.student_tokens_by_part else 0
-
-
 # -- tables --------------------------------------------------------------------------------------
 
 
@@ -371,7 +344,7 @@ def _verify_tables(result: RunResult, findings: list[str], skipped: list[str]) -
     reference = table.reference if table.reference in result.methods else None
     # Power is of another run, which it names.
     again = written(result, reference, table.power)
-    before, now = _flat(saved), _flat(as_json(again.table.model_dump()))
+    before, now = flat(saved), flat(as_json(again.table.model_dump()))
     places = before.keys() | now.keys()
     if table.version == EARLIER:
         places = {place for place in before if not _is_changed(place, now)}
@@ -404,25 +377,6 @@ def _is_changed(place: str, now: Mapping[str, Any]) -> bool:
     return name in ("version", "p_mcnemar_holm") or (name == "p_mcnemar" and now[place] is None)
 
 
-def _flat(value: Any, place: str = "") -> dict[str, Any]:
-    """Every number and text by its place, numbers rounded."""
-    if isinstance(value, Mapping):
-        parts = [(f"{place}.{key}", inner) for key, inner in value.items()]
-    elif isinstance(value, list):
-        parts = [(f"{place}[{_name(inner, i)}]", inner) for i, inner in enumerate(value)]
-    else:
-        return {place: round(value, 9) if isinstance(value, float) else value}
-    return {key: leaf for name, inner in parts for key, leaf in _flat(inner, name).items()}
-
-
-def _name(entry: Any, index: int) -> str:
-    """Of a row: its method and task, or modules, rather than its number."""
-    if not isinstance(entry, Mapping):
-        return str(index)
-    names = [str(entry[key]) for key in ("method", "task", "over", "name", "cell") if key in entry]
-    return ", ".join(names) or str(index)
-
-
 def _close(first: float | None, second: float | None) -> bool:
     if first is None or second is None:
         return first is second
@@ -437,6 +391,10 @@ def print_verification(found: Verification, most: int = 50) -> None:
         print(f"... {len(found.findings) - most} more")
     for line in found.skipped:
         print(f"not looked at: {line}")
+    for what, names in found.files.others.items():
+        more = f" and {len(names) - _MOST_NAMES} more" if len(names) > _MOST_NAMES else ""
+        print(f"not looked at, {what}: {', '.join(names[:_MOST_NAMES])}{more}")
+    print(f"read: {', '.join(f'{count:,} {kind}' for kind, count in found.files.read.items())}")
     verdict = f"differences: {len(found.findings)}" if found.findings else "everything agrees"
     print(
         f"{verdict}: {found.texts:,} texts graded again, {found.scores:,} scores, "

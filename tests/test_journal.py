@@ -1,10 +1,15 @@
 import gzip
+import json
 
 import pytest
 
 from ioa_jax.errors import InputError
 from ioa_jax.files import read_json, write_json
 from ioa_jax.journal import Journal, read_journal
+from ioa_jax.rows import SecondsRow, StepRow
+
+STEP = {"part": "a", "step": 1, "tokens": 7, "seconds": 0.5}
+SECONDS = {"step": "a", "number": 0, "seconds": 3}
 
 
 def test_records_are_on_disk_at_once_and_found_again(tmp_path):
@@ -65,12 +70,36 @@ def test_a_line_that_stops_within_a_letter_is_left_out(tmp_path):
     assert read_journal(path) == [{"id": 1}]
 
 
-@pytest.mark.parametrize("line", ["{", "[1]", '{"name": 1}', '{"id": 1}'])
+@pytest.mark.parametrize(
+    "line", ["{", "[1]", '{"name": 1}', '{"id": 1}', "", '{"id": 2, "x": NaN}', "\x00", "[" * 9999]
+)
 def test_another_bad_line_is_an_error(tmp_path, line):
     path = tmp_path / "a.jsonl"
     path.write_text('{"id": 1}\n' + line + "\n")
     with pytest.raises(InputError, match=r"a\.jsonl:2"):
         Journal(path, ("id",))
+
+
+@pytest.mark.parametrize(
+    ("row", "good", "changes", "field"),
+    [
+        (StepRow, STEP, {"tokens": -1}, "tokens"),
+        (StepRow, STEP, {"step": 0}, "step"),
+        (StepRow, STEP, {"tokens": True}, "tokens"),
+        (StepRow, STEP, {"seconds": -0.5}, "seconds"),
+        (SecondsRow, SECONDS, {"seconds": -1}, "seconds"),
+        (SecondsRow, SECONDS, {"seconds": "7"}, "seconds"),
+        (SecondsRow, SECONDS, {"number": -1}, "number"),
+    ],
+)
+def test_figures_that_cant_be_are_named_by_line_and_field(tmp_path, row, good, changes, field):
+    path = tmp_path / "a.jsonl"
+    path.write_text(json.dumps(good) + "\n")
+    assert read_journal(path, row) == [good]
+    path.write_text(json.dumps(good) + "\n" + json.dumps({**good, **changes}) + "\n")
+    for read in (read_journal, lambda path, row: Journal(path, ("seconds",), row)):
+        with pytest.raises(InputError, match=rf"a\.jsonl:2: field '{field}': "):
+            read(path, row)
 
 
 def test_json_is_replaced_whole(tmp_path):

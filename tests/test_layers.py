@@ -15,6 +15,7 @@ LAYERS = (
         *("bootstrap", "json_text", "terminal", "compile_cache"),
     ),
     ("files",),
+    ("rows",),
     ("clock", "journal", "jsonl", "settings", "record"),
     ("sandbox", "models"),
     ("engine",),

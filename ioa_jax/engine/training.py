@@ -124,7 +124,7 @@ class Trainer:
         mesh: Mesh | None = None,
         data: str = "",
     ) -> None:
-        """Begin, or go on where the newest checkpoint in `directory` was written.
+        """Begin, or go on where the newest whole checkpoint in `directory` was written.
 
         Args:
             decoder: Stacked; float32 weights for full fine-tuning (bfloat16 updates would round
@@ -159,20 +159,17 @@ class Trainer:
             trainable,
             init_optimizer(trainable, settings=self._settings),
         )
-        self._checkpoints = None if directory is None else Checkpoints(directory)
+        self._checkpoints = None if directory is None else Checkpoints(directory, self._digest())
         self._saved_step = 0
         if self._checkpoints is not None and self._checkpoints.latest is not None:
             self._resume(self._checkpoints)
 
     def _resume(self, checkpoints: Checkpoints) -> None:
-        restored, saved = checkpoints.restore(self._state)
-        if saved["digest"] != self._digest():
+        try:
+            self._state, saved = checkpoints.restore(self._state)
+        except InputError:
             checkpoints.close()
-            raise InputError(
-                f"{checkpoints.directory}: the checkpoints are of a run with other data or "
-                "settings or another budget; name another directory or delete them"
-            )
-        self._state = restored
+            raise
         self.steps, self.tokens = int(saved["step"]), int(saved["tokens"])
         self.truncated = int(saved["truncated"])
         self._saved_step = self.steps
@@ -293,7 +290,6 @@ class Trainer:
             "step": self.steps,
             "tokens": self.tokens,
             "truncated": self.truncated,
-            "digest": self._digest(),
         }
         self._checkpoints.save(self.steps, self._state, data)
         self._saved_step = self.steps

@@ -12,7 +12,7 @@ from typing import Any
 
 from ioa_jax.clock import timed
 from ioa_jax.errors import InputError
-from ioa_jax.files import finished, read_json, write_json, write_text
+from ioa_jax.files import finished, read_object, write_json, write_text
 from ioa_jax.identifier.decomposers import Decomposition, decompose
 from ioa_jax.identifier.dependency import DependencyGraph
 from ioa_jax.identifier.estimate import DependencyEstimate, DependencyTask, Progress, estimate
@@ -417,7 +417,7 @@ def _claim(parts: Path, about: Mapping[str, Any]) -> None:
     if not path.exists():
         write_json(path, about)
         return
-    before = read_json(path)
+    before = read_object(path)
     differing = [name for name, value in about.items() if before.get(name) != value]
     if differing:
         raise InputError(

@@ -14,11 +14,15 @@ from pathlib import Path
 
 from ioa_jax.engine.batching import TokenPair
 from ioa_jax.engine.training import StepMetrics, TrainConfig, Trainer, endless_batches
+from ioa_jax.errors import InputError
 from ioa_jax.files import finished, read_value, write_text
+from ioa_jax.rows import Count
 from ioa_jax.student import Student
 from ioa_jax.values import Value
 
 OnStep = Callable[[str, StepMetrics], None]
+
+_DELETED = ".deleted"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -32,8 +36,8 @@ class TrainedStage(Value):
     """
 
     name: str
-    steps: int
-    tokens: int
+    steps: Count
+    tokens: Count
 
 
 class StageTrainer(abc.ABC):
@@ -199,10 +203,20 @@ class SequentialTrainer(StageTrainer):
         super().__init__(student, config, budget_tokens, directory, on_step)
         # Of the stage before: its weights are on disk until the next stage's are.
         self._checkpoints: Path | None = None
+        # A finished stage whose weights are gone, so that `_student` isn't as trained so far.
+        self._lost: str | None = None
+        for left in (directory / "checkpoints").glob(f"*{_DELETED}"):
+            shutil.rmtree(left)
 
     @property
     def student(self) -> Student:
-        """See `StageTrainer`."""
+        """See `StageTrainer`.
+
+        Raises:
+            InputError: The last stage's checkpoints are gone.
+        """
+        if self._lost is not None:
+            raise self._without_weights(self._lost)
         return self._student
 
     def train(
@@ -224,11 +238,14 @@ class SequentialTrainer(StageTrainer):
         # Weights that a later stage has taken over are gone, and aren't needed.
         elif record.is_file() and not checkpoints.is_dir():
             known = read_value(record, TrainedStage)
+            self._lost = name
         else:
             known = self._train(name, examples, budget, checkpoints)
             write_text(record, known.to_json() + "\n")
             if self._checkpoints is not None:
-                shutil.rmtree(self._checkpoints, ignore_errors=True)
+                # At once: of a part that a kill leaves, nothing could be restored.
+                old = self._checkpoints.with_name(self._checkpoints.name + _DELETED)
+                shutil.rmtree(self._checkpoints.rename(old), ignore_errors=True)
             self._checkpoints = checkpoints
         self.trained.append(known)
         return known
@@ -241,7 +258,15 @@ class SequentialTrainer(StageTrainer):
     ) -> TrainedStage:
         decoder = self._student.model.decoder
         with Trainer(decoder, self.config, budget, directory=checkpoints) as trainer:
+            if self._lost is not None and trainer.steps == 0:
+                raise self._without_weights(self._lost)
             trainer.run(endless_batches(examples, self.config, name), on_step=self._report(name))
             trainer.save()
-        self._student = self._student.with_decoder(trainer.decoder)
+        self._student, self._lost = self._student.with_decoder(trainer.decoder), None
         return TrainedStage(name, trainer.steps, trainer.tokens)
+
+    def _without_weights(self, stage: str) -> InputError:
+        return InputError(
+            f"{self._directory / 'checkpoints'}: the weights of stage {stage!r} are gone, and the "
+            "next can't go on from others; take them from a copy, or begin the run anew"
+        )

@@ -16,6 +16,7 @@ from typing import Any, Literal, TypeVar
 import numpy as np
 
 from ioa_jax.errors import InputError, IOAError
+from ioa_jax.rows import Count
 from ioa_jax.thoughts import cut_thoughts
 
 # Not Self: beartype, which checks annotations while the tests run, refuses it in a method.
@@ -114,8 +115,8 @@ class Completion:
     """
 
     text: str
-    prompt_tokens: int
-    completion_tokens: int
+    prompt_tokens: Count
+    completion_tokens: Count
     finish_reason: FinishReason
     logprobs: tuple[float, ...] | None = None
     served_by: str | None = None
@@ -142,8 +143,8 @@ class TokenScores:
 
     logprobs: tuple[float, ...]
     is_greedy: bool
-    prompt_tokens: int
-    completion_tokens: int = 0
+    prompt_tokens: Count
+    completion_tokens: Count = 0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -197,8 +198,8 @@ class Teacher(abc.ABC):
         Args:
             requests: Any number.
             sampling: For all of them.
-            on_completion: Called with (request index, completion) as each finishes, from the
-                calling thread. What it was called with holds even if a later request fails.
+            on_completion: Called with (request index, completion) as each finishes, one after the
+                other, from any thread. What it was called with holds even if a later request fails.
 
         Raises:
             InputError: A request can't be asked, such as one longer than the model's context.
@@ -214,7 +215,7 @@ class Teacher(abc.ABC):
         Args:
             pairs: (prompt, completion); prompts are rendered chats, so that nothing is put before
                 them.
-            on_scores: Called with (pair index, scores) as each finishes, from the calling thread.
+            on_scores: Called with (pair index, scores) as each finishes, likewise.
 
         Raises:
             InputError: A completion is empty, or `capabilities.score` is false.

@@ -16,12 +16,24 @@ from filelock import FileLock
 
 from ioa_jax.errors import InputError
 from ioa_jax.files import DiskSync
+from ioa_jax.rows import Row, parse_row
 
 log = logging.getLogger(__name__)
 
 # Part of every key: a change of what a record means must not find the old ones.
 SCHEMA_VERSION = 1
 SEGMENT_BYTES = 64 << 20
+# Of a record, what its key isn't made of.
+_BESIDE = ("key", "schema", "time", "purpose", "result")
+
+
+class _Record(Row):
+    """A line: what was asked, and what it brought."""
+
+    key: str
+    model: str
+    # Of all the rest of the line; lines of before there were any have none.
+    sha256: str | None = None
 
 
 class Ledger:
@@ -39,7 +51,7 @@ class Ledger:
         """Open, indexing what is there; the folder is made if it is missing.
 
         Raises:
-            InputError: The folder can't be used, or a complete line isn't a record.
+            InputError: The folder can't be used, or a complete line isn't a record as written.
         """
         self.directory = directory
         self._places: dict[str, tuple[Path, int]] = {}
@@ -83,7 +95,8 @@ class Ledger:
         """Write a record, unless its key has one.
 
         Args:
-            record: JSON-able, with `key` and `model`.
+            record: JSON-able, with `model` and `key`: `call_key` of all but `key`, `schema`,
+                `time`, `purpose` and `result`.
 
         Returns:
             The record that the ledger keeps: the earlier one if another process was faster, so that
@@ -92,7 +105,8 @@ class Ledger:
         Raises:
             InputError: The folder can't be written; the record is logged, so that it isn't lost.
         """
-        line = json.dumps(dict(record), ensure_ascii=False, allow_nan=False).encode() + b"\n"
+        signed = {**record, "sha256": _sha256(record)}
+        line = json.dumps(signed, ensure_ascii=False, allow_nan=False).encode() + b"\n"
         try:
             return self._append(record["key"], line)
         except (OSError, InputError) as error:
@@ -141,7 +155,7 @@ class Ledger:
         """Index the complete lines that have been added, by whomever.
 
         Raises:
-            InputError: A complete line isn't a record.
+            InputError: A complete line isn't a record as it was written.
         """
         with self._thread_lock:
             for segment in sorted(self.directory.glob("[0-9]*.jsonl")):
@@ -154,24 +168,19 @@ class Ledger:
             file.seek(start)
             data = file.read()
         offset = start
-        for line in data[: data.rfind(b"\n") + 1].splitlines(keepends=True):
-            try:
-                record = json.loads(line)
-                key, model = record["key"], record["model"]
-            except (ValueError, KeyError, TypeError):
-                raise InputError(
-                    f"ledger {segment}: the line at byte {offset} isn't a record; remove it"
-                ) from None
-            self._places.setdefault(key, (segment, offset))
-            self._models.add(model)
-            offset += len(line)
+        for line in data[: data.rfind(b"\n") + 1].split(b"\n")[:-1]:
+            record = read_record(line, f"ledger {segment}: the line at byte {offset}")
+            self._places.setdefault(record["key"], (segment, offset))
+            self._models.add(record["model"])
+            offset += len(line) + 1
         self._read[segment] = offset
 
     def _load(self, key: str) -> dict[str, Any]:
         segment, offset = self._places[key]
         with segment.open("rb") as file:
             file.seek(offset)
-            return json.loads(file.readline())
+            line = file.readline().rstrip(b"\n")
+        return read_record(line, f"ledger {segment}: the line at byte {offset}")
 
     def _open_segment(self) -> Path:
         """The last segment, or a new one where that is full."""
@@ -203,12 +212,43 @@ def _sync_directory(directory: Path) -> None:
         os.close(descriptor)
 
 
-def call_key(content: Mapping[str, Any]) -> str:
-    """SHA-256 (hex) of the canonical JSON of what a call depends on."""
-    text = json.dumps(
-        {**content, "schema": SCHEMA_VERSION},
-        sort_keys=True,
-        separators=(",", ":"),
-        allow_nan=False,
+def read_record(line: bytes, place: str) -> dict[str, Any]:
+    """A record of a ledger, as it was written.
+
+    Args:
+        line: Without its end.
+        place: Of the line, for errors.
+
+    Raises:
+        InputError: It isn't a record, or one that was changed; names the place.
+    """
+    try:
+        record = parse_row(line, _Record, place)
+    except InputError as error:
+        raise InputError(f"{error}; remove the line, and its call is made again") from None
+    signed = record.pop("sha256", None)
+    content = {name: value for name, value in record.items() if name not in _BESIDE}
+    if signed is not None and signed != _sha256(record):
+        changed = "what is in it doesn't have its SHA-256"
+    elif record["key"] != call_key(content, record.get("schema", SCHEMA_VERSION)):
+        changed = "its key isn't that of what was asked"
+    else:
+        return record
+    raise InputError(
+        f"{place} was changed: {changed}; put it back, or remove it, and its call is made again"
     )
+
+
+def _sha256(record: Mapping[str, Any]) -> str:
+    text = json.dumps(record, sort_keys=True, separators=(",", ":"), allow_nan=False)
     return hashlib.sha256(text.encode()).hexdigest()
+
+
+def call_key(content: Mapping[str, Any], schema: int | None = None) -> str:
+    """SHA-256 (hex) of the canonical JSON of what a call depends on.
+
+    Args:
+        content: What it depends on.
+        schema: Version of what records mean; None is today's.
+    """
+    return _sha256({**content, "schema": SCHEMA_VERSION if schema is None else schema})

@@ -14,10 +14,11 @@ from pathlib import Path
 from typing import Any, Generic, TypeVar
 
 import numpy as np
-from pydantic import TypeAdapter
+from pydantic import TypeAdapter, ValidationError
 
-from ioa_jax.errors import InputError, IOAError
+from ioa_jax.errors import InputError, IOAError, first_fault
 from ioa_jax.journal import Journal
+from ioa_jax.rows import CallRow
 from ioa_jax.teachers.base import (
     Capabilities,
     ChatRequest,
@@ -115,7 +116,7 @@ class LedgeredTeacher(Teacher):
         self._fingerprint = fingerprint
         self._spend: dict[str, Spend] = {}
         self._counted: set[str] = set()
-        self._journal = None if counted is None else Journal(counted, ("key",))
+        self._journal = None if counted is None else Journal(counted, ("key",), CallRow)
         for record in self._journal or ():
             self._counted.add(record["key"])
             self._add_spend(record["purpose"], Usage(**record["usage"]), replayed=True)
@@ -430,8 +431,22 @@ def _record(call: _Call[Any], result: Completion | TokenScores) -> dict[str, Any
 
 
 def _read_completion(record: Mapping[str, Any]) -> Completion:
-    return _COMPLETION.validate_python(record["result"])
+    return _read(record, _COMPLETION)
 
 
 def _read_scores(record: Mapping[str, Any]) -> TokenScores:
-    return _SCORES.validate_python(record["result"])
+    return _read(record, _SCORES)
+
+
+# Any: beartype can't check pydantic's generic class.
+def _read(record: Mapping[str, Any], kind: Any) -> Any:
+    try:
+        return kind.validate_python(record["result"])
+    except KeyError:
+        fault = "field 'result' is missing"
+    except ValidationError as error:
+        fault = first_fault(error, "result")
+    raise InputError(
+        f"ledger: the record with the key {record['key']} doesn't hold an answer: {fault}; remove "
+        "its line, and its call is made again"
+    )

@@ -11,7 +11,7 @@ import threading
 from collections.abc import Callable
 from typing import Any, TypeVar
 
-from ioa_jax.errors import IOAError, MissingDependencyError
+from ioa_jax.errors import InputError, MissingDependencyError
 from ioa_jax.teachers.base import TeacherError
 from ioa_jax.teachers.chat_fields import REFUSES_SAMPLING, OpenAISettings
 from ioa_jax.teachers.pacing import Pacer
@@ -103,33 +103,39 @@ class Server:
         call: Callable[[int, threading.Event], Result],
         on_result: Callable[[int, Result], None] | None,
     ) -> list[Result]:
-        """Call for every index in threads; results come to this one, in any order."""
+        """Call for every index in threads.
+
+        Args:
+            count: Of indices.
+            call: Takes an index, and an event that ends waiting.
+            on_result: Called by the thread that has a result, at once: what it records is there
+                whenever this process is killed. One call follows the other.
+        """
         results: dict[int, Result] = {}
         stop = threading.Event()
-        with concurrent.futures.ThreadPoolExecutor(self._settings.concurrency) as pool:
-            pending = {pool.submit(call, index, stop): index for index in range(count)}
+        lock = threading.Lock()
 
-            def take(future: concurrent.futures.Future[Result]) -> None:
-                index = pending.pop(future)
-                results[index] = future.result()
+        def take(index: int) -> None:
+            result = call(index, stop)
+            with lock:
+                results[index] = result
                 if on_result is not None:
-                    on_result(index, results[index])
+                    on_result(index, result)
 
+        with concurrent.futures.ThreadPoolExecutor(self._settings.concurrency) as pool:
+            pending = [pool.submit(take, index) for index in range(count)]
             try:
-                for future in concurrent.futures.as_completed(list(pending)):
-                    take(future)
-            except BaseException:
+                for future in concurrent.futures.as_completed(pending):
+                    future.result()
+            except BaseException as error:
                 # An interrupt too: what is under way is paid for, so it is awaited and kept.
                 stop.set()
-                for future in pending:
-                    future.cancel()
-                for future in list(pending):
-                    if not future.cancelled() and future.exception() is None:
-                        # One that can't be kept doesn't keep the others from being.
-                        try:
-                            take(future)
-                        except IOAError as error:
-                            log.error("%s: %s", self.name, error)
+                under_way = [future for future in pending if not future.cancel()]
+                for future in under_way:
+                    other = future.exception()
+                    # Of one that can't be kept.
+                    if isinstance(other, InputError) and other is not error:
+                        log.error("%s: %s", self.name, other)
                 raise
             finally:
                 self._tell_turned_away()

@@ -11,7 +11,6 @@ Answers that the student's budget couldn't be spent on once are not asked for.
 from __future__ import annotations
 
 from ioa_jax.engine.batching import TokenPair
-from ioa_jax.files import read_json
 from ioa_jax.teachers.spend import Budget
 from suite.methods.base import (
     Method,
@@ -22,6 +21,8 @@ from suite.methods.base import (
     fine_tune,
     token_count,
 )
+from suite.schema import read_file
+from suite.schema.models import CellFile
 
 MATCHED = "ioa"
 
@@ -36,7 +37,7 @@ class MatchedFineTuning:
         allowed = context.budgets.teacher_tokens
         other = context.cell_of(MATCHED)
         if other is not None:
-            spent = read_json(other / "cell.json")["spend"]["teacher_tokens"]
+            spent = read_file(CellFile, other / "cell.json").spend.teacher_tokens
             # What it retains of that cell was paid for there.
             allowed = min(allowed, max(1, spent - context.retention.teacher_tokens))
         context.teacher.budget = Budget(max_tokens=allowed)

@@ -4,13 +4,18 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator
 
+from ioa_jax.rows import Row as JournalRow
+from ioa_jax.rows import Seconds
+from suite.cells import settings_digest
 from suite.stats import Difference, Estimate, Share
 
 Count = Annotated[int, Field(ge=0)]
 Figure = Annotated[float, Field(allow_inf_nan=False)]
 Score = Annotated[float, Field(ge=0, le=1)]
+# A sum of rounded numbers may be a little over 0.
+LogProb = Annotated[float, Field(le=1e-3, allow_inf_nan=False)]
 
 
 class _Closed(BaseModel):
@@ -49,6 +54,14 @@ class RunFile(_Open):
     models: dict[str, Any] | None = None
     tasks: list[TaskRecord]
 
+    @field_validator("settings_sha256")
+    @classmethod
+    def _of_settings(cls, value: str, info: ValidationInfo) -> str:
+        found = settings_digest(info.data.get("settings", {}))
+        if value != found:
+            raise ValueError(f"'settings' have {found}: one of the two was changed")
+        return value
+
 
 class Purpose(_Open):
     """What the teacher was asked for one purpose."""
@@ -75,7 +88,7 @@ class SpendRecord(_Open):
         "of the adapters that find dependencies.",
     )
     steps: Count = 0
-    seconds: dict[str, Figure] = Field(
+    seconds: dict[str, Seconds] = Field(
         default_factory=dict,
         description="By step, in this order; all but `evaluation` are parts of `method`.",
     )
@@ -115,7 +128,7 @@ class ScoreLine(_Open):
     module: str | None = None
     score: Score = Field(description="Mean over the item's samples.")
     correct: bool | None = None
-    logprob: Figure | None = Field(
+    logprob: LogProb | None = Field(
         default=None, description="Of the reference answer, in nats a token."
     )
 
@@ -128,6 +141,80 @@ class CurvePoint(_Open):
     task: str
     score: Score
     items: Count
+
+
+class AskedHow(_Open):
+    """How a task of an evaluation was answered."""
+
+    samples: Annotated[int, Field(ge=1)]
+    temperature: Annotated[float, Field(ge=0, allow_inf_nan=False)]
+    max_tokens: Annotated[int, Field(ge=1)]
+    temperatures: dict[str, Annotated[float, Field(ge=0, allow_inf_nan=False)]] = {}
+
+
+class EvaluatedTask(_Open):
+    """A task of an evaluation."""
+
+    items: Count
+    shots: Count
+    style: Literal["chat", "base"]
+    generation: AskedHow
+
+
+class EvalFile(_Open):
+    """eval.json, as far as it is read again."""
+
+    model: dict[str, Any]
+    settings: dict[str, Any]
+    tasks: dict[str, EvaluatedTask]
+    environments: list[dict[str, Any]] = Field(min_length=1)
+    graders: dict[str, Any]
+
+
+class TextRow(JournalRow):
+    """texts.jsonl: an answer."""
+
+    id: str
+    sample: Count
+    text: str
+
+
+class AnswerRow(TextRow):
+    """texts.jsonl as `suite.answers` writes it, with what the answer took."""
+
+    finish_reason: str
+    prompt_tokens: Count
+    tokens: Count
+
+
+class GraderVerdict(JournalRow):
+    """What a grader found; see `ioa_jax.graders.base.Verdict`."""
+
+    correct: bool
+    score: Score
+
+
+class VerdictRow(JournalRow):
+    """verdicts.jsonl: the verdict on an answer."""
+
+    id: str
+    sample: Count
+    verdict: GraderVerdict
+
+
+class GroupRow(JournalRow):
+    """groups.jsonl: by sample, the number of an item's answer; equal answers have the same."""
+
+    id: str
+    groups: list[Count | None]
+
+
+class PointRow(JournalRow):
+    """curve.jsonl, as a journal."""
+
+    student_tokens: Count
+    task: str
+    score: Score
 
 
 class WorstModule(_Closed):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import shutil
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
@@ -11,6 +12,7 @@ import numpy as np
 import pytest
 
 from ioa_jax.engine.training import StepMetrics, TrainConfig
+from ioa_jax.errors import InputError
 from ioa_jax.files import read_value
 from ioa_jax.organizer.stage_training import (
     PooledTrainer,
@@ -156,3 +158,17 @@ def test_sequential_trains_nothing_where_nothing_is_left(tmp_path: Path) -> None
         before = weights(trainer)
         assert trainer.train("two", PAIRS[8:16], until_tokens=trainer.tokens).steps == 0
         assert same(before, weights(trainer))
+
+
+def test_sequential_refuses_to_go_on_from_other_weights(tmp_path: Path) -> None:
+    with open_trainer(SequentialTrainer, tmp_path) as trainer:
+        trainer.train("a", random_pairs(4))
+    shutil.rmtree(tmp_path / "checkpoints" / "a")
+    (tmp_path / "checkpoints" / "a.deleted").mkdir()
+    with open_trainer(SequentialTrainer, tmp_path) as trainer:
+        assert not list((tmp_path / "checkpoints").iterdir())
+        trainer.train("a", random_pairs(4))
+        with pytest.raises(InputError, match="the weights of stage 'a' are gone"):
+            trainer.train("b", random_pairs(4))
+        with pytest.raises(InputError, match="the weights of stage 'a' are gone"):
+            _ = trainer.student

@@ -1,6 +1,5 @@
 """Writes run folders with known effects, without a model."""
 
-import hashlib
 import json
 import shutil
 from pathlib import Path
@@ -8,6 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from ioa_jax.files import read_json, write_json
+from suite.cells import settings_digest
 
 # What a method adds to the chance of a right answer of the undistilled student.
 EFFECTS = {"undistilled": 0.0, "sft": 0.15, "sft_matched": 0.2, "ioa": 0.35, "ioa_no_gate": 0.3}
@@ -72,7 +72,7 @@ def write_run(
             "created": "2026-01-02T03:04:05+00:00",
             "status": "complete",
             "settings": settings,
-            "settings_sha256": hashlib.sha256(json.dumps(settings).encode()).hexdigest(),
+            "settings_sha256": settings_digest(settings),
             "environments": environments or [environment()],
             "models": {"teacher": {"spec": "t", "parameters": 10}, "student": {"spec": "s"}},
             "tasks": [
@@ -107,6 +107,15 @@ def write_run(
                 write_curve(cell, effect, tasks, items)
             if distill and method.startswith("ioa"):
                 write_distill(cell / "distill", seed or 0)
+    return directory
+
+
+def change_settings(directory, change) -> Path:
+    """Have `change` change a run's settings, as if it had been made with these."""
+    record = read_json(directory / "run.json")
+    change(record["settings"])
+    record["settings_sha256"] = settings_digest(record["settings"])
+    write_json(directory / "run.json", record)
     return directory
 
 
@@ -247,7 +256,7 @@ def write_curve(cell, effect, tasks, items) -> None:
     )
     for k in range(1, 5):
         for task in tasks:
-            rows = [{"id": f"{task}-{i:03}"} for i in range(0, items, 3)]
+            rows = [{"id": f"{task}-{i:03}", "sample": 0, "text": "?"} for i in range(0, items, 3)]
             write_lines(cell / "curve" / str(15000 * k) / task / "texts.jsonl", rows)
 
 

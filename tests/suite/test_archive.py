@@ -38,7 +38,7 @@ NOT_KEPT = (
 def run(tmp_path):
     directory = write_run(tmp_path / "run", items=200, seeds=(0, 1))
     for name in NOT_KEPT:
-        write_lines(directory / name, [{"a": 1}])
+        write_lines(directory / name, [{"step": "a", "number": 1, "seconds": 0.5}])
     write_json(directory / "cells" / "ioa-seed0" / "distill" / "forms.json", {"choices": {}})
     write_lines(
         directory / "cells" / "ioa-seed0" / "distill" / "rejects.jsonl",

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from ioa_jax.errors import InputError
-from ioa_jax.files import read_json, write_json
+from ioa_jax.files import read_json
 from suite import power as module
 from suite.power import (
     Effects,
@@ -26,7 +26,7 @@ from suite.report import write_report
 from suite.results import read_run
 from suite.stats import Bootstrap, difference
 from suite.verify import verify_run
-from tests.suite.runs import change_lines, write_run
+from tests.suite.runs import change_lines, change_settings, write_run
 
 EFFECTS = Effects(0.77, 0.89, 0.8, 0.006)
 POINTS = {"undistilled": 0.0, "uniform_right": 0.1, "oracle": 0.4}
@@ -180,10 +180,7 @@ def test_a_report_has_the_power_of_its_settings(tmp_path, monkeypatch):
     settings = {"teacher": {"spec": "t"}, "budgets": {"teacher_tokens": 5}}
 
     def with_settings(directory, **changes):
-        record = read_json(directory / "run.json")
-        record["settings"] |= {**settings, **changes}
-        write_json(directory / "run.json", record)
-        return directory
+        return change_settings(directory, lambda own: own.update({**settings, **changes}))
 
     path, power = write_power(with_settings(development(tmp_path / "dev")))
     assert path == folder / "test.power.json"

@@ -1,23 +1,29 @@
 import json
+import math
+import re
 import shutil
 import subprocess
 import sys
 
 import pytest
 
+from ioa_jax.errors import InputError
 from ioa_jax.files import read_json, write_json
+from ioa_jax.journal import read_journal
+from ioa_jax.teachers.ledger import Ledger, call_key
 from suite.compare import DIFFERENT
 from suite.data import DataSource
 from suite.grading import as_json
 from suite.probes import PROBES, SeedGrader, load_seed_items
 from suite.profile_files import load_profile
 from suite.report import write_report
+from suite.run import run_job
 from suite.schema import check_run_folder
 from suite.table import summarize
 from suite.tasks.base import MetricValues
 from suite.tasks.seeds import SEED_TASKS
 from suite.verify import mean_by_item, verify_run
-from tests.suite.runs import change_lines, write_lines, write_run
+from tests.suite.runs import change_lines, change_settings, write_lines, write_run
 from tests.suite.world import write_profile
 
 CELLS = ("teacher", "undistilled")
@@ -32,6 +38,22 @@ def run(tmp_path):
 
 
 @pytest.fixture(scope="module")
+def full(tmp_path_factory):
+    """With all that a run leaves but texts."""
+    directory = write_run(tmp_path_factory.mktemp("full") / "a", items=4, seeds=(0,))
+    write_report(directory)
+    return directory
+
+
+def cut(path):
+    path.write_text(path.read_text()[:-20])
+
+
+def drop_stages(path):
+    write_json(path, {**read_json(path), "stages": "none"})
+
+
+@pytest.fixture(scope="module")
 def graded(tmp_path_factory):
     """The teacher's answers to 12 probes: some are the references, some aren't."""
     import dataclasses
@@ -40,8 +62,7 @@ def graded(tmp_path_factory):
     write_profile(folder / "tiny.yaml", folder / "model", tasks=[], methods=["undistilled"])
     _, profile = load_profile(str(folder / "tiny.yaml"))
     directory = write_run(folder / "a", tasks=(PROBES,), effects={"undistilled": 0.0})
-    record = read_json(directory / "run.json")
-    write_json(directory / "run.json", {**record, "settings": profile.model_dump(mode="json")})
+    change_settings(directory, lambda own: own.update(profile.model_dump(mode="json")))
     probes = load_seed_items(profile.seed_items, DataSource()).probes
     with SeedGrader(probes, profile.sandbox) as grader:
         for cell in CELLS:
@@ -116,30 +137,143 @@ def test_the_figures_of_an_earlier_table_are_looked_at(run):
 
 def test_methods_that_there_no_longer_are_do_not_keep_texts_from_being_graded(graded, tmp_path):
     run = shutil.copytree(graded, tmp_path / "a")
-    record = read_json(run / "run.json")
-    record["settings"]["methods"] += ["gone", "ioa@organizer.gone=1"]
-    record["settings"]["options"] = {"organizer": {"gone": 1}}
-    write_json(run / "run.json", record)
+
+    def change(settings):
+        settings["methods"] += ["gone", "ioa@organizer.gone=1"]
+        settings["options"] = {"organizer": {"gone": 1}}
+
+    change_settings(run, change)
     found = verify_run(run, DataSource())
     assert found.texts == 24
     # The table lacks their cells, and nothing else differs.
     assert all("unfinished" in line or "table." in line for line in found.findings)
-    assert len(summarize(run)["unfinished"]) == 2 * len(record["settings"]["seeds"])
+    seeds = read_json(run / "run.json")["settings"]["seeds"]
+    assert len(summarize(run)["unfinished"]) == 2 * len(seeds)
 
 
 def test_a_run_neither_names_files_to_read_nor_loosens_the_sandbox(graded, tmp_path):
     run = shutil.copytree(graded, tmp_path / "a")
     own = tmp_path / "seeds.jsonl"
     shutil.copyfile(SEED_TASKS, own)
-    record = read_json(run / "run.json")
-    record["settings"]["seed_items"]["source"] = str(tmp_path / "not read")
-    record["settings"]["sandbox"]["allow_weak"] = True
-    write_json(run / "run.json", record)
+
+    def change(settings):
+        settings["seed_items"]["source"] = str(tmp_path / "not read")
+        settings["sandbox"]["allow_weak"] = True
+
+    change_settings(run, change)
+    write_report(run)
     found = verify_run(run, DataSource())
     assert (found.texts, found.findings) == (0, ())
     assert any("isn't read on its word; name yours by --seeds" in line for line in found.skipped)
     assert any("settings.sandbox: " in line for line in found.skipped)
     assert verify_run(run, DataSource(), seeds=own).texts == 24
+
+
+def break_line(change):
+    """Changes the second line of a file, as text."""
+
+    def damage(path):
+        first, second, *rest = path.read_text().splitlines(keepends=True)
+        path.write_text("".join([first, change(second), *rest]))
+
+    return damage
+
+
+def with_fields(**changes):
+    def change(line):
+        record = json.loads(line)
+        return json.dumps({**record, **changes}) + "\n"
+
+    return break_line(change)
+
+
+CALL = {"calls": 1, "prompt_tokens": 1, "completion_tokens": -400, "cost": None}
+BROKEN = {
+    "a curve without figures": ("sft-seed0/curve.jsonl", with_fields(score=math.nan), "NaN is no"),
+    "a curve above all": ("sft-seed0/curve.jsonl", with_fields(score=7), "field 'score'"),
+    "a point twice": ("sft-seed0/curve.jsonl", break_line(lambda line: line * 2), "occurs twice"),
+    "tokens that were paid back": (
+        "sft-seed0/teacher.jsonl", with_fields(usage=CALL), "field 'usage.completion_tokens'"
+    ),
+    "half a call": ("sft-seed0/teacher.jsonl", break_line(lambda line: line[:30] + "\n"), "not JS"),
+    "a step backwards": ("sft-seed0/train.jsonl", with_fields(tokens=-5), "field 'tokens'"),
+    "an endless step": ("sft-seed0/train.jsonl", with_fields(seconds=math.inf), "Infinity is no"),
+    "an answer without text": (
+        "sft-seed0/curve/15000/micro-math/texts.jsonl", with_fields(text=None), "field 'text'"
+    ),
+    "a broken decision": ("ioa-seed0/distill/record.json", cut, "not JSON"),
+    "a broken gate": ("ioa-seed0/distill/gates.jsonl", with_fields(stage={}), "gates.jsonl:2"),
+    "a stage of nothing": ("ioa-seed0/distill/retention.json", drop_stages, "retention.json: "),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("name", "damage", "told"), BROKEN.values(), ids=BROKEN)
+def test_a_broken_file_is_named_whatever_is_made_of_it(full, tmp_path, name, damage, told):
+    run = shutil.copytree(full, tmp_path / "a")
+    damage(run / "cells" / name)
+    found = verify_run(run, None)
+    (finding, *_) = found.findings
+    assert finding.startswith(f"{run / 'cells' / name}:")
+    assert told in finding
+    assert "what follows from the files, until these are mended" in found.skipped
+
+
+@pytest.mark.parametrize(
+    ("name", "changes", "told"),
+    [
+        ("scores.jsonl", {"score": 7}, "scores.jsonl:2: field 'score'"),
+        ("scores.jsonl", {"score": -1}, "scores.jsonl:2: field 'score'"),
+        ("scores.jsonl", {"score": math.nan}, "scores.jsonl:2: not JSON: NaN"),
+        ("scores.jsonl", {"logprob": 7}, "scores.jsonl:2: field 'logprob'"),
+        ("cell.json", {"seconds": {"method": -1}}, "cell.json: field 'spend.seconds.method'"),
+        ("cell.json", {"teacher_tokens": -1}, "cell.json: field 'spend.teacher_tokens'"),
+    ],
+)
+def test_figures_that_cant_be_are_in_no_table(full, tmp_path, name, changes, told):
+    run = shutil.copytree(full, tmp_path / "a")
+    path = run / "cells" / "sft-seed0" / name
+    if name == "cell.json":
+        record = read_json(path)
+        write_json(path, {**record, "spend": {**record["spend"], **changes}})
+    else:
+        with_fields(**changes)(path)
+    for read in (summarize, lambda run: verify_run(run, None)):
+        with pytest.raises(InputError, match=re.escape(told)):
+            read(run)
+
+
+def test_changed_settings_are_those_of_no_run(run):
+    record = read_json(run / "run.json")
+    record["settings"]["train"]["learning_rate"] = 0.5
+    write_json(run / "run.json", record)
+    for read in (summarize, lambda run: verify_run(run, None), run_job):
+        with pytest.raises(InputError, match=r"run\.json: field 'settings_sha256': .*was changed"):
+            read(run)
+
+
+def test_a_flipped_bit_in_a_ledger_is_found(run):
+    ledger = Ledger(run / "ledger")
+    content = {"kind": "test", "model": "m"}
+    ledger.append({"key": call_key(content), **content, "result": {"text": "5 apples"}})
+    path = run / "ledger" / "000000.jsonl"
+    assert verify_run(run, None).files.read["ledger/[0-9]*.jsonl"] == 1
+    path.write_text(path.read_text().replace("5 apples", "4 apples"))
+    (finding,) = verify_run(run, None).findings
+    assert finding.startswith(f"{path}:1 was changed: ")
+
+
+def test_every_file_is_read_or_named(full, tmp_path):
+    run = shutil.copytree(full, tmp_path / "a")
+    (run / "cells" / "sft-seed0" / "notes.txt").write_text("?")
+    (run / "more.csv").write_text("?")
+    files = verify_run(run, None).files
+    unknown = files.others["no files of a run"]
+    assert unknown == ("cells/sft-seed0/notes.txt", "more.csv")
+    named = sum(map(len, files.others.values()))
+    there = sum(path.is_file() for path in run.rglob("*"))
+    # The tables are made again.
+    assert sum(files.read.values()) + named + 3 == there
+    assert files.read["cell.json"] == len(list(run.glob("cells/*/cell.json")))
 
 
 def test_the_last_bits_do_not_count(run):
@@ -382,3 +516,19 @@ def test_the_exit_code_says_so(run):
     bad = verify()
     assert bad.returncode == DIFFERENT
     assert "differences: 1" in bad.stdout
+
+
+def test_points_of_a_curve_follow_from_their_texts(graded, tmp_path):
+    run = shutil.copytree(graded, tmp_path / "a")
+    cell = run / "cells" / "undistilled"
+    shutil.copytree(cell / "tasks" / PROBES, cell / "curve" / "50" / PROBES)
+    scores = [row["score"] for row in read_journal(cell / "scores.jsonl")]
+    mean = math.fsum(scores) / len(scores)
+    point = {"student_tokens": 50, "teacher_tokens": 0, "task": PROBES, "score": mean, "items": 12}
+    write_lines(cell / "curve.jsonl", [point])
+    found = verify_run(run, DataSource())
+    assert (found.findings, found.texts) == ((), 36)
+    write_lines(cell / "curve.jsonl", [{**point, "score": 0.9}])
+    assert verify_run(run, DataSource()).findings == (
+        f"{cell / 'curve.jsonl'}: {PROBES} at 50 tokens: score 0.9 of 12 items, but {mean} of 12",
+    )

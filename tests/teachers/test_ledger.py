@@ -15,11 +15,12 @@ APPEND = """
 import sys
 from pathlib import Path
 from ioa_jax.teachers.ledger import Ledger
+from tests.teachers.test_ledger import record
 
 ledger = Ledger(Path(sys.argv[1]))
 first, last = int(sys.argv[2]), int(sys.argv[3])
 for n in range(first, last):
-    ledger.append({"key": f"k{n}", "model": "m", "by": sys.argv[4], "text": "x" * 5000})
+    ledger.append(record(f"k{n}", by=sys.argv[4], text="x" * 5000))
     print(n, flush=True)
 """
 
@@ -29,17 +30,27 @@ def start(directory, first, last, name):
     return subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
 
 
-def record(key, **fields):
-    return {"key": key, "model": "m", **fields}
+def record(name, **result):
+    """Of a call that is told from others by its name."""
+    content = {"model": "m", "name": name}
+    return {"key": call_key(content), **content, "result": result}
+
+
+def key(name):
+    return record(name)["key"]
+
+
+def names(records):
+    return [one["name"] for one in records]
 
 
 def test_a_record_is_found_again_by_another_process(tmp_path):
     ledger = Ledger(tmp_path / "new" / "ledger")
-    assert ledger.find("a") is None
+    assert ledger.find(key("a")) is None
     kept = ledger.append(record("a", text="ä\n\u2028"))
-    assert kept["text"] == "ä\n\u2028"
+    assert kept["result"]["text"] == "ä\n\u2028"
     again = Ledger(tmp_path / "new" / "ledger")
-    assert again.find("a") == kept
+    assert again.find(key("a")) == kept
     assert len(again) == 1
     assert again.models == ["m"]
     assert list(again) == [kept]
@@ -49,7 +60,7 @@ def test_the_first_record_of_a_key_stays(tmp_path):
     first, second = Ledger(tmp_path), Ledger(tmp_path)
     first.append(record("a", text="first"))
     # The second one opened before, and so hasn't seen it yet.
-    assert second.append(record("a", text="second"))["text"] == "first"
+    assert second.append(record("a", text="second"))["result"]["text"] == "first"
     assert len(Ledger(tmp_path)) == 1
 
 
@@ -60,22 +71,22 @@ def test_of_two_lines_with_one_key_the_first_counts(tmp_path):
         path = tmp_path / f"{number:06d}.jsonl"
         path.write_text("".join(json.dumps(line) + "\n" for line in found))
     ledger = Ledger(tmp_path)
-    assert ledger.find("a") == lines[0]
+    assert ledger.find(key("a")) == lines[0]
     assert len(list(ledger)) == 2
     path = tmp_path / "000001.jsonl"
     path.write_text(path.read_text() + json.dumps(record("b", text="later")) + "\n")
     ledger.refresh()
-    assert ledger.find("b") == record("b")
+    assert ledger.find(key("b")) == record("b")
 
 
 def test_records_of_others_are_found_without_opening_again(tmp_path):
     first, second = Ledger(tmp_path), Ledger(tmp_path)
     first.append(record("a"))
-    assert second.find("a") == record("a")
+    assert second.find(key("a")) == record("a")
 
 
 def test_segments_are_closed_at_their_size(tmp_path, monkeypatch):
-    monkeypatch.setattr(ledger_module, "SEGMENT_BYTES", 150)
+    monkeypatch.setattr(ledger_module, "SEGMENT_BYTES", 400)
     ledger = Ledger(tmp_path)
     for n in range(5):
         ledger.append(record(f"k{n}", text="x" * 60))
@@ -84,7 +95,7 @@ def test_segments_are_closed_at_their_size(tmp_path, monkeypatch):
         "000001.jsonl",
         "000002.jsonl",
     ]
-    assert {r["key"] for r in Ledger(tmp_path)} == {f"k{n}" for n in range(5)}
+    assert set(names(Ledger(tmp_path))) == {f"k{n}" for n in range(5)}
 
 
 @pytest.mark.parametrize("torn", [b'{"key": "b", "te', b"\x00\xff", b"{"])
@@ -98,14 +109,15 @@ def test_a_torn_last_line_is_dropped(tmp_path, torn):
     # Readers change nothing: the line could be another process's, just being written.
     assert segment.read_bytes() == whole + torn
     ledger.append(record("b"))
-    assert [json.loads(line)["key"] for line in segment.read_text().splitlines()] == ["a", "b"]
+    assert names(map(json.loads, segment.read_text().splitlines())) == ["a", "b"]
 
 
 def test_a_segment_that_is_torn_from_its_start(tmp_path):
     (tmp_path / "000000.jsonl").write_text('{"key"')
     ledger = Ledger(tmp_path)
     ledger.append(record("a"))
-    assert (tmp_path / "000000.jsonl").read_text() == json.dumps(record("a")) + "\n"
+    (line,) = (tmp_path / "000000.jsonl").read_text().splitlines()
+    assert json.loads(line).items() > record("a").items()
 
 
 @pytest.mark.parametrize("line", ["{", "[1]", '{"key": "b"}'])
@@ -147,7 +159,7 @@ def test_processes_share_a_ledger(tmp_path):
         worker.communicate()
         assert worker.returncode == 0
     ledger = Ledger(tmp_path)
-    assert sorted(r["key"] for r in ledger) == sorted(f"k{n}" for n in range(40))
+    assert sorted(names(ledger)) == sorted(f"k{n}" for n in range(40))
     assert len((tmp_path / "000000.jsonl").read_text().splitlines()) == 40
 
 
@@ -166,12 +178,48 @@ def test_a_process_killed_while_it_appends(tmp_path):
         assert worker.returncode == -signal.SIGKILL
     ledger = Ledger(tmp_path)
     # What the process was told is on disk is there; at most one record a kill more.
-    keys = {r["key"] for r in ledger}
+    keys = set(names(ledger))
     assert {f"k{n}" for n in reported} <= keys
     assert len(keys) <= len(reported) + 3
-    assert all(r["text"] == "x" * 5000 for r in ledger)
+    assert all(r["result"]["text"] == "x" * 5000 for r in ledger)
     ledger.append(record("after"))
-    assert Ledger(tmp_path).find("after") == record("after")
+    assert Ledger(tmp_path).find(key("after")) == record("after")
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ('"text": "right"', '"text": "wrong"', "doesn't have its SHA-256"),
+        ('"name": "a"', '"name": "c"', "doesn't have its SHA-256"),
+        ('"key": "', '"key": "0', "doesn't have its SHA-256"),
+        ('"sha256": "', '"sha256": "0', "doesn't have its SHA-256"),
+        ('"text"', '"t\\ud83d"', "not JSON: half of a surrogate pair"),
+        ('"right"', "NaN", "not JSON: NaN"),
+    ],
+)
+def test_a_changed_line_is_an_error_that_says_where(tmp_path, old, new, message):
+    ledger = Ledger(tmp_path)
+    for name in "ab":
+        ledger.append(record(name, text="right"))
+    path = tmp_path / "000000.jsonl"
+    first, second = path.read_text().splitlines(keepends=True)
+    path.write_text(second + first.replace(old, new))
+    with pytest.raises(InputError, match=rf"the line at byte {len(second)}.*{message}.*remove"):
+        Ledger(tmp_path)
+    # One that opened it before notices too.
+    path.write_text(first.replace(old, new) + second)
+    with pytest.raises(InputError, match=rf"the line at byte 0.*{message}"):
+        ledger.find(key("a"))
+
+
+def test_lines_of_before_they_had_a_sum_are_held_to_their_key(tmp_path):
+    path = tmp_path / "000000.jsonl"
+    old = record("a", text="right")
+    path.write_text(json.dumps(old) + "\n")
+    assert Ledger(tmp_path).find(key("a")) == old
+    path.write_text(json.dumps({**old, "name": "b"}) + "\n")
+    with pytest.raises(InputError, match="its key isn't that of what was asked"):
+        Ledger(tmp_path)
 
 
 def test_keys_are_of_the_content_and_of_what_records_mean(monkeypatch):

@@ -5,6 +5,8 @@ import threading
 import pytest
 
 from ioa_jax.errors import InputError, MissingDependencyError
+from ioa_jax.journal import read_journal
+from ioa_jax.rows import CallRow
 from ioa_jax.teachers import pacing
 from ioa_jax.teachers.base import ChatRequest, Sampling, TeacherError
 from ioa_jax.teachers.ledger import Ledger
@@ -35,6 +37,37 @@ def test_answers_in_input_order(server, connect):
     assert {a.served_by for a in answers} == {"m-2026-01-01"}
     assert answers[0].logprobs is None
     assert teacher.generate([], SAMPLING) == []
+
+
+def test_an_answer_is_on_disk_before_it_is_used_and_before_the_next_is_asked(
+    server, connect, tmp_path
+):
+    """Whenever this process is killed, no answer that it has had is asked for again."""
+    on_disk = []
+
+    def answer(messages, seed):
+        on_disk.append(len(Ledger(tmp_path)))
+        return f"answer {seed}"
+
+    def used(index, completion):
+        assert completion.text in {one["result"]["text"] for one in Ledger(tmp_path)}
+        assert len(read_journal(tmp_path / "counted.jsonl", CallRow)) == len(Ledger(tmp_path))
+
+    server.answer = answer
+    teacher = connect(concurrency=1)
+    with LedgeredTeacher(teacher, Ledger(tmp_path), counted=tmp_path / "counted.jsonl") as recorded:
+        recorded.generate(REQUESTS, SAMPLING, used)
+    assert on_disk == list(range(len(REQUESTS)))
+
+
+def test_an_answer_is_recorded_by_the_thread_that_had_it(server, connect, tmp_path):
+    """Others that end while one is made use of don't wait for it in memory."""
+    ledger, threads = Ledger(tmp_path), set()
+    server.delay = 0.02
+    LedgeredTeacher(connect(concurrency=3), ledger).generate(
+        REQUESTS, SAMPLING, lambda index, completion: threads.add(threading.current_thread())
+    )
+    assert threading.current_thread() not in threads
 
 
 def test_what_is_sent(server, connect):

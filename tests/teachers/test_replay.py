@@ -1,4 +1,5 @@
 import datetime
+import json
 import subprocess
 import sys
 
@@ -7,12 +8,13 @@ import pytest
 
 from ioa_jax.errors import InputError
 from ioa_jax.teachers.base import ChatRequest, Sampling
-from ioa_jax.teachers.ledger import Ledger
+from ioa_jax.teachers.ledger import Ledger, call_key
 from ioa_jax.teachers.replay import LedgeredTeacher, ReplayMiss
 from ioa_jax.teachers.spend import Budget, BudgetExceeded, Prices, Spend, Usage
 from tests.teachers.recorded import ScriptedTeacher, answer, ask
 
 SAMPLING = Sampling(max_tokens=20)
+RESULT = {"text": "a", "prompt_tokens": 1, "completion_tokens": 1, "finish_reason": "stop"}
 PRICES = Prices(prompt=1e6, completion=2e6, currency="USD", as_of=datetime.date(2026, 1, 1))
 
 
@@ -91,7 +93,7 @@ def test_which_model_is_replayed(tmp_path):
         LedgeredTeacher(None, Ledger(tmp_path))
     ledger = Ledger(tmp_path)
     for model in "xy":
-        ledger.append({"key": model, "model": model})
+        ledger.append({"key": call_key({"model": model}), "model": model})
     with pytest.raises(InputError, match="x, y"):
         LedgeredTeacher(None, ledger)
     assert LedgeredTeacher(None, ledger, fingerprint="y").fingerprint == "y"
@@ -270,6 +272,41 @@ def test_a_run_that_is_started_again_knows_what_it_used(tmp_path):
     # A step that is on disk asks nothing, and counts all the same; a call counts once.
     assert run() == first
     assert run(ask("b"), ask("c")).calls == 3
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "told"),
+    [
+        ("completion_tokens", -400, "usage.completion_tokens': Input should be greater than or eq"),
+        ("calls", 1.5, "usage.calls': "),
+        ("prompt_tokens", "7", "usage.prompt_tokens': "),
+        ("cost", -1.0, "usage.cost': "),
+        ("price", 1, "usage.price': "),
+    ],
+)
+def test_counted_calls_with_figures_that_cant_be_are_named(tmp_path, field, value, told):
+    path = tmp_path / "counted.jsonl"
+    with LedgeredTeacher(ScriptedTeacher(), Ledger(tmp_path), counted=path) as teacher:
+        teacher.generate([ask("a"), ask("b")], SAMPLING)
+    first, second = map(json.loads, path.read_text().splitlines())
+    second["usage"][field] = value
+    path.write_text(json.dumps(first) + "\n" + json.dumps(second) + "\n")
+    with pytest.raises(InputError, match=rf"counted\.jsonl:2: field '{told}"):
+        LedgeredTeacher(ScriptedTeacher(), Ledger(tmp_path), counted=path)
+
+
+@pytest.mark.parametrize(
+    "result", [{"text": "a"}, {**RESULT, "completion_tokens": -40}, {**RESULT, "text": 3}, None]
+)
+def test_a_recorded_answer_that_is_none_is_named(tmp_path, result):
+    ledger = Ledger(tmp_path)
+    LedgeredTeacher(ScriptedTeacher(), ledger).generate([ask("a")], SAMPLING)
+    (record,) = ledger
+    other = Ledger(tmp_path / "other")
+    other.append({**record, "result": result})
+    teacher = LedgeredTeacher(ScriptedTeacher(), other)
+    with pytest.raises(InputError, match=f"{record['key']} doesn't hold an answer: .*remove"):
+        teacher.generate([ask("a")], SAMPLING)
 
 
 def test_a_shared_teacher_stays_open(tmp_path):

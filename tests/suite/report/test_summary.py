@@ -1,13 +1,12 @@
 import pytest
 
 from ioa_jax.errors import InputError
-from ioa_jax.files import read_json, write_json
 from suite.report.summary import Figures, choose_reference, summarize
 from suite.report.tables import views
 from suite.results import read_run
 from suite.schema.models import TableFile
 from suite.stats import holm
-from tests.suite.runs import EFFECTS, MODULES, change_lines, write_run
+from tests.suite.runs import EFFECTS, MODULES, change_lines, change_settings, write_run
 
 
 @pytest.fixture(scope="module")
@@ -117,9 +116,7 @@ def test_items_without_a_module_have_no_means_over_modules(tmp_path):
 
 def test_without_a_teachers_cell_nobody_knows_what_was_deficient(tmp_path):
     directory = write_run(tmp_path / "a", items=20, seeds=(0,), distill=False)
-    record = read_json(directory / "run.json")
-    record["settings"]["teacher"] = {"spec": "openai:o1"}
-    write_json(directory / "run.json", record)
+    change_settings(directory, lambda settings: settings.update(teacher={"spec": "openai:o1"}))
     found = summarize(Figures(read_run(directory), resamples=50))
     assert found.deficient_modules is None
     assert modules_of(found, "ioa").deficient is None
