@@ -186,7 +186,7 @@ class Profile(Settings):
     seed_items: SeedSettings
     probes: ProbeSettings = ProbeSettings()
     tasks: tuple[TaskSettings, ...] = Field(
-        min_length=1, description="What every cell is measured on."
+        description="What every cell is measured on beside the probes; may be empty."
     )
     budgets: Budgets
     sampling: SamplingSettings
