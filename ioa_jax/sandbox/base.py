@@ -8,7 +8,7 @@ from typing import Literal
 from ioa_jax.errors import InputError
 
 Status = Literal[
-    "passed", "failed", "timeout", "memory", "output_limit", "forged", "infra_error"
+    "passed", "failed", "timeout", "memory", "output_limit", "forged", "bad_test", "infra_error"
 ]  # fmt: skip
 Backend = Literal["bubblewrap+landlock+seccomp", "landlock+seccomp", "rlimits"]
 
@@ -60,7 +60,8 @@ class CheckResult:
         status: `passed` (all tests, or to its end), `failed` (an exception, an early end, a signal
             or a wrong answer), `timeout` (processor time or wall clock), `memory`, `output_limit`
             (text, files or a returned value), `forged` (it wrote to the descriptor that its answers
-            go through), or `infra_error`: the sandbox itself failed twice, which says nothing about
+            go through), `bad_test` (the tests are at fault: they can't be compiled, say), or
+            `infra_error`: the sandbox itself failed twice, which says nothing about
             the program and has to be reported apart.
         detail: The reason in a few words; empty for `passed`.
         stdout: At most `output_bytes`; undecodable bytes are replaced.

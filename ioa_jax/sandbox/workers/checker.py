@@ -1,12 +1,9 @@
-"""The process that tests: runs benchmarks' own code against programs in other processes.
+"""In the process of a benchmark's tests: run them against a program in another process.
 
-Started as `python -m workers.checker CONTROL CONFINED`: a descriptor of a SEQPACKET socket, and
-whether Landlock and the filter of system calls are to be had (1 or 0). A request is one packet, a
-JSON object with `memory` (bytes of address space) and `cpu` (seconds), with two descriptors: the
-channel to a program, and a file with the job, a JSON object with `context`, `test` and
-`entry_points`. The answer is one packet, a JSON object with `status` and `detail`. `gone` as a
-status says that the program ended without an answer, `bad_test` that the job is at fault, `ended`
-that the tests' process ended without a verdict; then `detail` is its exit code.
+Descriptor 3 is the channel to the program, 4 a file with the job, a JSON object with `context`,
+`test` and `entry_points`, 5 a SEQPACKET socket for the verdict, one packet: a JSON object with
+`status` and `detail`. `gone` as a status says that the program ended without an answer, `bad_test`
+that the tests are at fault.
 
 Tests come from data files and from teachers, so they are no more trusted than programs. Each job
 has a process of its own, which writes no file, opens no socket, starts no process, and leaves
@@ -17,15 +14,10 @@ from __future__ import annotations
 
 import builtins
 import contextlib
-import gc
 import importlib
-import itertools
 import json
 import os
-import platform
 import random
-import resource
-import socket
 import sys
 import traceback
 import types
@@ -33,10 +25,9 @@ import warnings
 from typing import Any, NoReturn
 
 from . import wire
-from .isolation import Isolation, bounded, leave_own_code, readable
 
+CHANNEL, JOB, VERDICT = 3, 4, 5
 _LONGEST_DETAIL = 2000
-_LONGEST_ANSWER = 1 << 16  # bytes; a detail's characters may be escaped
 _TEST_FILE = "<test>"
 
 
@@ -172,80 +163,10 @@ class Channel:
 
 
 def main() -> None:
-    """Answer requests until the other end of the socket is closed."""
-    control = socket.socket(fileno=int(sys.argv[1]))
-    confined = sys.argv[2] == "1"
-    leave_own_code()
-    isolation = Isolation(
-        landlock=confined,
-        seccomp=confined,
-        namespaces=False,
-        jailed=False,
-        work="/",
-        readable=readable(),
-    )
-    try:
-        isolation.confine_server()
-    except OSError as error:
-        control.send(json.dumps({"refused": str(error)}).encode())
-        return
-    control.send(json.dumps({"python": platform.python_version()}).encode())
-    # Forked processes share what is never touched.
-    gc.collect()
-    gc.freeze()
-    while True:
-        data, descriptors, _, _ = socket.recv_fds(control, 4096, 2)
-        if not data:
-            return
-        answer = _in_own_process(isolation, json.loads(data), descriptors)
-        for descriptor in descriptors:
-            os.close(descriptor)
-        control.send(json.dumps(answer).encode())
-
-
-def _in_own_process(
-    isolation: Isolation, limits: dict[str, int], descriptors: list[int]
-) -> dict[str, str]:
-    """The verdict of a process that ends with its job."""
-    bounds = bounded({"AS": limits["memory"], "CPU": limits["cpu"], "CORE": 0, "FSIZE": 0})
-    parent = os.getpid()
-    answer, verdict = os.pipe()
-    ruleset = isolation.ruleset(None)
-    pid = isolation.fork()
-    if pid == 0:
-        try:
-            isolation.confine_files("/", ruleset, parent)
-            _keep_only([*descriptors, verdict])
-            isolation.confine()
-            for kind, values in bounds:
-                resource.setrlimit(kind, values)
-            with open(descriptors[1], "rb", closefd=False) as file:
-                job: dict[str, Any] = json.load(file)
-            os.write(verdict, json.dumps(_judge(Channel(descriptors[0]), job)).encode())
-        except BaseException as error:
-            sys.excepthook(type(error), error, error.__traceback__)
-            os._exit(1)
-        finally:
-            os._exit(0)
-    os.close(verdict)
-    if ruleset is not None:
-        os.close(ruleset)
-    with open(answer, "rb") as file:
-        # Until it ends: not more than a verdict is taken.
-        data = file.read(_LONGEST_ANSWER)
-    _, status = os.waitpid(pid, 0)
-    try:
-        found = json.loads(data)
-        return {"status": str(found["status"]), "detail": str(found["detail"])}
-    except (ValueError, TypeError, KeyError):
-        return {"status": "ended", "detail": str(os.waitstatus_to_exitcode(status))}
-
-
-def _keep_only(descriptors: list[int]) -> None:
-    """Close all others: what tests could write to is not theirs to write to."""
-    bounds = [2, *sorted(descriptors), os.sysconf("SC_OPEN_MAX")]
-    for below, above in itertools.pairwise(bounds):
-        os.closerange(below + 1, above)
+    """Take the job and say its verdict."""
+    with open(JOB, "rb", closefd=False) as file:
+        job: dict[str, Any] = json.load(file)
+    os.write(VERDICT, json.dumps(_judge(Channel(CHANNEL), job)).encode())
 
 
 def _judge(channel: Channel, job: dict[str, Any]) -> dict[str, str]:
@@ -347,7 +268,3 @@ def _text_of(described: Any) -> str:
         return f"{described['types'][0]}: {described['message']}"
     except (KeyError, IndexError, TypeError):
         raise Stop("forged", "the program wrote to its channel") from None
-
-
-if __name__ == "__main__":
-    main()

@@ -11,11 +11,17 @@ import contextlib
 import os
 import stat
 
-FILES_BYTES = 64 << 20
+FILES_BYTES = 64 << 20  # of a program
 FILES_COUNT = 4096
+SYSTEMS = 64  # of files, which as many programs have to themselves where there can be some
 # Open at a time, of what a program nests or puts beside each other.
 _MOST_OPEN = 256
 _BLOCK = 512  # bytes of `st_blocks`, whatever the file system's own
+
+
+def file_systems(work: str) -> list[str]:
+    """Where file systems of their own lie, or will lie."""
+    return [os.path.join(work, f"files-{number}") for number in range(SYSTEMS)]
 
 
 def has_too_many_files(directory: str) -> bool:

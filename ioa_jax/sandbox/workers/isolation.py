@@ -10,7 +10,7 @@ import signal
 import sys
 from collections.abc import Mapping, Sequence
 
-from .folders import FILES_BYTES, FILES_COUNT
+from .folders import FILES_BYTES, FILES_COUNT, file_systems
 from .landlock import Landlock
 from .seccomp import Filter, supported
 
@@ -31,14 +31,16 @@ class Isolation:
     Attributes:
         in_force: What was achieved, for the record.
         landlock_abi: The kernel's; 0 without Landlock.
-        files_bounded: Whether `work` is a file system of limited size and number of files.
+        folders: That hold the programs' directories: file systems of `FILES_BYTES` each, or else
+            `work` itself.
+        files_bounded: Whether their number of files is limited, too.
 
     Args:
         landlock: Whether each program is confined by Landlock.
         seccomp: Whether each program's system calls are filtered.
         namespaces: Whether the server moves to namespaces of its own where it may.
         jailed: Whether the server is in a jail, with namespaces, already.
-        work: Directory that holds the programs' directories.
+        work: Directory that holds `folders`; in a jail they are there.
         readable: Paths that programs may read.
     """
 
@@ -52,7 +54,8 @@ class Isolation:
         work: str,
         readable: Sequence[str],
     ) -> None:
-        self.work = work
+        self._work = work
+        self.folders = [work]
         self.in_force: list[str] = []
         self.landlock_abi = 0
         self.files_bounded = False
@@ -75,7 +78,7 @@ class Isolation:
         """
         wants_landlock, wants_seccomp, wants_namespaces, is_jailed = self._wanted
         if wants_landlock:
-            self._landlock = Landlock(self._libc, self._readable)
+            self._landlock = Landlock(self._libc, self._readable, self._work)
             self.landlock_abi = self._landlock.abi
             self.in_force.append(f"landlock:{self.landlock_abi}")
         if wants_seccomp:
@@ -86,6 +89,7 @@ class Isolation:
         if is_jailed:
             self.in_force.append("namespaces")
             self._counts_alone = True
+            self.folders = file_systems(self._work)
         elif wants_namespaces:
             self._enter_namespaces()
         self._prctl(_PR_SET_NO_NEW_PRIVS, 1)
@@ -112,7 +116,7 @@ class Isolation:
         """To be called before a fork.
 
         Args:
-            directory: Where the program will work, and may write; None if it may write nowhere.
+            directory: Where the process will work, and may write; None if it may write nowhere.
 
         Returns:
             A descriptor for `confine_files`, to be closed afterwards; None without Landlock.
@@ -122,7 +126,7 @@ class Isolation:
         """
         return None if self._landlock is None else self._landlock.ruleset(directory)
 
-    def confine_files(self, directory: str, ruleset: int | None, server: int) -> None:
+    def confine_files(self, directory: str | None, ruleset: int | None, server: int) -> None:
         """To be called in a forked process, first.
 
         Args:
@@ -138,7 +142,7 @@ class Isolation:
         self._prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
         if os.getppid() != server:
             raise OSError("the server ended")
-        os.chdir(directory)
+        os.chdir(directory or "/")
         if self._landlock is not None:
             if ruleset is None:
                 raise OSError("no ruleset")
@@ -197,11 +201,17 @@ class Isolation:
                 with open(f"/proc/self/{name}", "w") as file:
                     file.write(text)
             self._mount(None, "/", None, _MS_REC | _MS_PRIVATE, None)
+            mounted = _MS_NOSUID | _MS_NODEV | _MS_NOEXEC
+            self._mount("tmpfs", self._work, "tmpfs", mounted, "mode=0700")
+            folders = file_systems(self._work)
             options = f"size={FILES_BYTES},nr_inodes={FILES_COUNT},mode=0700"
-            self._mount("tmpfs", self.work, "tmpfs", _MS_NOSUID | _MS_NODEV | _MS_NOEXEC, options)
+            for folder in folders:
+                os.mkdir(folder)
+                self._mount("tmpfs", folder, "tmpfs", mounted, options)
         except PermissionError:
             # Some systems allow the namespace and then nothing in it.
             return
+        self.folders = folders
         self.files_bounded = True
         self.in_force.append("files_bounded")
 
@@ -248,9 +258,12 @@ def bounded(limits: Mapping[str, int]) -> list[tuple[int, tuple[int, int]]]:
 
 
 def leave_own_code() -> None:
-    """Take the folder of this code off the path: it isn't for programs, nor for tests."""
+    """Let nobody import this code any more: it isn't for programs, nor for tests."""
     sys.path[:] = [path for path in sys.path if path != os.environ.get("PYTHONPATH")]
     os.environ.pop("PYTHONPATH", None)
+    package = __name__.split(".", maxsplit=1)[0]
+    for name in [one for one in sys.modules if one.split(".", maxsplit=1)[0] == package]:
+        del sys.modules[name]
 
 
 def readable() -> list[str]:
