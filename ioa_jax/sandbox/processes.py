@@ -412,7 +412,8 @@ class ForkServer:
                 "NOFILE": limits.open_files,
                 # The kernel counts those of all programs that run at the same time.
                 "NPROC": limits.processes * (self._running + 1),
-                "CORE": 0,
+                # Unlike 0, it holds where the system hands dumps to a program, too.
+                "CORE": 1,
             },
         }
         try:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import stat
 
 FILES_BYTES = 64 << 20  # of a program
@@ -24,13 +25,47 @@ def file_systems(work: str) -> list[str]:
     return [os.path.join(work, f"files-{number}") for number in range(SYSTEMS)]
 
 
-def has_too_many_files(directory: str) -> bool:
+def nameless_bytes(pid: int, directory: str, largest: int) -> int:
+    """Room of files without a name that a process holds open or mapped.
+
+    Only for who may look into the process, see `Isolation.show_to_server`.
+
+    Args:
+        pid: The process's number. It may end meanwhile.
+        directory: Where the files were.
+        largest: Bytes that a file has at most; counts for those that are only mapped.
+    """
+    sizes: dict[int, int] = {}
+    with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+        mapped = re.compile(
+            rf"^\S+ \S+ \S+ \S+ (\d+) +{re.escape(directory)}/.* \(deleted\)$", re.MULTILINE
+        )
+        with open(f"/proc/{pid}/maps", encoding="utf-8", errors="surrogateescape") as file:
+            sizes = dict.fromkeys(map(int, mapped.findall(file.read())), largest)
+        device = os.stat(directory).st_dev
+        # A thread may have descriptors of its own.
+        for thread in os.listdir(f"/proc/{pid}/task"):
+            descriptors = f"/proc/{pid}/task/{thread}/fd"
+            for number in os.listdir(descriptors):
+                # It may be closed by now.
+                with contextlib.suppress(FileNotFoundError):
+                    found = os.stat(f"{descriptors}/{number}")
+                    if found.st_nlink == 0 and found.st_dev == device:
+                        sizes[found.st_ino] = found.st_blocks * _BLOCK
+    return sum(sizes.values())
+
+
+def has_too_many_files(directory: str, size: int = 0) -> bool:
     """Whether a program's files are over the limits, by the room that they take.
 
     What can't be looked at counts as too many, but for folders that it can't enter either.
+
+    Args:
+        directory: The program's.
+        size: Bytes of files that aren't in it any more.
     """
     pending: list[int] = []
-    count = size = 0
+    count = 0
     flags = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
     try:
         pending.append(os.open(directory, flags))

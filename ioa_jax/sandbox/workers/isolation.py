@@ -34,6 +34,8 @@ class Isolation:
         folders: That hold the programs' directories: file systems of `FILES_BYTES` each, or else
             `work` itself.
         files_bounded: Whether their number of files is limited, too.
+        sees_open_files: Whether the server has to count what programs hold open: where `work` has
+            no limits, and programs can't look into each other.
 
     Args:
         landlock: Whether each program is confined by Landlock.
@@ -58,7 +60,7 @@ class Isolation:
         self.folders = [work]
         self.in_force: list[str] = []
         self.landlock_abi = 0
-        self.files_bounded = False
+        self.files_bounded = self.sees_open_files = False
         # Whether the kernel counts the jail's processes apart from all others of the same user.
         self._counts_alone = False
         self._owners: dict[tuple[str, int], int] = {}
@@ -92,6 +94,7 @@ class Isolation:
             self.folders = file_systems(self._work)
         elif wants_namespaces:
             self._enter_namespaces()
+        self.sees_open_files = wants_seccomp and self.folders == [self._work]
         self._prctl(_PR_SET_NO_NEW_PRIVS, 1)
         # In a namespace of its own the process has every capability; none is needed any more.
         header = (ctypes.c_uint32 * 2)(_CAPABILITY_VERSION_3, 0)
@@ -100,15 +103,26 @@ class Isolation:
         self._prctl(_PR_SET_DUMPABLE, 0)
         self.in_force += ["no_new_privileges", "no_capabilities", f"uid:{os.getuid()}"]
 
-    def fork(self) -> int:
+    def fork(self, shown: bool) -> int:
         """As `os.fork`, without what the interpreter and its modules do in the new process.
 
         They make locks anew, forget other threads and seed `random`, which takes as long as the
         fork: here no other thread holds a lock, and `program` seeds `random`.
+
+        Args:
+            shown: Whether processes of the same user may see what the new one holds open, the
+                server among them. Those whose calls are filtered may not.
+
+        Raises:
+            OSError: The kernel refuses.
         """
+        # Inherited, so that the server never finds it hidden.
+        self._prctl(_PR_SET_DUMPABLE, int(shown))
         pid: int = self._python.fork()
+        code = ctypes.get_errno()
+        if pid != 0:
+            self._prctl(_PR_SET_DUMPABLE, 0)
         if pid < 0:
-            code = ctypes.get_errno()
             raise OSError(code, f"fork: {os.strerror(code)}")
         return pid
 

@@ -35,7 +35,7 @@ import time
 from typing import Any, NoReturn
 
 from . import checker, program
-from .folders import has_too_many_files, remove
+from .folders import has_too_many_files, nameless_bytes, remove
 from .isolation import Isolation, bounded, leave_own_code, readable
 
 # What programs import most. Once here, they don't load it each time; but to fork and to end a
@@ -63,13 +63,14 @@ class _Job:
 
 
 class _Program(_Job):
-    """A program's process, with its directory and the folder that this lies in."""
+    """A program's process, with its directory, whose files have `largest` bytes at most."""
 
-    def __init__(self, pid: int, report: int, leaving: int, directory: str, folder: str) -> None:
+    def __init__(self, pid: int, report: int, leaving: int, directory: str, largest: int) -> None:
         super().__init__(pid, report)
         self.leaving = leaving
         self.directory = directory
-        self.folder = folder
+        self.folder = os.path.dirname(directory)
+        self.largest = largest
         self.has_left = self.is_over = False
 
 
@@ -113,9 +114,7 @@ class Server:
                     return
             if watch:
                 for job in self._by_leaving.values():
-                    if self._has_too_many_files(job):
-                        job.is_over = True
-                        _kill(job.pid)
+                    self._look_at_files(job)
 
     def _accept(self) -> bool:
         data, descriptors, flags, _ = socket.recv_fds(
@@ -178,7 +177,7 @@ class Server:
         passed.callback(os.close, last)
         pid = self._fork(limits, report, [*others, last], directory, passed)
         kept.callback(_end, pid)
-        job = _Program(pid, report, leaving, directory, folder)
+        job = _Program(pid, report, leaving, directory, limits["FSIZE"])
         self._folders[folder] += 1
         self._by_leaving[leaving] = job
         self._poll.register(leaving, select.POLLIN)
@@ -223,7 +222,7 @@ class Server:
         if ruleset is not None:
             passed.callback(os.close, ruleset)
         server = os.getpid()
-        pid = self._isolation.fork()
+        pid = self._isolation.fork(shown=directory is not None and self._isolation.sees_open_files)
         if pid == 0:
             self._become(report, descriptors, directory, ruleset, server, bounds)
         return pid
@@ -301,7 +300,8 @@ class Server:
         descriptors = [job.pidfd, job.report]
         if isinstance(job, _Program):
             code = None if job.has_left else code
-            files = job.is_over or self._has_too_many_files(job)
+            bounded = self._isolation.files_bounded
+            files = job.is_over or (not bounded and has_too_many_files(job.directory))
             remove(job.directory)
             self._folders[job.folder] -= 1
             del self._by_leaving[job.leaving]
@@ -315,8 +315,23 @@ class Server:
                 self._poll.unregister(descriptor)
             os.close(descriptor)
 
-    def _has_too_many_files(self, job: _Program) -> bool:
-        return not self._isolation.files_bounded and has_too_many_files(job.directory)
+    def _look_at_files(self, job: _Program) -> None:
+        """Kill a process whose files are too many."""
+        try:
+            size = (
+                nameless_bytes(job.pid, job.directory, job.largest)
+                if self._isolation.sees_open_files
+                else 0
+            )
+        except OSError as error:
+            # Such as of a security module.
+            with contextlib.suppress(OSError):
+                os.write(job.report, json.dumps({"refused": str(error)}).encode())
+            _kill(job.pid)
+            return
+        if has_too_many_files(job.directory, size):
+            job.is_over = True
+            _kill(job.pid)
 
 
 def _kill(pid: int) -> None:
