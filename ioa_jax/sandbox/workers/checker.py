@@ -12,7 +12,6 @@ nothing to the next job.
 
 from __future__ import annotations
 
-
 import ast
 import builtins
 import contextlib

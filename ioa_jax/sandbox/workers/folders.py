@@ -34,14 +34,13 @@ def nameless_bytes(pid: int, directory: str, largest: int) -> int:
         pid: The process's number. It may end meanwhile.
         directory: Where the files were.
         largest: Bytes that a file has at most; counts for those that are only mapped.
+
+    Raises:
+        OSError: It can't be looked at.
     """
-    sizes: dict[int, int] = {}
-    with contextlib.suppress(FileNotFoundError, ProcessLookupError):
-        mapped = re.compile(
-            rf"^\S+ \S+ \S+ \S+ (\d+) +{re.escape(directory)}/.* \(deleted\)$", re.MULTILINE
-        )
-        with open(f"/proc/{pid}/maps", encoding="utf-8", errors="surrogateescape") as file:
-            sizes = dict.fromkeys(map(int, mapped.findall(file.read())), largest)
+    mapped = rf"^\S+ \S+ \S+ \S+ (\d+) +{re.escape(directory)}/.* \(deleted\)$"
+    sizes = dict.fromkeys(map(int, re.findall(mapped, _maps(pid), re.MULTILINE)), largest)
+    try:
         device = os.stat(directory).st_dev
         # A thread may have descriptors of its own.
         for thread in os.listdir(f"/proc/{pid}/task"):
@@ -52,7 +51,23 @@ def nameless_bytes(pid: int, directory: str, largest: int) -> int:
                     found = os.stat(f"{descriptors}/{number}")
                     if found.st_nlink == 0 and found.st_dev == device:
                         sizes[found.st_ino] = found.st_blocks * _BLOCK
+    except (FileNotFoundError, ProcessLookupError):
+        return 0
+    except PermissionError:
+        # One that is about to end, and has no memory any more, belongs to root.
+        if _maps(pid):
+            raise
+        return 0
     return sum(sizes.values())
+
+
+def _maps(pid: int) -> str:
+    """What is mapped into a process, as the kernel shows it; "" if it is about to end."""
+    try:
+        with open(f"/proc/{pid}/maps", encoding="utf-8", errors="surrogateescape") as file:
+            return file.read()
+    except (FileNotFoundError, ProcessLookupError):
+        return ""
 
 
 def has_too_many_files(directory: str, size: int = 0) -> bool:

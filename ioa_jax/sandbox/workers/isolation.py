@@ -79,6 +79,14 @@ class Isolation:
             OSError: Something that was asked for can't be had here.
         """
         wants_landlock, wants_seccomp, wants_namespaces, is_jailed = self._wanted
+        found: list[str] = []
+        if is_jailed:
+            found.append("namespaces")
+            self._counts_alone = True
+            self.folders = file_systems(self._work)
+        elif wants_namespaces:
+            found += self._enter_namespaces()
+        # Only now: what is mounted isn't what was there before.
         if wants_landlock:
             self._landlock = Landlock(self._libc, self._readable, self._work)
             self.landlock_abi = self._landlock.abi
@@ -88,12 +96,7 @@ class Isolation:
                 raise OSError(f"no table of system calls for {os.uname().machine}")
             self._filter = Filter()
             self.in_force.append("seccomp")
-        if is_jailed:
-            self.in_force.append("namespaces")
-            self._counts_alone = True
-            self.folders = file_systems(self._work)
-        elif wants_namespaces:
-            self._enter_namespaces()
+        self.in_force += found
         self.sees_open_files = wants_seccomp and self.folders == [self._work]
         self._prctl(_PR_SET_NO_NEW_PRIVS, 1)
         # In a namespace of its own the process has every capability; none is needed any more.
@@ -198,13 +201,16 @@ class Isolation:
             self._owners[key] = int(line.split()[1])
         return self._owners[key]
 
-    def _enter_namespaces(self) -> None:
-        """A second line of defence, which many containers and some distributions refuse."""
+    def _enter_namespaces(self) -> list[str]:
+        """A second line of defence, which many containers and some distributions refuse.
+
+        Returns:
+            What was achieved.
+        """
         flags = _CLONE_NEWUSER | _CLONE_NEWNS | _CLONE_NEWNET | _CLONE_NEWIPC
         uid, gid = os.getuid(), os.getgid()
         if self._libc.unshare(flags) != 0:
-            return
-        self.in_force.append("namespaces")
+            return []
         self._counts_alone = True
         try:
             for name, text in (
@@ -224,10 +230,10 @@ class Isolation:
                 self._mount("tmpfs", folder, "tmpfs", mounted, options)
         except PermissionError:
             # Some systems allow the namespace and then nothing in it.
-            return
+            return ["namespaces"]
         self.folders = folders
         self.files_bounded = True
-        self.in_force.append("files_bounded")
+        return ["namespaces", "files_bounded"]
 
     def _mount(
         self, source: str | None, target: str, kind: str | None, flags: int, options: str | None

@@ -80,7 +80,7 @@ class Server:
     def __init__(self, control: socket.socket, isolation: Isolation) -> None:
         self._control = control
         self._isolation = isolation
-        self._count = 0
+        self._count = self._others = 0
         # How many programs each has.
         self._folders = dict.fromkeys(isolation.folders, 0)
         self._most_descriptors, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
@@ -92,6 +92,7 @@ class Server:
     def serve(self) -> None:
         """Returns when nobody is there to serve; the processes are dead then."""
         self._poll.register(self._control, select.POLLIN)
+        looked = 0.0
         while True:
             # A file system without limits of its own is looked at now and then, while there is more
             # than the process that waits for a program.
@@ -112,7 +113,8 @@ class Server:
                     for job in list(self._by_pidfd.values()):
                         self._finish(job, silently=True)
                     return
-            if watch:
+            if watch and time.monotonic() - looked > _WATCH_FILES_SECONDS:
+                looked = time.monotonic()
                 for job in self._by_leaving.values():
                     self._look_at_files(job)
 
@@ -215,8 +217,11 @@ class Server:
         passed: contextlib.ExitStack,
     ) -> int:
         """Number of a new process, which confines itself and waits; tests have no directory."""
-        # Those that wait count towards the limit of processes.
-        limits["NPROC"] += len(self._by_pidfd) + self._isolation.count_processes()
+        # Those that wait count towards the limit of processes. Tests are asked for right after
+        # their program; to count takes long where there are many.
+        if directory is not None:
+            self._others = self._isolation.count_processes()
+        limits["NPROC"] += len(self._by_pidfd) + self._others
         bounds = bounded(limits)
         ruleset = self._isolation.ruleset(directory)
         if ruleset is not None:
