@@ -166,7 +166,7 @@ class Attempt:
                 if isinstance(source, WaitingTests):
                     self._selector.unregister(source.verdict)
                     # Without any, a report says what became of the process.
-                    if data := _receive(source.verdict):
+                    if self._verdict is None and (data := _receive(source.verdict)):
                         self._on_verdict(*_read_verdict(data))
                 elif isinstance(source, _Process):
                     source.read()

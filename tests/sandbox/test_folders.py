@@ -4,8 +4,11 @@ import os
 import subprocess
 import sys
 import tempfile
+from concurrent.futures import ThreadPoolExecutor
 
-from ioa_jax.sandbox import Sandbox
+import pytest
+
+from ioa_jax.sandbox import Limits, Sandbox
 from ioa_jax.sandbox.workers import folders
 
 
@@ -104,3 +107,34 @@ def test_folders_of_killed_processes_are_swept(open_folder, monkeypatch):
             assert used <= set(os.listdir(open_folder))
         assert box.run("pass").passed
     assert os.listdir(open_folder) == []
+
+
+HOLD = (
+    "import os, time\nheld = []\n"
+    "for i in range(12):\n"
+    "    file = open(str(i), 'w+b')\n    os.unlink(str(i))\n"
+    "    file.write(bytes(8 << 20))\n    file.flush()\n    held.append(KEEP)\n"
+    "time.sleep(8)"
+)
+KEPT = ("file", "(__import__('mmap').mmap(file.fileno(), 4096), file.close())[0]")
+
+
+@pytest.mark.parametrize("keep", KEPT)
+def test_files_without_a_name_count(sandbox, keep):
+    result = sandbox.run(HOLD.replace("KEEP", keep), Limits(wall_seconds=20.0))
+    assert "No space" in result.detail or result.status == "output_limit", result
+    few = HOLD.replace("KEEP", keep).replace("12", "4").replace("time.sleep(8)", "time.sleep(0.5)")
+    assert sandbox.run(few).detail == ""
+
+
+def test_neighbours_have_files_of_their_own(sandbox):
+    fill = (
+        "import time\ntry:\n    for i in range(8): open(str(i), 'wb').write(bytes(8 << 20))\n"
+        "except OSError: pass\ntime.sleep(3)"
+    )
+    write = "import time\ntime.sleep(1)\nopen('own', 'wb').write(bytes(6 << 20))"
+    with ThreadPoolExecutor(4) as pool:
+        fillers = [pool.submit(sandbox.run, fill) for _ in range(2)]
+        writers = [pool.submit(sandbox.run, write) for _ in range(2)]
+    assert [one.result().detail for one in writers] == ["", ""]
+    assert {one.result().status for one in fillers} <= {"passed", "output_limit"}

@@ -1,4 +1,4 @@
-"""Every reference solution at hand passes, and no function that does nothing, but for known ones."""
+"""Every reference solution at hand passes, and no function without any thought, but where known."""
 
 import gzip
 import importlib.metadata
@@ -12,9 +12,8 @@ import pytest
 
 from ioa_jax.sandbox import Sandbox
 
-
 # Of HumanEval and MBPP: what returns its first argument passes their tests.
-WEAK_TESTS: set[str] = set()
+WEAK_TESTS = {"mbpp/404", "mbpp/698", "mbpp/847"}
 
 
 @pytest.fixture(scope="module")
