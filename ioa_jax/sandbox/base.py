@@ -29,7 +29,8 @@ class Limits:
             own process has the same limit apart.
         memory_bytes: Address space (RLIMIT_AS), likewise.
         output_bytes: Of standard output and standard error together.
-        file_bytes: Size of any file that it writes. All its files together have 64 MiB.
+        file_bytes: Size of any file that it writes. All its files together, those
+            without a name included, have 64 MiB.
         open_files: Open descriptors.
         processes: Threads; counted with those of the programs that run at the same time. It can't
             start processes.

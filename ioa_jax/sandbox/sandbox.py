@@ -35,10 +35,14 @@ class Sandbox:
     function does to its arguments in place is not seen by the tests, which no reference solution of
     HumanEval or MBPP needs. A value that isn't plain stays in the program's process; tests can pass
     it back, call it, iterate it, use its attributes and ask whether it is true, but not compare it.
-    Exceptions arrive as the nearest builtin class, with their message.
+    Exceptions arrive as the nearest builtin class, with their message; StopIteration, IndexError
+    and AttributeError, which loops and look-ups swallow, are only caught by `except` clauses. A
+    verdict that is reached stays, whatever tests catch.
 
     **What is left.** The kernel is shared, as are processor caches, and existence and size of files
-    can be asked for. Programs of one sandbox share its limit of threads and its 64 MiB of files.
+    can be asked for, as can the names of installed packages. Programs of one sandbox share its
+    limit of threads. Where there are namespaces, each of 64 programs at a time has a file system of
+    64 MiB, and further ones share these; without, their files are counted ten times a second.
 
     Safe to use from several threads at once; as many programs then run at a time. Servers that die
     are started again. Random numbers and hashes of texts are the same in each program.

@@ -65,6 +65,9 @@ class Remote:
     say what the tests want to hear.
     """
 
+    _channel: Channel
+    _subject: str | int
+
     def __init__(self, channel: Channel, subject: str | int) -> None:
         object.__setattr__(self, "_channel", channel)
         object.__setattr__(self, "_subject", subject)

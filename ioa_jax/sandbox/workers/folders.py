@@ -79,6 +79,8 @@ def has_too_many_files(directory: str, size: int = 0) -> bool:
         directory: The program's.
         size: Bytes of files that aren't in it any more.
     """
+    if size > FILES_BYTES:
+        return True
     pending: list[int] = []
     count = 0
     flags = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
