@@ -187,6 +187,8 @@ class Attempt:
         """What became of the program, after `watch`."""
         assert self._program.end is not None
         status, detail = self._judge(self._program.end)
+        if status == "failed" and self._program.end["full"]:
+            status, detail = "infra_error", f"others left no room for its files: {detail}"
         size = self.limits.output_bytes
         return CheckResult(
             status=status,

@@ -11,9 +11,9 @@ whether it is one for tests (see `checker`), which has no folder, rather than fo
 1 and so on, or from 3 on for tests. The process confines itself and then waits at its socket for
 one packet, a JSON object with `nonce` for a program: so it can be made ahead of what it runs. If it
 can't be confined it reports `{"refused": why}` there, in JSON; at its end the server reports
-`{"code", "cpu", "files"}`: exit code, negative for a signal, or null if the program had nothing
-more to do and was ended; processor time in seconds; whether its files were too many. If there can
-be no process, the server reports all four.
+`{"code", "cpu", "files", "full"}`: exit code, negative for a signal, or null if the program had
+nothing more to do and was ended; processor time in seconds; whether its files were too many; and
+whether others left it no room. If there can be no process, the server reports all five.
 When nobody can write to that socket any more, its process is killed.
 """
 
@@ -49,6 +49,7 @@ MAX_REQUEST_BYTES = 65536
 MAX_DESCRIPTORS = 8
 _ABOVE = 100  # higher than any descriptor that a process starts with
 _WATCH_FILES_SECONDS = 0.1
+_LEAST_ROOM = 1 << 20  # bytes
 _CLOCK_OF_PROCESS = 2
 
 
@@ -139,7 +140,7 @@ class Server:
                 start = self._start_tests if request["tests"] else self._start_program
                 start(request["limits"], report, others, passed, kept)
             except OSError as error:
-                end = {"refused": str(error), "code": 1, "cpu": 0.0, "files": False}
+                end = {"refused": str(error), "code": 1, "cpu": 0.0, "files": False, "full": False}
                 # Whoever asked may have given up.
                 with contextlib.suppress(OSError):
                     os.write(report, json.dumps(end).encode())
@@ -289,36 +290,47 @@ class Server:
         job.is_reported = True
         # The clock of a process's processor time, as the C library's clock_getcpuclockid has it.
         cpu = time.clock_gettime(~job.pid << 3 | _CLOCK_OF_PROCESS)
-        self._report(job, None, cpu, files=False)
+        self._report(job, None, cpu)
 
-    def _report(self, job: _Job, code: int | None, cpu: float, files: bool) -> None:
+    def _report(
+        self, job: _Job, code: int | None, cpu: float, files: bool = False, full: bool = False
+    ) -> None:
+        end = {"code": code, "cpu": cpu, "files": files, "full": full}
         # Whoever asked may have given up.
         with contextlib.suppress(OSError):
-            os.write(job.report, json.dumps({"code": code, "cpu": cpu, "files": files}).encode())
+            os.write(job.report, json.dumps(end).encode())
 
     def _finish(self, job: _Job, silently: bool = False) -> None:
         # What the program may have started, where it could, is of its group. After the wait the
         # number could be another's.
         _kill(job.pid)
         _, status, usage = os.wait4(job.pid, 0)
-        code, files = os.waitstatus_to_exitcode(status), False
+        code, files, full = os.waitstatus_to_exitcode(status), False, False
         descriptors = [job.pidfd, job.report]
         if isinstance(job, _Program):
             code = None if job.has_left else code
             bounded = self._isolation.files_bounded
             files = job.is_over or (not bounded and has_too_many_files(job.directory))
+            full = self._is_full(job)
             remove(job.directory)
             self._folders[job.folder] -= 1
             del self._by_leaving[job.leaving]
             descriptors.append(job.leaving)
         if not job.is_reported and not silently:
-            self._report(job, code, usage.ru_utime + usage.ru_stime, files)
+            self._report(job, code, usage.ru_utime + usage.ru_stime, files, full)
         del self._by_pidfd[job.pidfd], self._by_report[job.report]
         for descriptor in descriptors:
             # It isn't registered any more where it has had its event.
             with contextlib.suppress(KeyError):
                 self._poll.unregister(descriptor)
             os.close(descriptor)
+
+    def _is_full(self, job: _Program) -> bool:
+        """Whether there is no room left where others have their files, too."""
+        if self._isolation.folders != [job.folder] and self._folders[job.folder] == 1:
+            return False
+        found = os.statvfs(job.folder)
+        return found.f_bavail * found.f_frsize < _LEAST_ROOM
 
     def _look_at_files(self, job: _Program) -> None:
         """Kill a process whose files are too many."""
