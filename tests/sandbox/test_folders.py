@@ -156,6 +156,7 @@ def test_no_room_is_not_the_programs_fault(tmp_path, monkeypatch):
     with ThreadPoolExecutor(1) as pool, Sandbox(backend="landlock+seccomp") as box:
         if "files_bounded" not in box.info.isolation:
             pytest.skip("no namespaces")
-        pool.submit(box.run, FILL.replace("sleep(3)", "sleep(60)"))
-        found = box.run(wait + WRITE)
-        assert (found.status, "No space" in found.detail) == ("infra_error", True)
+        limits = Limits(wall_seconds=240.0)
+        pool.submit(box.run, FILL.replace("sleep(3)", "sleep(200)"), limits)
+        found = box.run(wait + WRITE, limits)
+        assert (found.status, "No space" in found.detail) == ("infra_error", True), found
