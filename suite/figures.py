@@ -225,6 +225,8 @@ def print_results(results: dict[str, Any]) -> None:
             remarks = [*remarks[:1], "answers for `python -m suite judge`"]
         if task["infra_errors"]:
             remarks.append(f"{task['infra_errors']} infra errors, counted as wrong")
+        if faults := task["statuses"].get("bad_test"):
+            remarks.append(f"tests of {faults} answers can't be run, counted as wrong")
         if not task["metrics"]:
             table.add_row(name, "", "", "", "", "; ".join(remarks))
         for i, (metric, value) in enumerate(task["metrics"].items()):

@@ -190,7 +190,7 @@ class Verifier:
             program, entry_point = plain_program(final), seed.check["entry_point"]
             result = self._sandbox.check(program, f"{seed.check['tests']}\n", [entry_point])
             by = f"the seed's {TESTS} ({self._sandbox.info.backend})"
-            if result.status == "infra_error":
+            if result.status in ("infra_error", "bad_test"):
                 return Verification("unverified", by, result.detail)
             detail = f"{result.status}: {result.detail}"
             return (

@@ -92,7 +92,7 @@ class CodeGrader(GoldGrader):
     What came of a time limit or of the sandbox's own failure isn't kept.
 
     A verdict's `status` is the sandbox's. With `infra_error` nothing is known about the program:
-    such items have to be reported apart.
+    such items have to be reported apart. With `bad_test` the item's tests are at fault.
     """
 
     def __init__(
@@ -159,7 +159,7 @@ class CodeGrader(GoldGrader):
         """Judge the first reference.
 
         Raises:
-            InputError: As `check_item`; or there is no reference, or the tests aren't Python.
+            InputError: As `check_item`; or there is no reference.
         """
         self.check_item(item)
         if not item.references:

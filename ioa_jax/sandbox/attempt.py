@@ -13,9 +13,8 @@ import time
 from types import TracebackType
 from typing import Any, cast
 
-from ioa_jax.errors import InputError
 from ioa_jax.sandbox.base import CheckResult, Status
-from ioa_jax.sandbox.processes import Checker, ServerGoneError, Waiting
+from ioa_jax.sandbox.processes import ServerGoneError, Waiting, WaitingTests
 from ioa_jax.sandbox.workers import wire
 from ioa_jax.sandbox.workers.program import EXIT_MEMORY
 
@@ -23,6 +22,9 @@ _GRACE_SECONDS = 5.0  # for a server to report the end of what it killed
 _LAST_SECONDS = 1.0  # for a program to end whose channel is closed, or whose tests are over
 _ANSWER_BYTES = 1 << 17
 _CHUNK_BYTES = 1 << 16
+_LONGEST_DETAIL = 2000
+# That tests may say, see `workers.checker`.
+_VERDICTS = ("passed", "failed", "forged", "output_limit", "bad_test", "gone")
 
 
 class _Stream:
@@ -47,8 +49,8 @@ class _Stream:
         return self.open
 
 
-class _Program:
-    """A program's process, by the reports about it."""
+class _Process:
+    """A process, by the reports about it."""
 
     def __init__(self, report: socket.socket) -> None:
         self.report = report
@@ -84,10 +86,9 @@ class Attempt:
 
     Attributes:
         limits: The program's.
-        checker_is_free: Whether the checker has answered, and can test another program.
 
     Args:
-        process: Of the program.
+        process: Of the program, with its tests' if it is to be tested.
     """
 
     def __init__(self, process: Waiting) -> None:
@@ -106,9 +107,8 @@ class Attempt:
         self._ended: tuple[Status, str] | None = None
         self._killed = False
         self._nonce: str | None = None
-        self.checker_is_free = False
-        self._checker: Checker | None = None
-        self._verdict: dict[str, str] | None = None
+        self._tests: _Process | None = None
+        self._verdict: tuple[str, str] | None = None
 
     def __enter__(self) -> Attempt:
         return self
@@ -121,22 +121,17 @@ class Attempt:
     ) -> None:
         self._stack.close()
 
-    def start_checker(self, checker: Checker, job: dict[str, Any]) -> None:
-        """Begin the tests.
+    def start_tests(self, job: dict[str, Any]) -> None:
+        """Begin the tests, for which there is a process.
 
         Args:
-            checker: Nobody else uses it until the attempt's end.
             job: `context`, `test` and `entry_points`.
-
-        Raises:
-            ServerGoneError: It isn't there.
         """
-        with contextlib.ExitStack() as passed:
-            file = _memory_file(passed, json.dumps(job).encode())
-            request = {"memory": self.limits.memory_bytes, "cpu": self.limits.cpu_seconds}
-            checker.submit(request, [self._process.channel.fileno(), file])
-        self._checker = checker
-        self._selector.register(checker.control, selectors.EVENT_READ, checker)
+        assert self._process.tests is not None
+        tests = self._process.tests
+        _fill(tests.job, json.dumps(job).encode())
+        self._tests = self._begin(tests.report, {})
+        self._selector.register(tests.verdict, selectors.EVENT_READ, tests)
 
     def start_program(self, source: str, stdin: str = "", *, alone: bool = False) -> None:
         """Start the program.
@@ -153,11 +148,7 @@ class Attempt:
         _fill(process.stdin, stdin.encode(errors="surrogatepass"))
         # Not empty: the process empties it when the program begins.
         _fill(process.source, source.encode(errors="surrogatepass") or b"\n")
-        # One that couldn't be confined has ended already, and its reports say why.
-        with contextlib.suppress(OSError):
-            process.report.send(json.dumps({"nonce": self._nonce}).encode())
-        self._program = _Program(process.report)
-        self._selector.register(process.report, selectors.EVENT_READ, self._program)
+        self._program = self._begin(process.report, {"nonce": self._nonce})
 
     def watch(self) -> None:
         """Returns when everything has ended or been ended.
@@ -172,15 +163,16 @@ class Attempt:
                 continue
             for key, _ in self._selector.select(remaining):
                 source = key.data
-                if isinstance(source, Checker):
-                    self._selector.unregister(source.control)
-                    self._on_verdict(_receive(source.control))
-                elif isinstance(source, _Program):
+                if isinstance(source, WaitingTests):
+                    self._selector.unregister(source.verdict)
+                    # Without any, a report says what became of the process.
+                    if self._verdict is None and (data := _receive(source.verdict)):
+                        self._on_verdict(*_read_verdict(data))
+                elif isinstance(source, _Process):
                     source.read()
                     if source.end is not None:
                         self._selector.unregister(source.report)
-                        if self._killed:
-                            self._until = min(self._until, time.monotonic() + _LAST_SECONDS)
+                        self._on_end(source)
                 else:
                     source.read()
                     if not source.open:
@@ -192,17 +184,16 @@ class Attempt:
                 break
 
     def result(self) -> CheckResult:
-        """What became of the program, after `watch`.
-
-        Raises:
-            InputError: The tests are at fault.
-        """
+        """What became of the program, after `watch`."""
         assert self._program.end is not None
         status, detail = self._judge(self._program.end)
+        if status == "failed" and self._program.end["full"]:
+            status, detail = "infra_error", f"others left no room for its files: {detail}"
         size = self.limits.output_bytes
         return CheckResult(
             status=status,
-            detail=detail,
+            # Half a surrogate pair, which an exception may hold, has no place in a file.
+            detail=detail[:_LONGEST_DETAIL].encode(errors="backslashreplace").decode(),
             stdout=self._stdout.data[:size].decode(errors="replace"),
             stderr=self._stderr.data[:size].decode(errors="replace"),
             cpu_seconds=self._program.end["cpu"],
@@ -214,42 +205,45 @@ class Attempt:
         self._selector.register(descriptor, selectors.EVENT_READ, stream)
         return stream
 
+    def _begin(self, report: socket.socket, request: dict[str, Any]) -> _Process:
+        # One that couldn't be confined has ended already, and its reports say why.
+        with contextlib.suppress(OSError):
+            report.send(json.dumps(request).encode())
+        process = _Process(report)
+        self._selector.register(report, selectors.EVENT_READ, process)
+        return process
+
     def _time_out(self) -> None:
         if not self._killed:
             self._ended = self._ended or self._on_time_out
             self._kill()
         elif self._program.end is None:
             raise ServerGoneError("a process that was killed didn't end")
-        elif self._checker is None:
+        elif self._tests is None:
             # Something that the program started holds its channel.
             self._answer.open = False
         else:
-            self._checker.kill()
-            self._verdict = {"status": "timeout", "detail": "the tests don't end"}
+            self._verdict = "timeout", "the tests don't end"
 
     def _is_unfinished(self) -> bool:
         if self._program.end is None:
             return True
-        return self._answer.open if self._checker is None else self._verdict is None
+        return self._answer.open if self._tests is None else self._verdict is None
 
-    def _on_verdict(self, data: bytes) -> None:
-        assert self._checker is not None
-        if data:
-            verdict: dict[str, str] = json.loads(data)
-            self.checker_is_free = True
-        else:
-            verdict = {"status": "ended", "detail": str(self._checker.kill())}
-        if verdict["status"] == "ended":
-            verdict = (
-                {"status": "timeout", "detail": "the tests took too much processor time"}
-                if verdict["detail"] == str(-signal.SIGXCPU)
-                else {
-                    "status": "infra_error",
-                    "detail": f"the tests' process ended with {verdict['detail']}",
-                }
-            )
-        self._verdict = verdict
-        match verdict["status"]:
+    def _on_end(self, process: _Process) -> None:
+        if process is self._program:
+            if self._killed:
+                self._until = min(self._until, time.monotonic() + _LAST_SECONDS)
+        elif self._verdict is None:
+            assert self._process.tests is not None
+            assert process.end is not None
+            # It may have come just before.
+            data = _receive(self._process.tests.verdict)
+            self._on_verdict(*(_read_verdict(data) if data else _end_of_tests(process.end["code"])))
+
+    def _on_verdict(self, status: str, detail: str) -> None:
+        self._verdict = status, detail
+        match status:
             case "passed" if not self._killed:
                 # It is about to end by itself, and has passed if it doesn't.
                 self._until = min(self._until, time.monotonic() + _LAST_SECONDS)
@@ -265,7 +259,7 @@ class Attempt:
         size = len(self._stdout.data) + len(self._stderr.data)
         if size > self.limits.output_bytes:
             self._stop("output_limit", f"more than {self.limits.output_bytes} bytes of output")
-        elif self._checker is None and len(self._answer.data) > _ANSWER_BYTES:
+        elif self._tests is None and len(self._answer.data) > _ANSWER_BYTES:
             self._stop("forged", "it wrote to its channel")
         return self._ended is not None
 
@@ -281,10 +275,9 @@ class Attempt:
             self._program.kill()
 
     def _judge(self, end: dict[str, Any]) -> tuple[Status, str]:
-        if self._verdict is not None and self._verdict["status"] == "bad_test":
-            raise InputError(f"the tests can't be run: {self._verdict['detail']}")
-        if self._program.refused:
-            return "infra_error", f"a process can't be confined: {self._program.refused}"
+        refused = self._program.refused or (self._tests.refused if self._tests else "")
+        if refused:
+            return "infra_error", f"a process can't be confined: {refused}"
         if os.fstat(self._process.source).st_size:
             return "infra_error", "the process ended before its program began"
         if end["files"]:
@@ -293,9 +286,8 @@ class Attempt:
             return self._ended
         if self._verdict is None:
             return self._judge_alone(end)
-        if self._verdict["status"] == "gone":
-            return self._judge_exit(end)
-        return cast("Status", self._verdict["status"]), self._verdict["detail"]
+        status, detail = self._verdict
+        return self._judge_exit(end) if status == "gone" else (cast("Status", status), detail)
 
     def _judge_alone(self, end: dict[str, Any]) -> tuple[Status, str]:
         if not self._answer.data:
@@ -307,7 +299,7 @@ class Attempt:
         match message:
             case {"end": nonce} if nonce == self._nonce:
                 return "passed", ""
-            case {"raised": {"types": [kind, *_], "message": text}}:
+            case {"raised": {"types": [str(kind), *_], "message": str(text)}}:
                 return "failed", f"{kind}: {text}"
             case _:
                 return "forged", "it wrote to its channel"
@@ -323,7 +315,7 @@ class Attempt:
         if code == -signal.SIGKILL:
             return "memory", "killed by the kernel, most likely for want of memory"
         if code < 0:
-            return "failed", f"killed by {signal.Signals(-code).name}"
+            return "failed", f"killed by {_signal_name(-code)}"
         return "failed", f"it exited with {code} before its end"
 
     def _is_out_of_time(self, code: int, cpu: float) -> bool:
@@ -332,20 +324,43 @@ class Attempt:
         return code == -signal.SIGXCPU or (code == -signal.SIGKILL and over)
 
 
-def _receive(control: socket.socket) -> bytes:
-    """The checker's answer, b"" if it died, whether or not it had taken its request."""
+def _receive(verdict: socket.socket) -> bytes:
+    """What is there of the tests' verdict; b"" if nothing is."""
     try:
-        return control.recv(_CHUNK_BYTES)
-    except ConnectionResetError:
+        return verdict.recv(_CHUNK_BYTES, socket.MSG_DONTWAIT)
+    except (BlockingIOError, ConnectionResetError):
         return b""
 
 
-def _memory_file(stack: contextlib.ExitStack, data: bytes) -> int:
-    """An open file with this content, which lies nowhere; the stack closes it."""
-    descriptor = os.memfd_create("ioa")
-    stack.callback(os.close, descriptor)
-    _fill(descriptor, data)
-    return descriptor
+def _read_verdict(data: bytes) -> tuple[str, str]:
+    """Status and detail. Tests write it, so that it may be anything."""
+    try:
+        match json.loads(data):
+            case {"status": str(status), "detail": str(detail)} if status in _VERDICTS:
+                return status, detail
+            case _:
+                return "bad_test", "the tests wrote where their verdict goes"
+    except (ValueError, RecursionError):
+        return "bad_test", "the tests wrote where their verdict goes"
+
+
+def _end_of_tests(code: int) -> tuple[str, str]:
+    """Status and detail where the tests' process ended, with this code, and said nothing."""
+    if code == -signal.SIGXCPU:
+        return "timeout", "the tests took too much processor time"
+    if code == -signal.SIGKILL:
+        # By the kernel, most likely for want of memory, or with the server.
+        return "infra_error", "the tests' process was killed"
+    ended = f"were killed by {_signal_name(-code)}" if code < 0 else f"exited with {code}"
+    return "bad_test", f"the tests {ended}"
+
+
+def _signal_name(number: int) -> str:
+    try:
+        return signal.Signals(number).name
+    except ValueError:
+        # Of real-time signals only the first and the last have names.
+        return f"signal {number}"
 
 
 def _fill(descriptor: int, data: bytes) -> None:

@@ -8,7 +8,7 @@ from typing import Literal
 from ioa_jax.errors import InputError
 
 Status = Literal[
-    "passed", "failed", "timeout", "memory", "output_limit", "forged", "infra_error"
+    "passed", "failed", "timeout", "memory", "output_limit", "forged", "bad_test", "infra_error"
 ]  # fmt: skip
 Backend = Literal["bubblewrap+landlock+seccomp", "landlock+seccomp", "rlimits"]
 
@@ -29,7 +29,8 @@ class Limits:
             own process has the same limit apart.
         memory_bytes: Address space (RLIMIT_AS), likewise.
         output_bytes: Of standard output and standard error together.
-        file_bytes: Size of any file that it writes. All its files together have 64 MiB.
+        file_bytes: Size of any file that it writes. All its files together, those
+            without a name included, have 64 MiB.
         open_files: Open descriptors.
         processes: Threads; counted with those of the programs that run at the same time. It can't
             start processes.
@@ -60,7 +61,8 @@ class CheckResult:
         status: `passed` (all tests, or to its end), `failed` (an exception, an early end, a signal
             or a wrong answer), `timeout` (processor time or wall clock), `memory`, `output_limit`
             (text, files or a returned value), `forged` (it wrote to the descriptor that its answers
-            go through), or `infra_error`: the sandbox itself failed twice, which says nothing about
+            go through), `bad_test` (the tests are at fault: they can't be compiled, say), or
+            `infra_error`: the sandbox itself failed twice, which says nothing about
             the program and has to be reported apart.
         detail: The reason in a few words; empty for `passed`.
         stdout: At most `output_bytes`; undecodable bytes are replaced.

@@ -24,7 +24,7 @@ from typing import Any
 
 from ioa_jax.sandbox import workers
 from ioa_jax.sandbox.base import JAILED, WEAK, Backend, Limits
-from ioa_jax.sandbox.workers.folders import FILES_BYTES, remove
+from ioa_jax.sandbox.workers.folders import FILES_BYTES, file_systems, remove
 
 NOBODY = 65534
 
@@ -75,13 +75,80 @@ def _remove_folder(folder: Path, lock: int) -> None:
     os.close(lock)
 
 
-class _Worker:
-    """A process that runs one of `workers`' modules, with its folder and a socket to it.
+@dataclasses.dataclass(frozen=True)
+class WaitingTests:
+    """A process that waits for tests, by our ends of what it has.
 
-    As root it is user nobody's. Its environment is empty.
+    Attributes:
+        report: Takes its request, and gives the reports.
+        verdict: Gives one packet, see `workers.checker`.
+        job: Empty file for what it is to do.
     """
 
-    def __init__(self) -> None:
+    report: socket.socket
+    verdict: socket.socket
+    job: int
+
+    def close(self) -> None:
+        """Give everything back, which ends the process."""
+        self.report.close()
+        self.verdict.close()
+        os.close(self.job)
+
+
+@dataclasses.dataclass
+class Waiting:
+    """A process that waits for its program, by our ends of what it has.
+
+    Attributes:
+        limits: The program's, and its tests'.
+        report: Takes its request, and gives the reports.
+        channel: The other end of its channel.
+        stdout: Pipe, to be read from.
+        stderr: As stdout.
+        stdin: Empty file that it reads.
+        source: Empty file for its program.
+        tests: The process for its tests, if it is to be tested.
+    """
+
+    limits: Limits
+    report: socket.socket
+    channel: socket.socket
+    stdout: int
+    stderr: int
+    stdin: int
+    source: int
+    tests: WaitingTests | None = None
+
+    def drop_tests(self) -> None:
+        """End the process for the tests, if there is one."""
+        if self.tests is not None:
+            self.tests.close()
+            self.tests = None
+
+    def close(self) -> None:
+        """Give everything back, which ends the processes."""
+        self.drop_tests()
+        self.report.close()
+        self.channel.close()
+        for descriptor in (self.stdout, self.stderr, self.stdin, self.source):
+            os.close(descriptor)
+
+
+class ForkServer:
+    """Forks processes for programs and their tests, from one with a folder and a socket to it.
+
+    As root it is user nobody's. Its environment is empty.
+
+    Args:
+        backend: How it and they are isolated.
+        interpreter: Path of a Python.
+
+    Raises:
+        BackendError: It didn't start.
+    """
+
+    def __init__(self, backend: Backend, interpreter: str) -> None:
         self.folder, lock = _own_folder()
         # Also at the interpreter's exit, where nobody closed it. Not `shutil.rmtree`, which ends
         # with an error where a program nested folders too deep.
@@ -90,6 +157,96 @@ class _Worker:
         self.control, self._theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self._errors = tempfile.TemporaryFile()  # noqa: SIM115
         self._user = NOBODY if os.geteuid() == 0 else None
+        self._lock = threading.Lock()
+        self._spare: list[Waiting] = []
+        self._running = 0
+        try:
+            code = self._copy_code()
+            work = self.folder / "work"
+            work.mkdir(mode=0o700)
+            if self._user is not None:
+                os.chown(work, self._user, self._user)
+            isolated, jailed = backend != WEAK, backend == JAILED
+            packages = self._packages()
+            if not jailed:
+                for name, source in packages.items():
+                    (self.folder / "packages" / name).symlink_to(source)
+            config = {
+                "control": self._theirs.fileno(),
+                "landlock": isolated,
+                "seccomp": isolated,
+                "namespaces": isolated and not jailed,
+                "jailed": jailed,
+                "work": "/tmp" if jailed else str(work),
+                "packages": "/packages" if jailed else str(self.folder / "packages"),
+                "package_folders": [] if jailed else [str(path) for path in packages.values()],
+                "package_versions": [_described(name) for name in PACKAGES if name in packages],
+                "package_python": f"{sys.version_info.major}.{sys.version_info.minor}",
+            }
+            jail = _bubblewrap(interpreter, code, packages) if jailed else []
+            code_seen = "/sandbox" if jailed else str(code)
+            self._start([*jail, interpreter], code_seen, json.dumps(config))
+            self.hello = self._greet()
+        except BaseException:
+            self.close()
+            raise
+
+    @contextlib.contextmanager
+    def lend(self, limits: Limits, tests: bool) -> Generator[Waiting, None, None]:
+        """A process for one program, which is killed at the end.
+
+        Args:
+            limits: The program's.
+            tests: Whether there is to be one for its tests, too.
+
+        Raises:
+            ServerGoneError: There is nobody to make one.
+        """
+        with self._lock:
+            self._running += 1
+            try:
+                waiting = self._take(limits, tests)
+            except BaseException:
+                self._running -= 1
+                raise
+        try:
+            yield waiting
+        finally:
+            waiting.close()
+            with self._lock:
+                self._running -= 1
+
+    def prepare(self, limits: Limits, tests: bool) -> None:
+        """Have the next program's process made, and its tests', while this one's work.
+
+        Raises:
+            ServerGoneError: There is nobody to do it.
+        """
+        with self._lock:
+            self._spare.append(self._ask(limits, tests))
+
+    def close(self) -> None:
+        """End the process and everything that it forked, and remove its folder."""
+        self.control.close()
+        self._theirs.close()
+        if self.process is not None:
+            try:
+                self.process.wait(_END_SECONDS)
+            except subprocess.TimeoutExpired:
+                self.process.kill()
+                self.process.wait()
+        self._errors.close()
+        self._remove_folder()
+        for waiting in self._spare:
+            waiting.close()
+        self._spare.clear()
+
+    @property
+    def alive(self) -> bool:
+        """Whether the process runs and hasn't let go of its socket, which it does first."""
+        poll = select.poll()
+        poll.register(self.control, 0)
+        return self.process is not None and self.process.poll() is None and not poll.poll(0)
 
     def _copy_code(self) -> Path:
         """Copy `workers`, which may lie where the process's user can't read it."""
@@ -106,7 +263,7 @@ class _Worker:
                 path.chmod(0o644)
         return code
 
-    def _start(self, command: Sequence[str], code: str, module: str, *arguments: str) -> None:
+    def _start(self, command: Sequence[str], code: str, config: str) -> None:
         """Start the process.
 
         Raises:
@@ -114,10 +271,10 @@ class _Worker:
         """
         # -s -S -P and not -I, which would ignore PYTHONHASHSEED: the same program gets the same
         # hashes of texts each time.
-        options = ["-s", "-S", "-P", "-B", "-X", "utf8", "-m", f"workers.{module}"]
+        options = ["-s", "-S", "-P", "-B", "-X", "utf8", "-m", "workers.server"]
         try:
             self.process = subprocess.Popen(
-                [*command, *options, *arguments],
+                [*command, *options, config],
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
                 stderr=self._errors,
@@ -163,104 +320,6 @@ class _Worker:
             raise BackendError(f"Python {hello['python']} is too old")
         return hello
 
-    @property
-    def alive(self) -> bool:
-        """Whether the process runs and hasn't let go of its socket, which it does first."""
-        poll = select.poll()
-        poll.register(self.control, 0)
-        return self.process is not None and self.process.poll() is None and not poll.poll(0)
-
-    def close(self) -> None:
-        """End the process and everything that it forked, and remove its folder."""
-        self.control.close()
-        self._theirs.close()
-        if self.process is not None:
-            try:
-                self.process.wait(_END_SECONDS)
-            except subprocess.TimeoutExpired:
-                self.process.kill()
-                self.process.wait()
-        self._errors.close()
-        self._remove_folder()
-
-
-@dataclasses.dataclass(frozen=True)
-class Waiting:
-    """A process that waits for its program, by our ends of what it has.
-
-    Attributes:
-        limits: The program's.
-        report: Takes its request, and gives the reports.
-        channel: The other end of its channel.
-        stdout: Pipe, to be read from.
-        stderr: As stdout.
-        stdin: Empty file that it reads.
-        source: Empty file for its program.
-    """
-
-    limits: Limits
-    report: socket.socket
-    channel: socket.socket
-    stdout: int
-    stderr: int
-    stdin: int
-    source: int
-
-    def close(self) -> None:
-        """Give everything back, which ends the process."""
-        self.report.close()
-        self.channel.close()
-        for descriptor in (self.stdout, self.stderr, self.stdin, self.source):
-            os.close(descriptor)
-
-
-class ForkServer(_Worker):
-    """Forks processes for programs.
-
-    Args:
-        backend: How it and they are isolated.
-        interpreter: Path of a Python.
-
-    Raises:
-        BackendError: It didn't start.
-    """
-
-    def __init__(self, backend: Backend, interpreter: str) -> None:
-        super().__init__()
-        self._lock = threading.Lock()
-        self._spare: list[Waiting] = []
-        self._running = 0
-        try:
-            code = self._copy_code()
-            work = self.folder / "work"
-            work.mkdir(mode=0o700)
-            if self._user is not None:
-                os.chown(work, self._user, self._user)
-            isolated, jailed = backend != WEAK, backend == JAILED
-            packages = self._packages()
-            if not jailed:
-                for name, source in packages.items():
-                    (self.folder / "packages" / name).symlink_to(source)
-            config = {
-                "control": self._theirs.fileno(),
-                "landlock": isolated,
-                "seccomp": isolated,
-                "namespaces": isolated and not jailed,
-                "jailed": jailed,
-                "work": "/tmp" if jailed else str(work),
-                "packages": "/packages" if jailed else str(self.folder / "packages"),
-                "package_folders": [] if jailed else [str(path) for path in packages.values()],
-                "package_versions": [_described(name) for name in PACKAGES if name in packages],
-                "package_python": f"{sys.version_info.major}.{sys.version_info.minor}",
-            }
-            jail = _bubblewrap(interpreter, code, packages) if jailed else []
-            code_seen = "/sandbox" if jailed else str(code)
-            self._start([*jail, interpreter], code_seen, "server", json.dumps(config))
-            self.hello = self._greet()
-        except BaseException:
-            self.close()
-            raise
-
     def _packages(self) -> dict[str, Path]:
         """The folders of `PACKAGES`, where the server's user can read them, by name."""
         (self.folder / "packages").mkdir(mode=0o755)
@@ -291,60 +350,28 @@ class ForkServer(_Worker):
         shutil.copytree(source, copy, ignore=shutil.ignore_patterns("__pycache__", "tests"))
         return copy
 
-    @contextlib.contextmanager
-    def lend(self, limits: Limits) -> Generator[Waiting, None, None]:
-        """A process for one program, which is killed at the end.
-
-        Raises:
-            ServerGoneError: There is nobody to make one.
-        """
-        with self._lock:
-            self._running += 1
-            try:
-                waiting = self._take(limits)
-            except BaseException:
-                self._running -= 1
-                raise
-        try:
-            yield waiting
-        finally:
-            waiting.close()
-            with self._lock:
-                self._running -= 1
-
-    def prepare(self, limits: Limits) -> None:
-        """Have the next program's process made, while this one's works.
-
-        Raises:
-            ServerGoneError: There is nobody to do it.
-        """
-        with self._lock:
-            self._spare.append(self._ask(limits))
-
-    def close(self) -> None:
-        """End the server, what it forked, and those that wait."""
-        super().close()
-        for waiting in self._spare:
-            waiting.close()
-        self._spare.clear()
-
-    def _take(self, limits: Limits) -> Waiting:
+    def _take(self, limits: Limits, tests: bool) -> Waiting:
         while self._spare:
             waiting = self._spare.pop(0)
-            if waiting.limits == limits:
-                return waiting
-            waiting.close()
-        return self._ask(limits)
+            if waiting.limits != limits:
+                waiting.close()
+                continue
+            if not tests:
+                waiting.drop_tests()
+            elif waiting.tests is None:
+                try:
+                    waiting.tests = self._ask_tests(limits, waiting.channel)
+                except BaseException:
+                    waiting.close()
+                    raise
+            return waiting
+        return self._ask(limits, tests)
 
-    def _ask(self, limits: Limits) -> Waiting:
-        """Ask for a process; what is sent to it waits until it is there."""
+    def _ask(self, limits: Limits, tests: bool) -> Waiting:
+        """Ask for processes; what is sent to them waits until they are there."""
         with contextlib.ExitStack() as theirs, contextlib.ExitStack() as ours:
-            report, report_end = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-            ours.enter_context(report)
-            theirs.enter_context(report_end)
-            channel, channel_end = socket.socketpair()
-            ours.enter_context(channel)
-            theirs.enter_context(channel_end)
+            report, report_end = _pair(ours, theirs, socket.SOCK_SEQPACKET)
+            channel, channel_end = _pair(ours, theirs, socket.SOCK_STREAM)
             stdout, stdout_end = os.pipe()
             stderr, stderr_end = os.pipe()
             stdin, source = os.memfd_create("stdin"), os.memfd_create("source")
@@ -355,67 +382,54 @@ class ForkServer(_Worker):
             descriptors = [
                 report_end.fileno(), stdin, stdout_end, stderr_end, channel_end.fileno(), source,
             ]  # fmt: skip
-            request = {
-                "limits": {
-                    "AS": limits.memory_bytes,
-                    "CPU": limits.cpu_seconds,
-                    "FSIZE": limits.file_bytes,
-                    "NOFILE": limits.open_files,
-                    # The kernel counts those of all programs that run at the same time.
-                    "NPROC": limits.processes * (self._running + 1),
-                    "CORE": 0,
-                }
-            }
-            try:
-                socket.send_fds(self.control, [json.dumps(request).encode()], descriptors)
-            except OSError as error:
-                raise ServerGoneError(str(error)) from None
+            self._send(limits, False, descriptors)
+            waiting = Waiting(limits, report, channel, stdout, stderr, stdin, source)
+            if tests:
+                waiting.tests = self._ask_tests(limits, channel)
             ours.pop_all()
-        return Waiting(limits, report, channel, stdout, stderr, stdin, source)
+        return waiting
 
+    def _ask_tests(self, limits: Limits, channel: socket.socket) -> WaitingTests:
+        """The same for the tests of the program at the other end of a channel."""
+        with contextlib.ExitStack() as theirs, contextlib.ExitStack() as ours:
+            report, report_end = _pair(ours, theirs, socket.SOCK_SEQPACKET)
+            verdict, verdict_end = _pair(ours, theirs, socket.SOCK_SEQPACKET)
+            job = os.memfd_create("job")
+            ours.callback(os.close, job)
+            descriptors = [report_end.fileno(), channel.fileno(), job, verdict_end.fileno()]
+            self._send(limits, True, descriptors)
+            ours.pop_all()
+        return WaitingTests(report, verdict, job)
 
-class Checker(_Worker):
-    """Tests programs, one at a time.
-
-    Args:
-        interpreter: Path of a Python.
-        confined: Whether tests are held by Landlock and the filter of system calls.
-
-    Raises:
-        BackendError: It didn't start.
-    """
-
-    def __init__(self, interpreter: str, confined: bool) -> None:
-        super().__init__()
-        try:
-            code = self._copy_code()
-            arguments = [str(self._theirs.fileno()), str(int(confined))]
-            self._start([interpreter], str(code), "checker", *arguments)
-            self._greet()
-        except BaseException:
-            self.close()
-            raise
-
-    def submit(self, request: dict[str, Any], descriptors: Sequence[int]) -> None:
-        """Begin a test; the answer comes through `control`.
-
-        Args:
-            request: `memory` and `cpu`, see `workers.checker`.
-            descriptors: Channel and job.
-
-        Raises:
-            ServerGoneError: The process isn't there.
-        """
+    def _send(self, limits: Limits, tests: bool, descriptors: Sequence[int]) -> None:
+        request = {
+            "tests": tests,
+            "limits": {
+                "AS": limits.memory_bytes,
+                "CPU": limits.cpu_seconds,
+                # Tests write to no file, whatever they have open.
+                "FSIZE": 0 if tests else limits.file_bytes,
+                "NOFILE": limits.open_files,
+                # The kernel counts those of all programs that run at the same time.
+                "NPROC": limits.processes * (self._running + 1),
+                # Unlike 0, it holds where the system hands dumps to a program, too.
+                "CORE": 1,
+            },
+        }
         try:
             socket.send_fds(self.control, [json.dumps(request).encode()], list(descriptors))
         except OSError as error:
             raise ServerGoneError(str(error)) from None
 
-    def kill(self) -> int:
-        """End it now, if it hasn't ended; returns its exit code, negative for a signal."""
-        assert self.process is not None
-        self.process.kill()
-        return self.process.wait()
+
+def _pair(
+    ours: contextlib.ExitStack, theirs: contextlib.ExitStack, kind: socket.SocketKind
+) -> tuple[socket.socket, socket.socket]:
+    """Two ends of a Unix socket, closed by one stack each."""
+    pair = socket.socketpair(socket.AF_UNIX, kind)
+    ours.enter_context(pair[0])
+    theirs.enter_context(pair[1])
+    return pair
 
 
 def _described(package: str) -> str:
@@ -441,7 +455,9 @@ def _bubblewrap(interpreter: str, code: Path, packages: Mapping[str, Path]) -> l
         else:
             command += ["--ro-bind-try", name, name]
     command += ["--ro-bind-try", "/etc/ld.so.cache", "/etc/ld.so.cache"]
-    command += ["--size", str(FILES_BYTES), "--tmpfs", "/tmp", "--dev", "/dev"]
+    command += ["--tmpfs", "/tmp", "--dev", "/dev"]
+    for folder in file_systems("/tmp"):
+        command += ["--size", str(FILES_BYTES), "--tmpfs", folder]
     # After /tmp, where an interpreter may lie too.
     prefix = str(Path(interpreter).parent.parent)
     if not Path(prefix).is_relative_to("/usr"):

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import contextlib
 import threading
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Sequence
 from types import TracebackType
 
 from ioa_jax.sandbox.attempt import Attempt
 from ioa_jax.sandbox.backends import choose
-from ioa_jax.sandbox.base import WEAK, Backend, CheckResult, Limits, SandboxInfo
-from ioa_jax.sandbox.processes import BackendError, Checker, ForkServer, ServerGoneError
+from ioa_jax.sandbox.base import Backend, CheckResult, Limits, SandboxInfo
+from ioa_jax.sandbox.processes import BackendError, ForkServer, ServerGoneError
 
 
 def probe() -> SandboxInfo:
@@ -23,7 +22,7 @@ def probe() -> SandboxInfo:
 
 
 class Sandbox:
-    """A jail with a fork server in it, for programs, and processes beside it, for tests.
+    """A jail with a fork server in it, for programs and their tests.
 
     Each program runs in a process of its own, forked from the server, under `limits` and, with the
     strong backends, Landlock and a filter of system calls: it reads the standard library, writes to
@@ -36,10 +35,14 @@ class Sandbox:
     function does to its arguments in place is not seen by the tests, which no reference solution of
     HumanEval or MBPP needs. A value that isn't plain stays in the program's process; tests can pass
     it back, call it, iterate it, use its attributes and ask whether it is true, but not compare it.
-    Exceptions arrive as the nearest builtin class, with their message.
+    Exceptions arrive as the nearest builtin class, with their message; StopIteration, IndexError
+    and AttributeError, which loops and look-ups swallow, are only caught by `except` clauses. A
+    verdict that is reached stays, whatever tests catch.
 
     **What is left.** The kernel is shared, as are processor caches, and existence and size of files
-    can be asked for. Programs of one sandbox share its limit of threads and its 64 MiB of files.
+    can be asked for, as can the names of installed packages. Programs of one sandbox share its
+    limit of threads. Where there are namespaces, each of 64 programs at a time has a file system of
+    64 MiB, and further ones share these; without, their files are counted ten times a second.
 
     Safe to use from several threads at once; as many programs then run at a time. Servers that die
     are started again. Random numbers and hashes of texts are the same in each program.
@@ -64,7 +67,6 @@ class Sandbox:
         self.info = choose(backend, allow_weak)
         self._lock = threading.Lock()
         self._server: ForkServer | None = None
-        self._free_checkers: list[Checker] = []
         self._closed = False
 
     def check(
@@ -80,29 +82,29 @@ class Sandbox:
 
         Args:
             source: The untrusted program. It is a module named `program`, not `__main__`.
-            test: Python that raises if the program is wrong, run apart from the program, and as
-                confined but for the namespaces; it may write no file.
+            test: Python that raises if the program is wrong, run apart from the program and as
+                confined; it may write no file.
             entry_points: Names that stand for the program's in `test`. Other names that neither
                 test nor context nor Python defines stand for the program's too, but for those of
                 modules of the standard library, which are imported.
             limits: Default: the sandbox's.
             context: Python that runs before `test`, such as helpers that it uses.
 
-        Raises:
-            InputError: The tests aren't Python, or do what can't be done from outside, such as
-                passing a function to the program.
+        Returns:
+            Whatever program and tests are, this doesn't raise: tests that aren't Python or do what
+            can't be done from outside, such as passing a function to the program, are a
+            `bad_test`.
         """
         job = {"context": context, "test": test, "entry_points": list(entry_points)}
 
         def work(attempt: Attempt, server: ForkServer) -> CheckResult:
-            with self._checker(attempt) as checker:
-                attempt.start_program(source)
-                attempt.start_checker(checker, job)
-                server.prepare(attempt.limits)
-                attempt.watch()
-                return attempt.result()
+            attempt.start_program(source)
+            attempt.start_tests(job)
+            server.prepare(attempt.limits, tests=True)
+            attempt.watch()
+            return attempt.result()
 
-        return self._certainly(limits, work)
+        return self._certainly(limits, work, tests=True)
 
     def run(self, source: str, limits: Limits | None = None, *, stdin: str = "") -> CheckResult:
         """Whether a program runs to its end, by its own account.
@@ -117,20 +119,18 @@ class Sandbox:
 
         def work(attempt: Attempt, server: ForkServer) -> CheckResult:
             attempt.start_program(source, stdin, alone=True)
-            server.prepare(attempt.limits)
+            server.prepare(attempt.limits, tests=False)
             attempt.watch()
             return attempt.result()
 
-        return self._certainly(limits, work)
+        return self._certainly(limits, work, tests=False)
 
     def close(self) -> None:
         """End all processes. Running checks end with `infra_error`."""
         with self._lock:
             self._closed = True
-            processes = [*self._free_checkers, *([self._server] if self._server else [])]
-            for process in processes:
-                process.close()
-            self._free_checkers.clear()
+            if self._server is not None:
+                self._server.close()
             self._server = None
 
     def __enter__(self) -> Sandbox:
@@ -145,14 +145,20 @@ class Sandbox:
         self.close()
 
     def _certainly(
-        self, limits: Limits | None, work: Callable[[Attempt, ForkServer], CheckResult]
+        self,
+        limits: Limits | None,
+        work: Callable[[Attempt, ForkServer], CheckResult],
+        tests: bool,
     ) -> CheckResult:
         """What comes of an attempt, or of a second one if the sandbox failed at the first."""
 
         def attempt() -> CheckResult:
             try:
                 server = self._take_server()
-                with server.lend(limits or self.limits) as process, Attempt(process) as current:
+                with (
+                    server.lend(limits or self.limits, tests) as process,
+                    Attempt(process) as current,
+                ):
                     return work(current, server)
             except ServerGoneError as error:
                 return CheckResult("infra_error", str(error), "", "", 0.0, 0.0)
@@ -173,26 +179,3 @@ class Sandbox:
                 except BackendError as error:
                     raise ServerGoneError(str(error)) from None
             return self._server
-
-    @contextlib.contextmanager
-    def _checker(self, attempt: Attempt) -> Generator[Checker, None, None]:
-        """A checker of the attempt's own."""
-        with self._lock:
-            checker = self._free_checkers.pop() if self._free_checkers else None
-        if checker is not None and not checker.alive:
-            checker.close()
-            checker = None
-        try:
-            checker = checker or Checker(self.info.interpreter, self.info.backend != WEAK)
-        except BackendError as error:
-            raise ServerGoneError(str(error)) from None
-        try:
-            yield checker
-        finally:
-            with self._lock:
-                keep = attempt.checker_is_free and not self._closed
-                if keep:
-                    self._free_checkers.append(checker)
-            if not keep:
-                checker.kill()
-                checker.close()

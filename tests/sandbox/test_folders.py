@@ -1,11 +1,16 @@
 """Counting and removing what programs made, while it changes."""
 
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
-from ioa_jax.sandbox import Sandbox
+import pytest
+
+from ioa_jax.sandbox import Limits, Sandbox, workers
 from ioa_jax.sandbox.workers import folders
 
 
@@ -104,3 +109,54 @@ def test_folders_of_killed_processes_are_swept(open_folder, monkeypatch):
             assert used <= set(os.listdir(open_folder))
         assert box.run("pass").passed
     assert os.listdir(open_folder) == []
+
+
+HOLD = (
+    "import os, time\nheld = []\n"
+    "for i in range(12):\n"
+    "    file = open(str(i), 'w+b')\n    os.unlink(str(i))\n"
+    "    file.write(bytes(8 << 20))\n    file.flush()\n    held.append(KEEP)\n"
+    "time.sleep(8)"
+)
+KEPT = ("file", "(__import__('mmap').mmap(file.fileno(), 4096), file.close())[0]")
+
+
+@pytest.mark.parametrize("keep", KEPT)
+def test_files_without_a_name_count(sandbox, keep):
+    result = sandbox.run(HOLD.replace("KEEP", keep), Limits(wall_seconds=20.0))
+    assert "No space" in result.detail or result.status == "output_limit", result
+    few = HOLD.replace("KEEP", keep).replace("12", "4").replace("time.sleep(8)", "time.sleep(0.5)")
+    assert sandbox.run(few).detail == ""
+
+
+FILL = (
+    "import time\ntry:\n    for i in range(8): open(str(i), 'wb').write(bytes(8 << 20))\n"
+    "except OSError: pass\ntime.sleep(3)"
+)
+WRITE = "import time\ntime.sleep(1)\nopen('own', 'wb').write(bytes(6 << 20))"
+
+
+def test_neighbours_have_files_of_their_own(sandbox):
+    with ThreadPoolExecutor(4) as pool:
+        fillers = [pool.submit(sandbox.run, FILL) for _ in range(2)]
+        writers = [pool.submit(sandbox.run, WRITE) for _ in range(2)]
+    assert [one.result().detail for one in writers] == ["", ""]
+    assert {one.result().status for one in fillers} <= {"passed", "output_limit"}
+
+
+def test_no_room_is_not_the_programs_fault(tmp_path, monkeypatch):
+    folder = tmp_path / "workers"
+    shutil.copytree(Path(workers.__file__).parent, folder)
+    module = folder / "folders.py"
+    assert module.read_text().count("SYSTEMS = 64") == 1
+    # All programs share one.
+    module.write_text(module.read_text().replace("SYSTEMS = 64", "SYSTEMS = 1"))
+    monkeypatch.setattr(workers, "__file__", str(folder / "__init__.py"))
+    wait = "import os, time\nwhile os.statvfs('.').f_bavail: time.sleep(0.1)\n"
+    with ThreadPoolExecutor(1) as pool, Sandbox(backend="landlock+seccomp") as box:
+        if "files_bounded" not in box.info.isolation:
+            pytest.skip("no namespaces")
+        limits = Limits(wall_seconds=240.0)
+        pool.submit(box.run, FILL.replace("sleep(3)", "sleep(200)"), limits)
+        found = box.run(wait + WRITE, limits)
+        assert (found.status, "No space" in found.detail) == ("infra_error", True), found

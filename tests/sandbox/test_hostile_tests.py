@@ -11,15 +11,20 @@ def passes(box, test):
     return box.check(PROGRAM, test, ["f"]).passed
 
 
+def is_refused(result):
+    # In a jail, most isn't there.
+    words = ("PermissionError", "FileNotFoundError")
+    return result.status == "failed" and any(word in result.detail for word in words)
+
+
 def test_reading_files(sandbox, weak, open_folder):
     secret = open_folder / "secret"
     secret.write_text("the secret")
     test = f"assert open({str(secret)!r}).read() == 'the secret'\nassert f() == 1"
     assert passes(weak, test)
-    result = sandbox.check(PROGRAM, test, ["f"])
-    assert (result.status, "PermissionError" in result.detail) == ("failed", True)
+    assert is_refused(sandbox.check(PROGRAM, test, ["f"]))
     for path in ("/etc/passwd", "/proc/self/environ", __file__):
-        assert "PermissionError" in sandbox.check(PROGRAM, f"open({path!r})", ["f"]).detail
+        assert is_refused(sandbox.check(PROGRAM, f"open({path!r})", ["f"])), path
     # Nor the code that judges.
     assert not passes(sandbox, "import workers.checker")
 
@@ -72,7 +77,7 @@ def test_verdicts_of_others_cannot_be_written(sandbox):
 
 def test_an_early_end_and_endless_tests(sandbox):
     ended = sandbox.check(PROGRAM, "import os\nos._exit(3)", ["f"])
-    assert (ended.status, ended.detail) == ("infra_error", "the tests' process ended with 3")
+    assert (ended.status, ended.detail) == ("bad_test", "the tests exited with 3")
     endless = sandbox.check(PROGRAM, "while True: pass", ["f"], Limits(cpu_seconds=1))
     assert (endless.status, endless.detail) == (
         "timeout",

@@ -64,8 +64,8 @@ def test_annotations_are_evaluated(box):
     # Those of the tests' own too.
     known = "def check(g: int):\n    assert g([1]) == 1\ncheck(f)"
     assert box.check("def f(x): return 1", known, ["f"]).detail == ""
-    with pytest.raises(InputError, match="List"):
-        box.check("def f(x): return 1", test, ["f"], context="def g(x: List): pass")
+    unknown = box.check("def f(x): return 1", test, ["f"], context="def g(x: List): pass")
+    assert (unknown.status, "List" in unknown.detail) == ("bad_test", True)
 
 
 def test_an_event_loop_works(box):
@@ -192,8 +192,8 @@ def test_context_and_names(box):
     ],
 )
 def test_tests_at_fault(box, test, context, word):
-    with pytest.raises(InputError, match=word):
-        box.check("def f(x): return 1", test, ["f"], context=context)
+    result = box.check("def f(x): return 1", test, ["f"], context=context)
+    assert (result.status, word in result.detail) == ("bad_test", True)
 
 
 def test_tests_have_a_budget_too(box):
@@ -262,12 +262,6 @@ def test_servers_that_die_are_started_again():
         assert box.check(source, test, ["f"]).passed
         kill(box._server)
         assert box.check(source, test, ["f"]).passed
-        kill(box._free_checkers[0])
-        assert box.check(source, test, ["f"]).passed
-        # Stopped, it doesn't answer; but the program's time runs.
-        kill(box._free_checkers[0], signal.SIGSTOP)
-        assert box.check(source, test, ["f"], Limits(wall_seconds=1.0)).status == "timeout"
-        assert box.check(source, test, ["f"]).passed
 
 
 def test_what_dies_with_its_server_is_run_once_more():
@@ -315,9 +309,12 @@ def test_a_sandbox_that_cannot_confine_says_nothing_about_the_program(
     [
         ("server", "        os.mkdir(directory, 0o700)\n"),
         ("server", "        ruleset = self._isolation.ruleset(directory)\n"),
-        ("landlock", "                own = os.open(writable, os.O_PATH | os.O_CLOEXEC)\n"),
+        (
+            "landlock",
+            "        with contextlib.ExitStack() as opened:\n            return self._made(\n",
+        ),
         ("server", "        leaving, last = os.pipe()\n"),
-        ("server", "        pid = self._isolation.fork()\n"),
+        ("isolation", "        pid: int = self._python.fork()\n"),
         ("server", "        self.pidfd = os.pidfd_open(pid)\n"),
     ],
 )

@@ -1,12 +1,9 @@
-"""The process that tests: runs benchmarks' own code against programs in other processes.
+"""In the process of a benchmark's tests: run them against a program in another process.
 
-Started as `python -m workers.checker CONTROL CONFINED`: a descriptor of a SEQPACKET socket, and
-whether Landlock and the filter of system calls are to be had (1 or 0). A request is one packet, a
-JSON object with `memory` (bytes of address space) and `cpu` (seconds), with two descriptors: the
-channel to a program, and a file with the job, a JSON object with `context`, `test` and
-`entry_points`. The answer is one packet, a JSON object with `status` and `detail`. `gone` as a
-status says that the program ended without an answer, `bad_test` that the job is at fault, `ended`
-that the tests' process ended without a verdict; then `detail` is its exit code.
+Descriptor 3 is the channel to the program, 4 a file with the job, a JSON object with `context`,
+`test` and `entry_points`, 5 a SEQPACKET socket for the verdict, one packet: a JSON object with
+`status` and `detail`. `gone` as a status says that the program ended without an answer, `bad_test`
+that the tests are at fault.
 
 Tests come from data files and from teachers, so they are no more trusted than programs. Each job
 has a process of its own, which writes no file, opens no socket, starts no process, and leaves
@@ -15,17 +12,13 @@ nothing to the next job.
 
 from __future__ import annotations
 
+import ast
 import builtins
 import contextlib
-import gc
 import importlib
-import itertools
 import json
 import os
-import platform
 import random
-import resource
-import socket
 import sys
 import traceback
 import types
@@ -33,19 +26,35 @@ import warnings
 from typing import Any, NoReturn
 
 from . import wire
-from .isolation import Isolation, bounded, leave_own_code, readable
 
+CHANNEL, JOB, VERDICT = 3, 4, 5
 _LONGEST_DETAIL = 2000
-_LONGEST_ANSWER = 1 << 16  # bytes; a detail's characters may be escaped
 _TEST_FILE = "<test>"
+_CAUGHT = "_ioa_caught"  # name of `_caught` in the tests
 
 
 class Stop(BaseException):
-    """The verdict is reached. Not an Exception, so that no test can catch it."""
+    """The verdict is reached. Not an Exception, and kept by the channel should a test catch it."""
 
     def __init__(self, status: str, detail: str) -> None:
         super().__init__(detail)
         self.status = status
+
+
+class _ControlFlowError(Exception):
+    """A program's exception of a class that ends a loop or a look-up without a word.
+
+    `all(map(f, inputs))` is true if `f` raises StopIteration, a loop over an object of the tests'
+    own ends at an IndexError, `hasattr` is false at an AttributeError. So those of a program's
+    functions arrive as classes of this one's, which only an `except` clause takes for the real one
+    (`_caught`).
+    """
+
+
+_CONTROL_FLOW: dict[type[BaseException], type[_ControlFlowError]] = {
+    kind: type(kind.__name__, (_ControlFlowError,), {})
+    for kind in (StopIteration, StopAsyncIteration, IndexError, AttributeError)
+}
 
 
 class Remote:
@@ -55,6 +64,9 @@ class Remote:
     can't be compared or hashed: the program's own methods would have to answer, and could always
     say what the tests want to hear.
     """
+
+    _channel: Channel
+    _subject: str | int
 
     def __init__(self, channel: Channel, subject: str | int) -> None:
         object.__setattr__(self, "_channel", channel)
@@ -79,18 +91,32 @@ class Remote:
         return self._channel.ask("bool", self._subject, None) is True
 
     def _refuse(self, *_: Any) -> NoReturn:
-        raise Stop("failed", "a value that isn't plain data was compared")
+        self._channel.stop("failed", "a value that isn't plain data was compared")
 
     __eq__ = __ne__ = __lt__ = __le__ = __gt__ = __ge__ = __hash__ = _refuse  # pyright: ignore
 
 
 class Channel:
-    """Requests to the program and its answers."""
+    """Requests to the program and its answers.
+
+    Attributes:
+        stopped: The verdict, once it is reached.
+    """
 
     def __init__(self, descriptor: int) -> None:
+        self.stopped: Stop | None = None
         self._descriptor = descriptor
         self._reader = wire.Reader(descriptor)
         self._count = 0
+
+    def stop(self, status: str, detail: str) -> NoReturn:
+        """Reach a verdict, which stays, whatever tests catch.
+
+        Raises:
+            Stop: Always.
+        """
+        self.stopped = self.stopped or Stop(status, detail)
+        raise self.stopped
 
     def expect_ready(self) -> None:
         """Wait until the program's code has run.
@@ -100,9 +126,9 @@ class Channel:
         """
         answer = self._receive()
         if "raised" in answer:
-            raise Stop("failed", _text_of(answer["raised"]))
+            self.stop("failed", self._text_of(answer["raised"]))
         if answer != {"ready": True}:
-            raise Stop("forged", "the program wrote to its channel")
+            self._forged()
 
     def ask(self, do: str, subject: str | int | None, arguments: Any) -> Any:
         """Have something done and return its value.
@@ -111,6 +137,8 @@ class Channel:
             Stop: There is no value, and won't be one.
             Exception: What the program raised, as the nearest builtin class.
         """
+        if self.stopped is not None:
+            raise self.stopped
         self._count += 1
         try:
             request = {
@@ -121,25 +149,27 @@ class Channel:
             }
             data = wire.pack(request)
         except (wire.NotPlainError, wire.TooLongError) as error:
-            raise Stop("bad_test", f"the test passes {error}") from None
+            # From the second call on, what is too deep or too long may be the program's.
+            own = self._count == 1 or isinstance(error, wire.ForeignError)
+            self.stop("bad_test" if own else "failed", f"the test passes {error}")
         # If the program has ended, there may be answers still.
         with contextlib.suppress(OSError):
             wire.write(self._descriptor, data)
         answer = self._receive()
         if answer.pop("id", None) != self._count or len(answer) != 1:
-            raise Stop("forged", "the program wrote to its channel")
+            self._forged()
         if "value" in answer:
             try:
                 return wire.decode(answer["value"], self._remote)
             except wire.ProtocolError as error:
-                raise Stop("forged", str(error)) from None
+                self.stop("forged", str(error))
         if "error" in answer:
-            raise _exception(answer["error"])
+            raise self._exception(answer["error"], do)
         if "not_plain" in answer:
-            raise Stop("failed", f"the program returned {answer['not_plain']}")
+            self.stop("failed", f"the program returned {answer['not_plain']}")
         if "too_long" in answer:
-            raise Stop("output_limit", f"the program returned {answer['too_long']}")
-        raise Stop("forged", "the program wrote to its channel")
+            self.stop("output_limit", f"the program returned {answer['too_long']}")
+        self._forged()
 
     def end(self) -> None:
         """Have the program flush its output.
@@ -154,7 +184,10 @@ class Channel:
         except BlockingIOError:
             return
         if unasked:
-            raise Stop("forged", "the program wrote to its channel")
+            self._forged()
+
+    def _forged(self, detail: str = "") -> NoReturn:
+        self.stop("forged", f"the program wrote to its channel{detail}")
 
     def _remote(self, subject: int) -> Remote:
         return Remote(self, subject)
@@ -162,90 +195,44 @@ class Channel:
     def _receive(self) -> dict[str, Any]:
         try:
             message = self._reader.receive()
-        except wire.ProtocolError as error:
-            raise Stop("forged", f"the program wrote to its channel: {error}") from None
-        except wire.TooLongError as error:
-            raise Stop("forged", f"the program wrote to its channel: {error}") from None
+        except (wire.ProtocolError, wire.TooLongError) as error:
+            self._forged(f": {error}")
         if message is None:
-            raise Stop("gone", "")
+            self.stop("gone", "")
         return message
+
+    def _exception(self, described: Any, do: str) -> Exception:
+        """The nearest builtin class of what the program raised, with its message."""
+        try:
+            names, message = list(described["types"]), str(described["message"])
+        except (KeyError, TypeError):
+            self._forged()
+        for name in names:
+            kind = getattr(builtins, name, None) if isinstance(name, str) else None
+            if not (isinstance(kind, type) and issubclass(kind, Exception)):
+                continue
+            if not (kind is AttributeError and do == "get"):
+                kind = _CONTROL_FLOW.get(kind, kind)
+            text = message if name == names[0] else f"{names[0]}: {message}"
+            try:
+                return kind(text)
+            except TypeError:
+                # Such as UnicodeDecodeError, which wants more; its base class doesn't.
+                continue
+        self.stop("failed", self._text_of(described))
+
+    def _text_of(self, described: Any) -> str:
+        try:
+            return f"{described['types'][0]}: {described['message']}"
+        except (KeyError, IndexError, TypeError):
+            self._forged()
 
 
 def main() -> None:
-    """Answer requests until the other end of the socket is closed."""
-    control = socket.socket(fileno=int(sys.argv[1]))
-    confined = sys.argv[2] == "1"
-    leave_own_code()
-    isolation = Isolation(
-        landlock=confined,
-        seccomp=confined,
-        namespaces=False,
-        jailed=False,
-        work="/",
-        readable=readable(),
-    )
-    try:
-        isolation.confine_server()
-    except OSError as error:
-        control.send(json.dumps({"refused": str(error)}).encode())
-        return
-    control.send(json.dumps({"python": platform.python_version()}).encode())
-    # Forked processes share what is never touched.
-    gc.collect()
-    gc.freeze()
-    while True:
-        data, descriptors, _, _ = socket.recv_fds(control, 4096, 2)
-        if not data:
-            return
-        answer = _in_own_process(isolation, json.loads(data), descriptors)
-        for descriptor in descriptors:
-            os.close(descriptor)
-        control.send(json.dumps(answer).encode())
-
-
-def _in_own_process(
-    isolation: Isolation, limits: dict[str, int], descriptors: list[int]
-) -> dict[str, str]:
-    """The verdict of a process that ends with its job."""
-    bounds = bounded({"AS": limits["memory"], "CPU": limits["cpu"], "CORE": 0, "FSIZE": 0})
-    parent = os.getpid()
-    answer, verdict = os.pipe()
-    ruleset = isolation.ruleset(None)
-    pid = isolation.fork()
-    if pid == 0:
-        try:
-            isolation.confine_files("/", ruleset, parent)
-            _keep_only([*descriptors, verdict])
-            isolation.confine()
-            for kind, values in bounds:
-                resource.setrlimit(kind, values)
-            with open(descriptors[1], "rb", closefd=False) as file:
-                job: dict[str, Any] = json.load(file)
-            os.write(verdict, json.dumps(_judge(Channel(descriptors[0]), job)).encode())
-        except BaseException as error:
-            sys.excepthook(type(error), error, error.__traceback__)
-            os._exit(1)
-        finally:
-            os._exit(0)
-    os.close(verdict)
-    if ruleset is not None:
-        os.close(ruleset)
-    with open(answer, "rb") as file:
-        # Until it ends: not more than a verdict is taken.
-        data = file.read(_LONGEST_ANSWER)
-    _, status = os.waitpid(pid, 0)
-    try:
-        found = json.loads(data)
-        return {"status": str(found["status"]), "detail": str(found["detail"])}
-    except (ValueError, TypeError, KeyError):
-        return {"status": "ended", "detail": str(os.waitstatus_to_exitcode(status))}
-
-
-def _keep_only(descriptors: list[int]) -> None:
-    """Close all others: what tests could write to is not theirs to write to."""
-    bounds = [2, *sorted(descriptors), os.sysconf("SC_OPEN_MAX")]
-    for below, above in itertools.pairwise(bounds):
-        os.closerange(below + 1, above)
+    """Take the job and say its verdict."""
+    with open(JOB, "rb", closefd=False) as file:
+        job: dict[str, Any] = json.load(file)
+    os.write(VERDICT, json.dumps(_judge(Channel(CHANNEL), job)).encode())
 
 
 def _judge(channel: Channel, job: dict[str, Any]) -> dict[str, str]:
@@ -253,13 +240,16 @@ def _judge(channel: Channel, job: dict[str, Any]) -> dict[str, str]:
     random.seed(0)
     try:
         _check(channel, job["context"], job["test"], job["entry_points"])
-        return {"status": "passed", "detail": ""}
+        status, detail = "passed", ""
     except Stop as stop:
         status, detail = stop.status, str(stop)
     except BaseException as error:
         status, detail = "failed", _describe(error)
         line = _failing_line(error, job["test"])
         detail += f" in {line!r}" if line else ""
+    if channel.stopped is not None:
+        # Tests may have caught it, and come to another end.
+        status, detail = channel.stopped.status, str(channel.stopped)
     return {"status": status, "detail": detail[:_LONGEST_DETAIL]}
 
 
@@ -282,17 +272,15 @@ def _failing_line(error: BaseException, test: str) -> str:
 
 
 def _check(channel: Channel, context: str, test: str, entry_points: list[str]) -> None:
-    namespace: dict[str, Any] = {"__name__": "test"}
+    namespace: dict[str, Any] = {"__name__": "test", _CAUGHT: _caught}
     try:
         with warnings.catch_warnings():
             # An unknown escape in a benchmark's texts is not the program's fault.
             warnings.simplefilter("ignore")
-            # This module's own `from __future__` isn't theirs.
-            helpers = compile(context, "<context>", "exec", dont_inherit=True)
-            code = compile(test, _TEST_FILE, "exec", dont_inherit=True)
+            helpers, code = _compiled(context, "<context>"), _compiled(test, _TEST_FILE)
             exec(helpers, namespace)
-    except Exception as error:
-        raise Stop("bad_test", f"{type(error).__name__}: {error}") from None
+    except BaseException as error:
+        raise Stop("bad_test", _describe(error)) from None
     for name in _names(code).difference(namespace, dir(builtins)):
         # A program that imports a module lends it to the tests beside it; here they get their own.
         namespace[name] = (
@@ -316,38 +304,31 @@ def _names(code: types.CodeType) -> set[str]:
     return found
 
 
+def _compiled(source: str, name: str) -> types.CodeType:
+    """Code whose `except` clauses know a program's control flow, see `_caught`."""
+    tree = ast.parse(source, name) if "except" in source else source
+    if isinstance(tree, ast.Module):
+        for node in ast.walk(tree):
+            if isinstance(node, ast.ExceptHandler) and node.type is not None:
+                call = ast.Call(ast.Name(_CAUGHT, ast.Load()), [node.type], [])
+                node.type = ast.fix_missing_locations(ast.copy_location(call, node.type))
+    # This module's own `from __future__` isn't theirs.
+    return compile(tree, name, "exec", dont_inherit=True)
+
+
+def _caught(named: Any) -> Any:
+    """What an `except` clause names, and what stands for the control flow among it."""
+    kinds: tuple[Any, ...] = named if isinstance(named, tuple) else (named,)
+    own = tuple(
+        one
+        for real, one in _CONTROL_FLOW.items()
+        if any(isinstance(kind, type) and issubclass(real, kind) for kind in kinds)
+    )
+    return (*kinds, *own) if own else named
+
+
 def _number_of(value: object) -> int:
     subject = value._subject if isinstance(value, Remote) else None  # pyright: ignore
     if isinstance(subject, int):
         return subject
-    raise wire.NotPlainError(f"a {type(value).__name__}, which isn't plain data")
-
-
-def _exception(described: Any) -> BaseException:
-    """The nearest builtin class of what the program raised, with its message."""
-    try:
-        names, message = list(described["types"]), str(described["message"])
-    except (KeyError, TypeError):
-        return Stop("forged", "the program wrote to its channel")
-    for name in names:
-        kind = getattr(builtins, name, None) if isinstance(name, str) else None
-        if not (isinstance(kind, type) and issubclass(kind, Exception)):
-            continue
-        text = message if name == names[0] else f"{names[0]}: {message}"
-        try:
-            return kind(text)
-        except TypeError:
-            # Such as UnicodeDecodeError, which wants more; its base class doesn't.
-            continue
-    return Stop("failed", _text_of(described))
-
-
-def _text_of(described: Any) -> str:
-    try:
-        return f"{described['types'][0]}: {described['message']}"
-    except (KeyError, IndexError, TypeError):
-        raise Stop("forged", "the program wrote to its channel") from None
-
-
-if __name__ == "__main__":
-    main()
+    raise wire.ForeignError(f"a {type(value).__name__}, which isn't plain data")

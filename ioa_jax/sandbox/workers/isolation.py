@@ -10,7 +10,7 @@ import signal
 import sys
 from collections.abc import Mapping, Sequence
 
-from .folders import FILES_BYTES, FILES_COUNT
+from .folders import FILES_BYTES, FILES_COUNT, file_systems
 from .landlock import Landlock
 from .seccomp import Filter, supported
 
@@ -31,14 +31,18 @@ class Isolation:
     Attributes:
         in_force: What was achieved, for the record.
         landlock_abi: The kernel's; 0 without Landlock.
-        files_bounded: Whether `work` is a file system of limited size and number of files.
+        folders: That hold the programs' directories: file systems of `FILES_BYTES` each, or else
+            `work` itself.
+        files_bounded: Whether their number of files is limited, too.
+        sees_open_files: Whether the server has to count what programs hold open: where `work` has
+            no limits, and programs can't look into each other.
 
     Args:
         landlock: Whether each program is confined by Landlock.
         seccomp: Whether each program's system calls are filtered.
         namespaces: Whether the server moves to namespaces of its own where it may.
         jailed: Whether the server is in a jail, with namespaces, already.
-        work: Directory that holds the programs' directories.
+        work: Directory that holds `folders`; in a jail they are there.
         readable: Paths that programs may read.
     """
 
@@ -52,10 +56,11 @@ class Isolation:
         work: str,
         readable: Sequence[str],
     ) -> None:
-        self.work = work
+        self._work = work
+        self.folders = [work]
         self.in_force: list[str] = []
         self.landlock_abi = 0
-        self.files_bounded = False
+        self.files_bounded = self.sees_open_files = False
         # Whether the kernel counts the jail's processes apart from all others of the same user.
         self._counts_alone = False
         self._owners: dict[tuple[str, int], int] = {}
@@ -74,8 +79,16 @@ class Isolation:
             OSError: Something that was asked for can't be had here.
         """
         wants_landlock, wants_seccomp, wants_namespaces, is_jailed = self._wanted
+        found: list[str] = []
+        if is_jailed:
+            found.append("namespaces")
+            self._counts_alone = True
+            self.folders = file_systems(self._work)
+        elif wants_namespaces:
+            found += self._enter_namespaces()
+        # Only now: what is mounted isn't what was there before.
         if wants_landlock:
-            self._landlock = Landlock(self._libc, self._readable)
+            self._landlock = Landlock(self._libc, self._readable, self._work)
             self.landlock_abi = self._landlock.abi
             self.in_force.append(f"landlock:{self.landlock_abi}")
         if wants_seccomp:
@@ -83,11 +96,8 @@ class Isolation:
                 raise OSError(f"no table of system calls for {os.uname().machine}")
             self._filter = Filter()
             self.in_force.append("seccomp")
-        if is_jailed:
-            self.in_force.append("namespaces")
-            self._counts_alone = True
-        elif wants_namespaces:
-            self._enter_namespaces()
+        self.in_force += found
+        self.sees_open_files = wants_seccomp and self.folders == [self._work]
         self._prctl(_PR_SET_NO_NEW_PRIVS, 1)
         # In a namespace of its own the process has every capability; none is needed any more.
         header = (ctypes.c_uint32 * 2)(_CAPABILITY_VERSION_3, 0)
@@ -96,15 +106,26 @@ class Isolation:
         self._prctl(_PR_SET_DUMPABLE, 0)
         self.in_force += ["no_new_privileges", "no_capabilities", f"uid:{os.getuid()}"]
 
-    def fork(self) -> int:
+    def fork(self, shown: bool) -> int:
         """As `os.fork`, without what the interpreter and its modules do in the new process.
 
         They make locks anew, forget other threads and seed `random`, which takes as long as the
         fork: here no other thread holds a lock, and `program` seeds `random`.
+
+        Args:
+            shown: Whether processes of the same user may see what the new one holds open, the
+                server among them. Those whose calls are filtered may not.
+
+        Raises:
+            OSError: The kernel refuses.
         """
+        # Inherited, so that the server never finds it hidden.
+        self._prctl(_PR_SET_DUMPABLE, int(shown))
         pid: int = self._python.fork()
+        code = ctypes.get_errno()
+        if pid != 0:
+            self._prctl(_PR_SET_DUMPABLE, 0)
         if pid < 0:
-            code = ctypes.get_errno()
             raise OSError(code, f"fork: {os.strerror(code)}")
         return pid
 
@@ -112,7 +133,7 @@ class Isolation:
         """To be called before a fork.
 
         Args:
-            directory: Where the program will work, and may write; None if it may write nowhere.
+            directory: Where the process will work, and may write; None if it may write nowhere.
 
         Returns:
             A descriptor for `confine_files`, to be closed afterwards; None without Landlock.
@@ -122,7 +143,7 @@ class Isolation:
         """
         return None if self._landlock is None else self._landlock.ruleset(directory)
 
-    def confine_files(self, directory: str, ruleset: int | None, server: int) -> None:
+    def confine_files(self, directory: str | None, ruleset: int | None, server: int) -> None:
         """To be called in a forked process, first.
 
         Args:
@@ -138,7 +159,7 @@ class Isolation:
         self._prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
         if os.getppid() != server:
             raise OSError("the server ended")
-        os.chdir(directory)
+        os.chdir(directory or "/")
         if self._landlock is not None:
             if ruleset is None:
                 raise OSError("no ruleset")
@@ -180,13 +201,16 @@ class Isolation:
             self._owners[key] = int(line.split()[1])
         return self._owners[key]
 
-    def _enter_namespaces(self) -> None:
-        """A second line of defence, which many containers and some distributions refuse."""
+    def _enter_namespaces(self) -> list[str]:
+        """A second line of defence, which many containers and some distributions refuse.
+
+        Returns:
+            What was achieved.
+        """
         flags = _CLONE_NEWUSER | _CLONE_NEWNS | _CLONE_NEWNET | _CLONE_NEWIPC
         uid, gid = os.getuid(), os.getgid()
         if self._libc.unshare(flags) != 0:
-            return
-        self.in_force.append("namespaces")
+            return []
         self._counts_alone = True
         try:
             for name, text in (
@@ -197,13 +221,19 @@ class Isolation:
                 with open(f"/proc/self/{name}", "w") as file:
                     file.write(text)
             self._mount(None, "/", None, _MS_REC | _MS_PRIVATE, None)
+            mounted = _MS_NOSUID | _MS_NODEV | _MS_NOEXEC
+            self._mount("tmpfs", self._work, "tmpfs", mounted, "mode=0700")
+            folders = file_systems(self._work)
             options = f"size={FILES_BYTES},nr_inodes={FILES_COUNT},mode=0700"
-            self._mount("tmpfs", self.work, "tmpfs", _MS_NOSUID | _MS_NODEV | _MS_NOEXEC, options)
+            for folder in folders:
+                os.mkdir(folder)
+                self._mount("tmpfs", folder, "tmpfs", mounted, options)
         except PermissionError:
             # Some systems allow the namespace and then nothing in it.
-            return
+            return ["namespaces"]
+        self.folders = folders
         self.files_bounded = True
-        self.in_force.append("files_bounded")
+        return ["namespaces", "files_bounded"]
 
     def _mount(
         self, source: str | None, target: str, kind: str | None, flags: int, options: str | None
@@ -248,9 +278,12 @@ def bounded(limits: Mapping[str, int]) -> list[tuple[int, tuple[int, int]]]:
 
 
 def leave_own_code() -> None:
-    """Take the folder of this code off the path: it isn't for programs, nor for tests."""
+    """Let nobody import this code any more: it isn't for programs, nor for tests."""
     sys.path[:] = [path for path in sys.path if path != os.environ.get("PYTHONPATH")]
     os.environ.pop("PYTHONPATH", None)
+    package = __name__.split(".", maxsplit=1)[0]
+    for name in [one for one in sys.modules if one.split(".", maxsplit=1)[0] == package]:
+        del sys.modules[name]
 
 
 def readable() -> list[str]:

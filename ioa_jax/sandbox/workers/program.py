@@ -41,8 +41,10 @@ def main(nonce: str | None) -> None:
     module = types.ModuleType("program")
     sys.modules["program"] = module
     try:
-        # This module's own `from __future__` isn't the program's.
-        code = compile(source, "<program>", "exec", dont_inherit=True)
+        # As text: what a comment says of bytes' encoding isn't obeyed. This module's own `from
+        # __future__` isn't the program's.
+        text = source.decode(errors="surrogatepass").removeprefix("\ufeff")
+        code = compile(text, "<program>", "exec", dont_inherit=True)
         exec(code, module.__dict__)
         if nonce is None:
             wire.send(CHANNEL, {"ready": True})

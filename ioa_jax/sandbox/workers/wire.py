@@ -41,6 +41,10 @@ class NotPlainError(Exception):
     """A value that can't cross; the message says which and why."""
 
 
+class ForeignError(NotPlainError):
+    """The same, of an object that `number` refused."""
+
+
 class ProtocolError(Exception):
     """What arrived isn't a message."""
 
