@@ -22,7 +22,7 @@ typing.GENERATING_DOCUMENTATION = True  # pyright: ignore[reportAttributeAccessI
 
 os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")
 
-import generated  # noqa: E402
+import generated
 
 project = "ioa-jax"
 author = copyright = "The IOA-JAX authors"
@@ -58,7 +58,9 @@ LITERAL = re.compile(r"``.*?``|`[^`]*`|\\.|[|*]|(?<=\w)_(?=\W|$)", re.DOTALL)
 # Lines with columns, such as a list of files and what is in them.
 COLUMNS = re.compile(r"^\S+(?: \S+)*  +\S", re.MULTILINE)
 # What a page would load from somewhere else.
-EXTERNAL = re.compile(r"""<(?:script|link|img|iframe)\b[^>]*(?:src|href)=["'](?:https?:)?//[^>]*>""")
+EXTERNAL = re.compile(
+    r"""<(?:script|link|img|iframe)\b[^>]*(?:src|href)=["'](?:https?:)?//[^>]*>"""
+)
 
 
 def fill_in(app: Any, docname: str, source: list[str]) -> None:
@@ -87,7 +89,9 @@ def shorten(
     """Leave out the signature of a record that pydantic checks: its fields are listed below it."""
     if what == "class" and issubclass(thing, BaseModel):
         return "", None
-    return None
+    # JAX's arrays by their public name.
+    plain = [text and text.replace("jaxlib._jax.Array", "Array") for text in (signature, returned)]
+    return plain[0], plain[1]
 
 
 def write_formula(self: Any, node: nodes.Node) -> None:
@@ -96,6 +100,13 @@ def write_formula(self: Any, node: nodes.Node) -> None:
     mathml = tex2mathml(node.astext(), as_block=is_block)
     self.body.append(f'<div class="formula">{mathml}</div>' if is_block else mathml)
     raise nodes.SkipNode
+
+
+def set_dashes(app: Any, doctree: nodes.document) -> None:
+    """A dash between a parameter's name and what it is, where Sphinx writes two hyphens."""
+    for node in list(doctree.findall(nodes.Text)):
+        if node.astext() == " -- ":
+            node.parent.replace(node, nodes.Text(" \u2013 "))
 
 
 def check_pages(app: Any, error: Exception | None) -> None:
@@ -119,6 +130,7 @@ def setup(app: Any) -> None:
     app.connect("autodoc-process-docstring", escape, priority=400)
     app.connect("autodoc-process-signature", shorten)
     app.add_html_math_renderer("mathml", (write_formula, None), (write_formula, None))
+    app.connect("doctree-read", set_dashes)
     app.connect("build-finished", check_pages)
 
 

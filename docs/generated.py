@@ -7,7 +7,7 @@ import inspect
 import pkgutil
 import types
 import typing
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,15 +17,16 @@ from pydantic.fields import FieldInfo
 
 import ioa_jax
 from ioa_jax.cli import app as ioa_app
-from ioa_jax.config import DistillConfig
+from ioa_jax.config import DistillConfig, MethodConfig
 from ioa_jax.errors import IOAError
-from ioa_jax.seeds import AnswerCheck, CodeCheck, InstructionCheck, RougeCheck, SeedRow
+from ioa_jax.seeds import SeedRow
 from ioa_jax.teachers.chat_fields import OpenAISettings
 from ioa_jax.teachers.huggingface import TransformersSettings
 from ioa_jax.teachers.local import LocalSettings
 from ioa_jax.teachers.spend import Prices
 from suite.cli import app as suite_app
 from suite.methods import CONTROL_NAMES, METHODS, ORDERS
+from suite.methods.controls import CONTROLS
 from suite.methods.registry import load_method
 from suite.profile import Profile
 from suite.profile_files import load_profile, profile_names
@@ -43,7 +44,6 @@ MODELS: dict[str, type[BaseModel]] = {
     "seed": SeedRow,
     **SCHEMAS,
 }
-CHECKS = (AnswerCheck, CodeCheck, InstructionCheck, RougeCheck)
 
 
 def text(kind: str, name: str | None = None) -> str:
@@ -52,19 +52,7 @@ def text(kind: str, name: str | None = None) -> str:
     Raises:
         KeyError: There is no such kind or name.
     """
-    make: dict[str, Callable[..., Iterable[str]]] = {
-        "commands": commands,
-        "settings": settings,
-        "fields": fields,
-        "methods": methods,
-        "controls": controls,
-        "tasks": tasks,
-        "profiles": profiles,
-        "errors": errors,
-        "public": public,
-        "modules": modules,
-    }
-    return "\n".join(make[kind](*([name] if name else [])))
+    return "\n".join(KINDS[kind](*([name] if name else [])))
 
 
 # -- commands ------------------------------------------------------------------------------------
@@ -142,6 +130,23 @@ def fields(name: str) -> Iterator[str]:
         )
 
 
+def schemas() -> Iterator[str]:
+    """Every kind of file of a run, and every record in one."""
+    waiting = list(SCHEMAS.values())
+    for model in waiting:
+        is_file = model in SCHEMAS.values()
+        yield f"\n{'##' if is_file else '###'} `{model.__name__}`\n"
+        yield f"{escape(first_paragraph(model))}\n"
+        if model.model_config.get("extra") == "allow":
+            yield "It may hold further fields.\n"
+        yield from table_head("field", "value", "default", "meaning")
+        for name, field in model.model_fields.items():
+            yield row(
+                f"`{name}`", _plain(field.annotation), _default(field, None),
+                escape(field.description or ""),
+            )  # fmt: skip
+
+
 def _model_in(field: FieldInfo) -> type[BaseModel] | None:
     """The section that a field is, if it is one: alone or as one of several."""
     found = field.annotation
@@ -212,6 +217,25 @@ def controls() -> Iterator[str]:
     yield from _methods((*CONTROL_NAMES, *(f"ioa_{order}" for order in ORDERS)))
 
 
+def paper() -> Iterator[str]:
+    """A row a setting of the paper read literally that differs from the default."""
+    yield from table_head("setting", "`ioa_paper`", "default")
+    default = MethodConfig().model_dump()
+    for path, value in _leaves(CONTROLS["ioa_paper"][1]):
+        here: Any = default
+        for name in path:
+            here = here[name]
+        yield row(f"`{'.'.join(path)}`", f"`{_value(value)}`", f"`{_value(here)}`")
+
+
+def _leaves(tree: Mapping[str, Any], path: tuple[str, ...] = ()) -> Iterator[tuple[Any, Any]]:
+    for name, value in tree.items():
+        if isinstance(value, Mapping):
+            yield from _leaves(value, (*path, name))
+        else:
+            yield (*path, name), value
+
+
 def _methods(names: Iterable[str]) -> Iterator[str]:
     yield from table_head("method", "what it does")
     for name in names:
@@ -227,9 +251,12 @@ def tasks() -> Iterator[str]:
         task = load_task(name)
         shots = task.default_shots
         yield row(
-            f"`{name}`", task.version, f"`{task.grader_kind}`", f"{task.settings.max_tokens} tokens",
+            f"`{name}`",
+            task.version,
+            f"`{task.grader_kind}`",
+            f"{task.settings.max_tokens} tokens",
             f"{shots.get('chat', 0)}, {shots.get('base', 0)}",
-        )  # fmt: skip
+        )
 
 
 def profiles() -> Iterator[str]:
@@ -334,3 +361,11 @@ def first_paragraph(thing: Any) -> str:
     """Of a docstring, as one line."""
     return (inspect.getdoc(thing) or "").split("\n\n")[0].replace("\n", " ")
 
+
+KINDS: dict[str, Callable[..., Iterable[str]]] = {
+    one.__name__: one
+    for one in (
+        commands, settings, fields, schemas, methods, controls, paper, tasks, profiles, errors,
+        public, modules,
+    )
+}  # fmt: skip
