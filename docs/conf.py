@@ -18,7 +18,7 @@ from pydantic import BaseModel
 HERE = Path(__file__).parent
 sys.path[:0] = [str(HERE), str(HERE.parent)]
 # jaxtyping then shows `Float[Array, "B T"]` as it is written. Before anything imports it.
-typing.GENERATING_DOCUMENTATION = True  # pyright: ignore[reportAttributeAccessIssue]
+typing.GENERATING_DOCUMENTATION = True
 
 os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")
 
