@@ -46,4 +46,5 @@ def main(model: str, url: str, student: str, seed_file: str, output: Path) -> No
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:5], Path(sys.argv[5]))
+    model, url, student, seed_file, output = sys.argv[1:]
+    main(model, url, student, seed_file, Path(output))

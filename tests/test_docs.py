@@ -6,6 +6,7 @@ import importlib.util
 import json
 import re
 import shlex
+import sys
 import tomllib
 from collections.abc import Iterator
 from pathlib import Path
@@ -139,8 +140,8 @@ def run_block(name: str, **replaced: str) -> dict[str, Any]:
     # Dataclasses look their module up by its name.
     module = ModuleType("a_guide")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(__import__("sys").modules, "a_guide", module)
-        exec(block, module.__dict__)
+        patch.setitem(sys.modules, "a_guide", module)
+        exec(compile(block, name, "exec", dont_inherit=True), module.__dict__)
     return module.__dict__
 
 

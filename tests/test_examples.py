@@ -5,7 +5,6 @@ from __future__ import annotations
 import importlib.util
 from collections.abc import Mapping
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import jax.numpy as jnp
@@ -19,13 +18,13 @@ from tests.teachers.server import running_server
 EXAMPLES = sorted((Path(__file__).parents[1] / "examples").glob("*.py"))
 
 
-def load(name: str, **sizes: Mapping[str, Any]) -> ModuleType:
+def load(name: str, **sizes: Mapping[str, Any]) -> Any:
     """An example whose settings have other sizes."""
     (path,) = (path for path in EXAMPLES if path.stem == name)
     spec = importlib.util.spec_from_file_location(f"example_{name}", path)
     assert spec is not None
     assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
+    module: Any = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     module.SETTINGS = merge_settings(module.SETTINGS, sizes)
     return module
