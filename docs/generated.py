@@ -358,8 +358,9 @@ def escape_braces(line: str) -> str:
 
 
 def first_paragraph(thing: Any) -> str:
-    """Of a docstring, as one line."""
-    return (inspect.getdoc(thing) or "").split("\n\n")[0].replace("\n", " ")
+    """Of a docstring, as one line; a class without one doesn't have its base's."""
+    own = vars(thing).get("__doc__")
+    return inspect.cleandoc(own or "").split("\n\n")[0].replace("\n", " ")
 
 
 KINDS: dict[str, Callable[..., Iterable[str]]] = {
