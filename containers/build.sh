@@ -100,8 +100,8 @@ git rev-parse HEAD >/dev/null 2>&1 || die $BAD_INPUT "$PWD is no git checkout (o
 revision=$(git rev-parse HEAD)
 [ -z "$(git status --porcelain --untracked-files=no)" ] || revision+=-dirty
 mkdir "$work/context"
-git ls-files -z -- .gitignore LICENSE README.md pyproject.toml \
-    containers ioa_jax results suite tests |
+git ls-files -z -- .gitignore CHANGELOG.md CITATION.cff CONTRIBUTING.md LICENSE README.md pyproject.toml \
+    containers docs examples ioa_jax results suite tests |
     tar --null --files-from=- --ignore-failed-read --create 2>/dev/null |
     tar --extract --directory "$work/context"
 chmod -R u=rwX,go=rX "$work/context"

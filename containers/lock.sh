@@ -29,6 +29,8 @@ compile "$@" --output-file $locks/test.lock --constraints $locks/base.lock \
     pyproject.toml $locks/test.in
 compile "$@" --output-file $locks/types.lock --constraints $locks/test.lock \
     pyproject.toml $locks/test.in $locks/types.in
+compile "$@" --output-file $locks/docs.lock --constraints $locks/test.lock \
+    pyproject.toml $locks/docs.in
 for target in cuda tpu; do
     compile "$@" --output-file $locks/$target.lock --constraints $locks/test.lock \
         --extra $target pyproject.toml

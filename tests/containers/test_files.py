@@ -34,6 +34,7 @@ def requirements(*names: str) -> list[str]:
 INPUTS = {
     "base.lock": PROJECT["dependencies"],
     "test.lock": PROJECT["dependencies"] + requirements("test.in"),
+    "docs.lock": PROJECT["dependencies"] + requirements("docs.in"),
     "types.lock": PROJECT["dependencies"] + requirements("test.in", "types.in"),
     "cuda.lock": PROJECT["dependencies"] + PROJECT["optional-dependencies"]["cuda"],
     "tpu.lock": PROJECT["dependencies"] + PROJECT["optional-dependencies"]["tpu"],
@@ -60,7 +61,7 @@ def test_lock_matches_its_inputs(lock):
         )
 
 
-@pytest.mark.parametrize("lock", ["test.lock", "types.lock", "cuda.lock", "tpu.lock"])
+@pytest.mark.parametrize("lock", ["test.lock", "docs.lock", "types.lock", "cuda.lock", "tpu.lock"])
 def test_locks_agree(lock):
     base, other = pins("base.lock"), pins(lock)
     assert {name: other.get(name) for name in base} == base
