@@ -111,9 +111,9 @@ def _read(expression: str, unknown: str | None) -> _Linear:
 
 def _evaluate(node: ast.expr, unknown: str | None) -> _Linear:
     match node:
-        case ast.Constant(value=int() | float()) if math.isfinite(node.value):
+        case ast.Constant(value=int() | float() as number) if math.isfinite(number):
             # As it is written: 0.1 is a tenth.
-            value = _Linear(Fraction(0), Fraction(str(node.value)))
+            value = _Linear(Fraction(0), Fraction(str(number)))
         case ast.Name(id=name) if name == unknown:
             value = _Linear(Fraction(1), Fraction(0))
         case ast.UnaryOp(op=ast.UAdd(), operand=operand):

@@ -183,5 +183,5 @@ def _sha256_of_arrays(leaves: Iterable[Any]) -> str:
         values = np.asarray(leaf)
         found.update(f"{values.dtype}{values.shape}".encode())
         # Without a copy; bytes are of every dtype, where hashlib doesn't know bfloat16.
-        found.update(np.ascontiguousarray(values).reshape(-1).view(np.uint8))
+        found.update(np.ascontiguousarray(values).reshape(-1).view(np.uint8).data)
     return found.hexdigest()

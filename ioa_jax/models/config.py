@@ -17,9 +17,6 @@ ModelType = Literal["llama", "qwen2", "qwen3"]
 MAX_LAYERS = 10_000
 MAX_SIZE = 2**31 - 1
 _MOST = 1e300  # of a number that is divided and multiplied by
-_MOST = 1e300  # of a number that is divided and multiplied by
-_MOST = 1e300  # of a number that is divided and multiplied by
-_MOST = 1e300  # of a number that is divided and multiplied by
 
 _ARCHITECTURES: dict[str, str] = {
     "llama": "LlamaForCausalLM",

@@ -438,7 +438,7 @@ def answers() -> Iterator[Case]:
 
     def reading(text: str) -> Callable[[Path], str]:
         def run(_: Path) -> str:
-            found = {"program": len(find_program(text, "f").code)}
+            found: dict[str, Any] = {"program": len(find_program(text, "f").code)}
             for grader, item in graders[::2]:
                 found[type(grader).__name__] = grader.grade(item, text).correct
             for read in (
