@@ -7,7 +7,15 @@ import json
 from collections.abc import Sequence
 from typing import Annotated, Any, Literal, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, RootModel, StringConstraints, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    RootModel,
+    StringConstraints,
+    model_validator,
+)
 
 from ioa_jax.values import Value
 
@@ -35,7 +43,15 @@ RejectReason = Literal[
 # The easiest first.
 LEVELS: tuple[Level, ...] = get_args(Level)
 
-Text = Annotated[str, StringConstraints(pattern=r"\S")]
+
+def _whole(text: str) -> str:
+    # It stands where a teacher wrote half of a character.
+    if "\ufffd" in text:
+        raise ValueError("half of a character")
+    return text
+
+
+Text = Annotated[str, StringConstraints(pattern=r"\S"), AfterValidator(_whole)]
 
 
 class _Part(BaseModel):

@@ -149,7 +149,9 @@ def test_what_cannot_be_written(adapter):
 @pytest.mark.parametrize("alpha", [float("nan"), float("inf"), None, "16", True])
 def test_scales_that_are_no_numbers_are_refused(adapter, alpha):
     edit_config(adapter, lora_alpha=alpha)
-    with pytest.raises(ModelFormatError, match=r"lora_alpha=.*: a finite number"):
+    with pytest.raises(
+        ModelFormatError, match=r"adapter_config\.json: not valid JSON: (NaN|Infinity) is no JSON"
+    ):
         read_lora(adapter, CONFIGS["llama"])
 
 

@@ -256,7 +256,10 @@ def test_answers_to_tasks_have_their_own_temperature(student, tmp_path, monkeypa
 def test_matched_fine_tuning_spends_what_ioa_spent(student, tmp_path):
     cell = tmp_path / "ioa-seed0"
     cell.mkdir()
-    (cell / "cell.json").write_text(json.dumps({"spend": {"teacher_tokens": 100}}))
+    spend = {"teacher_tokens": 100, "teacher_requests": 1, "by_purpose": {}, "student_tokens": 1}
+    spend |= {"student_tokens_by_part": {"all": 1}, "steps": 1, "seconds": {}}
+    record = {"method": "ioa", "seed": 0, "spend": spend, "notes": {}, "status": "complete"}
+    (cell / "cell.json").write_text(json.dumps(record | {"error": None}))
     context, scripted, _ = make_context(
         student,
         tmp_path,

@@ -37,10 +37,12 @@ def test_there_is_no_schema_without_a_model():
 @pytest.mark.slow
 @pytest.mark.parametrize(
     "folder",
-    # Every resample of a table is drawn again, which takes a minute for the largest.
+    # Every resample of a table is drawn again. With the largest two this takes minutes: they were
+    # looked at by `suite verify --tables-only` when they came here.
     [
         pytest.param(f, marks=[] if f.name == "micro-short" else pytest.mark.slow)
         for f in REFERENCES
+        if not f.name.startswith("micro-full")
     ],
     ids=lambda path: path.name,
 )

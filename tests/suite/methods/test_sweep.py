@@ -216,6 +216,8 @@ def test_switches_and_what_they_make_idle_are_settings() -> None:
         for path, off in switches.items():
             value(path)
             override_setting(raw, f"{path}={json.dumps(off)}")
+        if "adapter.verification.on" in switches:  # nor are the teacher's probes verified then
+            override_setting(raw, "diagnose.gate_probe_share=0")
         MethodConfig.model_validate(raw)
         assert all(isinstance(value(path), int | float | dict) for path in idle)
 
