@@ -278,6 +278,9 @@ class Attempt:
         refused = self._program.refused or (self._tests.refused if self._tests else "")
         if refused:
             return "infra_error", f"a process can't be confined: {refused}"
+        if self._verdict is not None and self._verdict[0] == "bad_test":
+            # Perhaps before the program began, which was ended then.
+            return "bad_test", self._verdict[1]
         if os.fstat(self._process.source).st_size:
             return "infra_error", "the process ended before its program began"
         if end["files"]:
