@@ -268,7 +268,7 @@ class Profile(Settings):
         return self.train.model_copy(update={"learning_rate": self.learning_rates[of]})
 
     def digest(self) -> str:
-        """As `settings_digest`."""
+        """sha256 of the settings, whatever file and overrides they came from."""
         return settings_digest(self.model_dump(mode="json"))
 
 
